@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Makes the image of a physical server boot as a virtual machine.
+//!
+//! ```text
+//! GuestDisk (image + overlay) -> inspect -> Inspection -> plan -> Plan -> apply -> Applied
+//!                                                          `-> VmDefinition
+//! ```
+//!
+//! `inspect` reads, `plan` thinks, `apply` writes, `verify` reads again. Nothing of a guest is
+//! ever executed.
+#![forbid(unsafe_code)]
+
+pub mod guest;
+pub mod vm;

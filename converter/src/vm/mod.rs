@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The virtual machine, independent of the platform that runs it; a consequence of what the
+//! guest can do.
+
+use disk::SectorSize;
+use image_library::DiskIndex;
+use serde::{Deserialize, Serialize};
+
+/// How the virtual machine starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Firmware {
+    /// PC BIOS.
+    Bios,
+    /// UEFI, without Secure Boot.
+    Uefi,
+}
+
+/// The virtual mainboard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mainboard {
+    /// i440FX, PCI.
+    Pc,
+    /// Q35, PCI Express.
+    Q35,
+}
+
+/// What the disks hang on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskController {
+    /// virtio-blk: `/dev/vda`.
+    VirtioBlk,
+    /// virtio-scsi: `/dev/sda`.
+    VirtioScsi,
+    /// AHCI: `/dev/sda`.
+    Sata,
+    /// IDE: `/dev/sda`, or `/dev/hda` on old kernels.
+    Ide,
+    /// LSI 53C895A.
+    ScsiLsi,
+}
+
+/// The model of a network card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NicModel {
+    /// virtio-net.
+    Virtio,
+    /// Intel 82574L.
+    E1000e,
+    /// Intel 82540EM.
+    E1000,
+    /// Realtek 8139.
+    Rtl8139,
+}
+
+/// The virtual hardware that a guest has drivers for: disks and network cards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Profile {
+    /// What the disks hang on.
+    pub disk: DiskController,
+    /// The network cards.
+    pub nic: NicModel,
+}
+
+/// A virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmDefinition {
+    /// A name safe for files and platforms: the server's.
+    pub name: String,
+    /// How it starts.
+    pub firmware: Firmware,
+    /// The mainboard.
+    pub mainboard: Mainboard,
+    /// Virtual processors, 1 or more.
+    pub cpus: u32,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// The first profile to try, then the fallbacks, each known to have drivers in the guest.
+    pub profiles: Vec<Profile>,
+    /// Disks; the first one is booted from.
+    pub disks: Vec<VmDisk>,
+    /// Network cards, in the guest's order.
+    pub nics: Vec<VmNic>,
+    /// Whether the guest keeps its hardware clock in UTC (else local time).
+    pub clock_utc: bool,
+}
+
+/// A disk of a virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmDisk {
+    /// Which disk of the image.
+    pub index: DiskIndex,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Logical sector size; the guest's partition table and filesystems count in it.
+    pub sector_size: SectorSize,
+}
+
+/// A network card of a virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmNic {
+    /// The interface's name in the guest (`enp3s0`).
+    pub name: String,
+    /// MAC address, lower case with colons.
+    pub mac: String,
+    /// Static addresses with prefix length that the guest gives it, for example
+    /// `10.20.0.5/24`; empty where it asks DHCP.
+    pub addresses: Vec<String>,
+    /// The guest's default gateway through this card.
+    pub gateway: Option<String>,
+}

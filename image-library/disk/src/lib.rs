@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Disks, partitions and filesystems of servers: from bytes at an offset to files.
+//!
+//! The crate is a leaf: it knows no image, virtual machine or operating system, starts no process
+//! and reads no network. What it is given may be hostile, so every parser is bounded and every
+//! problem is an [`Error`] that names the structure and the byte where it stands.
+//!
+//! ```text
+//! ReadAt (a disk file, an image, an overlay) -> partition::PartitionTable -> Slice -> Filesystem
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod block;
+mod error;
+pub mod filesystem;
+mod finding;
+pub mod partition;
+
+pub use block::{ReadAt, SectorSize, WriteAt};
+pub use error::{Error, Result};
+pub use finding::{Finding, Level};
