@@ -14,8 +14,10 @@ pub mod block;
 mod error;
 pub mod filesystem;
 mod finding;
+mod monitor;
 pub mod partition;
 
 pub use block::{ReadAt, SectorSize, WriteAt};
 pub use error::{Error, Result};
 pub use finding::{Finding, Level};
+pub use monitor::{Monitor, Recorder, Silent, Unit};
