@@ -1,3 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The formats inside a guest that conversion reads and writes: one module each, bytes in and
 //! values out, no I/O.
+
+pub mod network;
