@@ -38,6 +38,16 @@ pub enum Error {
         /// The file.
         place: String,
     },
+    /// A filesystem of the guest has no room for what is to be written.
+    #[error("{place}: the changes need {needed_bytes} bytes, {free_bytes} are free")]
+    NoSpace {
+        /// The volume.
+        place: String,
+        /// How many bytes are needed.
+        needed_bytes: u64,
+        /// How many bytes are free.
+        free_bytes: u64,
+    },
     /// A file of the guest is not of the form that the edit needs.
     #[error("{place}: {problem}")]
     File {
@@ -86,6 +96,10 @@ impl Error {
             ),
             Self::Changed { .. } => Some("plan again: the disks changed meanwhile".to_owned()),
             Self::NoDisks => Some("name at least one disk".to_owned()),
+            Self::NoSpace { .. } => Some(
+                "make room there on the server (old kernels in /boot?) and take a new image"
+                    .to_owned(),
+            ),
             Self::Library(_) | Self::File { .. } | Self::NotVerified { .. } | Self::Local { .. } => {
                 None
             }

@@ -12,7 +12,7 @@ mod inspection;
 mod kernels;
 mod mounts;
 mod network;
-mod print;
+pub(crate) mod print;
 mod root;
 mod storage;
 mod system;
@@ -34,7 +34,7 @@ pub use inspection::{
     PartitionPurpose, System, TableKind, TextFile, VolumeContent, VolumeFacts, VolumeId,
 };
 pub use kernels::WANTED;
-pub(crate) use storage::volume_device;
+pub(crate) use storage::{free_bytes, volume_range};
 
 /// Inspects the guest on these disks, which must be all that it needs.
 pub fn inspect(
