@@ -2,4 +2,8 @@
 //! The formats inside a guest that conversion reads and writes: one module each, bytes in and
 //! values out, no I/O.
 
+pub mod compression;
+pub mod cpio;
+pub mod initramfs;
+pub mod kmod;
 pub mod network;
