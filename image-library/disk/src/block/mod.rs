@@ -3,6 +3,20 @@
 //!
 //! Readers take `&self` and are shared between threads behind an `Arc`; a device that needs
 //! state inside guards it itself. Offsets and lengths here are plain bytes.
+//!
+//! ```text
+//! open_disk(path) -> DiskFile | qcow2 image -> Slice (a partition) -> Overlay (its changes)
+//!                                          \-> copy (a new raw or qcow2 file)
+//! ```
+
+mod copy;
+mod file;
+mod format;
+mod memory;
+mod open;
+mod overlay;
+mod qcow2;
+mod slice;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -10,6 +24,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+
+pub use copy::{CopyStats, copy_to_qcow2, copy_to_raw};
+pub use file::{DiskFile, WritableDiskFile};
+pub use format::DiskFormat;
+pub use memory::MemoryDevice;
+pub use open::{BackingFiles, OpenOptions, OpenedDisk, guess_sector_size, open_disk};
+pub use overlay::{Overlay, OverlayOptions};
+pub use qcow2::Backing;
+pub use slice::Slice;
 
 /// What is known about a run of bytes without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,5 +141,83 @@ impl TryFrom<u32> for SectorSize {
 impl From<SectorSize> for u32 {
     fn from(size: SectorSize) -> Self {
         size.0
+    }
+}
+
+/// An error unless `length` bytes from `offset` lie on a device of `device_length` bytes.
+pub(crate) fn check_range(
+    action: &'static str,
+    device_length: u64,
+    offset: u64,
+    length: usize,
+) -> Result<()> {
+    let length = length as u64;
+    match offset.checked_add(length) {
+        Some(end) if end <= device_length => Ok(()),
+        _ => Err(Error::Device {
+            action,
+            offset,
+            length,
+            source: format!("the device ends at byte {device_length:#x}").into(),
+        }),
+    }
+}
+
+/// The `N` bytes at `at`; zeros where `bytes` is too short, so that parsers of fixed structures
+/// cannot panic.
+pub(crate) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes
+        .get(at..)
+        .and_then(|rest| rest.first_chunk::<N>())
+        .copied()
+        .unwrap_or([0; N])
+}
+
+/// Whether all bytes are zero.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    // Words first: this looks at every byte of disks that are copied.
+    let mut words = bytes.chunks_exact(16);
+    words.all(|word| u128::from_ne_bytes(array_at(word, 0)) == 0)
+        && bytes.chunks_exact(16).remainder().iter().all(|byte| *byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_that_overflows_or_passes_the_end_is_refused() {
+        assert!(check_range("read", 10, 0, 10).is_ok());
+        assert!(check_range("read", 10, 10, 0).is_ok());
+        assert!(check_range("read", 10, 9, 2).is_err());
+        let error = check_range("write", 10, u64::MAX, 2).expect_err("it overflows");
+        assert_eq!(
+            error.to_string(),
+            "write 2 bytes at byte 0xffffffffffffffff"
+        );
+    }
+
+    #[test]
+    fn zeros_are_told_from_bytes_at_every_length() {
+        for length in 0..70 {
+            let mut bytes = vec![0; length];
+            assert!(is_zero(&bytes), "{length} zeros");
+            for at in 0..length {
+                bytes[at] = 1;
+                assert!(!is_zero(&bytes), "{length} bytes, one set at {at}");
+                bytes[at] = 0;
+            }
+        }
+    }
+
+    #[test]
+    fn sector_sizes_other_than_512_and_4096_are_unsupported() {
+        assert_eq!(SectorSize::try_from(512).expect("512"), SectorSize::B512);
+        assert_eq!(u32::from(SectorSize::B4096), 4096);
+        let error = SectorSize::try_from(520).expect_err("520");
+        assert_eq!(
+            error.to_string(),
+            "disk: a sector size of 520 bytes is not supported"
+        );
     }
 }

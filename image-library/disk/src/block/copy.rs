@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Copies of whole disks: to a sparse raw file or a standalone qcow2 image.
+//!
+//! What the source knows to be zeros is not read, and zeros that are read are not written. Memory
+//! is one buffer of 1 MiB, and for qcow2 the L1 table and one L2 table.
+//!
+//! A file is written beside its name, as `NAME.partial`, and gets its name when it is whole and
+//! durable: a copy that was killed cannot be taken for a disk.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::file::file_error;
+use super::qcow2::{CLUSTER_SIZE, Qcow2Writer};
+use super::{ExtentKind, ReadAt, is_zero};
+use crate::error::{Error, Result};
+use crate::monitor::{Monitor, Unit};
+
+const BUFFER_BYTES: u64 = 1 << 20;
+/// Zeros are left out of raw files in this unit, the block size of the usual filesystems.
+const RAW_BLOCK_BYTES: usize = 4096;
+
+/// What a copy did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CopyStats {
+    /// The size of the disk.
+    pub disk_bytes: u64,
+    /// How much of it was written; the rest is zeros.
+    pub written_bytes: u64,
+}
+
+/// Copies a disk to a new sparse raw file.
+pub fn copy_to_raw(source: &dyn ReadAt, path: &Path, monitor: &dyn Monitor) -> Result<CopyStats> {
+    let mut file = NewFile::create(path)?;
+    let stats = file.write(|target| {
+        let length = source.length_bytes();
+        target.set_len(length).map_err(|error| failed(0, 0, error))?;
+        let mut written_bytes = 0;
+        each_data(source, monitor, |offset, bytes| {
+            for (start, run) in data_runs(bytes) {
+                let at = offset + start as u64;
+                target
+                    .write_all_at(run, at)
+                    .map_err(|error| failed(at, run.len(), error))?;
+                written_bytes += run.len() as u64;
+            }
+            Ok(())
+        })?;
+        Ok(CopyStats {
+            disk_bytes: length,
+            written_bytes,
+        })
+    })?;
+    file.finish()?;
+    Ok(stats)
+}
+
+/// Copies a disk to a new qcow2 image that needs no other file.
+pub fn copy_to_qcow2(source: &dyn ReadAt, path: &Path, monitor: &dyn Monitor) -> Result<CopyStats> {
+    let mut file = NewFile::create(path)?;
+    let stats = file.write(|target| {
+        let mut target = io::BufWriter::with_capacity(BUFFER_BYTES as usize, target);
+        let mut writer = Qcow2Writer::new(&mut target, source.length_bytes(), None)?;
+        let mut written_bytes = 0;
+        each_data(source, monitor, |offset, bytes| {
+            let first = offset / CLUSTER_SIZE;
+            for (number, cluster) in (first..).zip(bytes.chunks(CLUSTER_SIZE as usize)) {
+                if !is_zero(cluster) {
+                    writer.data(number, cluster)?;
+                    written_bytes += cluster.len() as u64;
+                }
+            }
+            Ok(())
+        })?;
+        writer.finish()?;
+        Ok(CopyStats {
+            disk_bytes: source.length_bytes(),
+            written_bytes,
+        })
+    })?;
+    file.finish()?;
+    Ok(stats)
+}
+
+/// Calls `write` with the bytes of the disk that are not known to be zeros, in order.
+///
+/// Each piece begins at a cluster and, but for the disk's last, ends at one.
+fn each_data(
+    source: &dyn ReadAt,
+    monitor: &dyn Monitor,
+    mut write: impl FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let length = source.length_bytes();
+    monitor.expect(length, Unit::Bytes);
+    let mut buffer = vec![0; BUFFER_BYTES as usize];
+    let mut offset = 0;
+    while offset < length {
+        let extent = source.extent_at(offset)?;
+        let extent_end = offset.saturating_add(extent.length).min(length);
+        let zero_end = match extent_end == length {
+            true => length,
+            false => extent_end / CLUSTER_SIZE * CLUSTER_SIZE,
+        };
+        if extent.kind == ExtentKind::Zero && zero_end > offset {
+            monitor.advance(zero_end - offset);
+            offset = zero_end;
+            continue;
+        }
+        let data_end = extent_end.next_multiple_of(CLUSTER_SIZE);
+        let end = data_end.min(offset + BUFFER_BYTES).min(length);
+        let bytes = &mut buffer[..(end - offset) as usize];
+        source.read_exact_at(offset, bytes)?;
+        write(offset, bytes)?;
+        monitor.advance(end - offset);
+        offset = end;
+    }
+    Ok(())
+}
+
+/// The runs of blocks that are not all zeros, and where they begin.
+fn data_runs(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let block_is = |at: usize, zero: bool| {
+            let end = bytes.len().min(at + RAW_BLOCK_BYTES);
+            at < bytes.len() && is_zero(&bytes[at..end]) == zero
+        };
+        while block_is(at, true) {
+            at += RAW_BLOCK_BYTES;
+        }
+        let start = at;
+        while block_is(at, false) {
+            at += RAW_BLOCK_BYTES;
+        }
+        let end = at.min(bytes.len());
+        (start < end).then(|| (start, &bytes[start..end]))
+    })
+}
+
+/// A file that appears under its name only when it is whole; dropped before, it is removed.
+#[derive(Debug)]
+pub(super) struct NewFile {
+    file: File,
+    path: PathBuf,
+    partial: PathBuf,
+    finished: bool,
+}
+
+impl NewFile {
+    /// Begins a new file; an existing one of that name is an error, the remains of an earlier
+    /// attempt are not.
+    pub(super) fn create(path: &Path) -> Result<Self> {
+        if path.symlink_metadata().is_ok() {
+            let exists = io::Error::from(io::ErrorKind::AlreadyExists);
+            return Err(file_error("create", path, exists));
+        }
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&partial)
+            .map_err(|source| file_error("create", &partial, source))?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            partial,
+            finished: false,
+        })
+    }
+
+    /// Lets `write` fill the file; what it could not write is told with the file's name.
+    pub(super) fn write<T>(&mut self, write: impl FnOnce(&mut File) -> Result<T>) -> Result<T> {
+        write(&mut self.file).map_err(|error| error.in_file(&self.path))
+    }
+
+    /// Makes the content durable, then gives the file its name.
+    pub(super) fn finish(mut self) -> Result<()> {
+        let failed = |source| file_error("write", &self.path, source);
+        self.file.flush().map_err(failed)?;
+        self.file.sync_all().map_err(failed)?;
+        std::fs::rename(&self.partial, &self.path).map_err(failed)?;
+        self.finished = true;
+        let directory = match self.path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|source| file_error("write", directory, source))
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.finished {
+            // The error that ended the work is being told; this one would hide it.
+            let _ = std::fs::remove_file(&self.partial);
+        }
+    }
+}
+
+fn failed(offset: u64, length: usize, source: io::Error) -> Error {
+    Error::Device {
+        action: "write",
+        offset,
+        length: length as u64,
+        source: source.into(),
+    }
+}
