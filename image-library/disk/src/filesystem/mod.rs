@@ -5,11 +5,117 @@
 //! symbolic links except where a method says so: who composes several filesystems into a
 //! guest's tree resolves links there, across mounts.
 
+mod cache;
+mod ext;
+mod extents;
+mod fat;
+#[cfg(test)]
+mod memory;
+mod path;
+mod staging;
+mod superblock;
+
 use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::block::{ReadAt, WriteAt};
+use crate::error::{Error, Result};
+use crate::finding::Finding;
+
+pub use superblock::detect;
+
+/// Opens the filesystem on `device` for reading.
+///
+/// `Unsupported` when nothing is recognised, or what is recognised holds no files that this
+/// package can read.
+pub fn open(device: Arc<dyn ReadAt>) -> Result<Box<dyn Filesystem>> {
+    if let Some(superblock) = superblock::ext::read(&device)? {
+        return Ok(Box::new(ext::ExtReader::open(device, &superblock)?));
+    }
+    if let Some(boot) = superblock::fat::read(&device)? {
+        return Ok(Box::new(fat::FatVolume::open(device, &boot)?));
+    }
+    Err(unknown(&device, "reading")?)
+}
+
+/// How a filesystem is opened for writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// The time of everything that is written, in seconds since 1970: a result never depends on
+    /// the clock.
+    pub now_unix_seconds: i64,
+}
+
+/// A filesystem that was opened for writing, and what was noticed on the way.
+#[derive(Debug)]
+pub struct Opened {
+    /// The filesystem.
+    pub filesystem: Box<dyn WritableFilesystem>,
+    /// What was noticed: `disk.ext.journal-replayed`.
+    pub findings: Vec<Finding>,
+}
+
+/// Opens the filesystem on `device`, which is an overlay, for writing.
+///
+/// A dirty journal is replayed first, into `device`. Features that cannot be kept consistent are
+/// `Unsupported`, and then nothing was written.
+pub fn open_writable(device: Arc<dyn WriteAt>, options: WriteOptions) -> Result<Opened> {
+    let now = options.now_unix_seconds;
+    if let Some(superblock) = superblock::ext::read(&device)? {
+        let (writer, findings) = ext::ExtWriter::open(device, &superblock, now)?;
+        return Ok(Opened {
+            filesystem: Box::new(writer),
+            findings,
+        });
+    }
+    if let Some(boot) = superblock::fat::read(&device)? {
+        return Ok(Opened {
+            filesystem: Box::new(fat::FatVolume::open_writable(device, &boot, now)?),
+            findings: Vec::new(),
+        });
+    }
+    Err(unknown(&device, "writing")?)
+}
+
+fn unknown(device: &dyn ReadAt, verb: &str) -> Result<Error> {
+    Ok(match detect(device)? {
+        Some(identity) => Error::unsupported("filesystem", format!("{verb} {:?}", identity.kind)),
+        None => Error::unsupported("filesystem", format!("{verb} an unrecognised filesystem")),
+    })
+}
+
+/// Which bytes of `device` are in use: ascending, merged, at most about a million ranges.
+///
+/// Everything outside reads as zeros in an image, and the filesystem's own checker finds nothing
+/// amiss. `None` for what is not known here: all of it must be read. An error says the same of a
+/// filesystem whose structures are broken, or change while they are read.
+pub fn used_extents(device: &dyn ReadAt) -> Result<Option<Vec<Range<u64>>>> {
+    let Some(identity) = detect(device)? else {
+        return Ok(None);
+    };
+    match identity.kind {
+        FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 => {
+            match superblock::ext::read(device)? {
+                Some(superblock) => ext::used_extents(device, &superblock).map(Some),
+                None => Ok(None),
+            }
+        }
+        FilesystemKind::Fat => match superblock::fat::read(device)? {
+            Some(boot) => fat::used_extents(device, &boot).map(Some),
+            None => Ok(None),
+        },
+        FilesystemKind::Swap => superblock::swap::used_extents(device),
+        FilesystemKind::Xfs
+        | FilesystemKind::Btrfs
+        | FilesystemKind::Ntfs
+        | FilesystemKind::Lvm2Member
+        | FilesystemKind::MdMember
+        | FilesystemKind::Luks => Ok(None),
+    }
+}
 
 /// Which filesystem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

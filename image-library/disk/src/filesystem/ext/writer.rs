@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Writing ext2, ext3 and ext4 through `rust-fs-ext4`.
+//!
+//! Every operation writes into a [`Staging`] area, which is passed on when the operation has
+//! succeeded and dropped when it has not: an operation is whole or absent. The journal is therefore
+//! replayed once, when the filesystem is opened, and not written again; the filesystem that
+//! [`ExtWriter::finish`] leaves is clean.
+//!
+//! **Refused:** what the library says it does not keep consistent (quota, bigalloc, project,
+//! verity, mmp, casefold, encrypt and unknown features).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use fs_ext4::block_io::BlockDevice;
+use fs_ext4::runtime::Runtime;
+
+use super::super::path::{self, GuestPath};
+use super::super::staging::Staging;
+use super::super::superblock::ext::Superblock;
+use super::super::{
+    Attributes, DirectoryEntry, FileType, Filesystem, Identity, Metadata, WritableFilesystem,
+};
+use super::STRUCTURE;
+use crate::block::{ReadAt, WriteAt};
+use crate::error::{Error, Result};
+use crate::finding::{Finding, Level};
+
+const ROOT_INODE: u32 = 2;
+const SELINUX: &str = "security.selinux";
+
+type LibraryResult<T> = std::result::Result<T, fs_ext4::Error>;
+
+/// An ext filesystem, for reading and writing.
+pub(crate) struct ExtWriter {
+    identity: Identity,
+    device: Arc<dyn WriteAt>,
+    staging: Arc<Staging>,
+    now: i64,
+    /// Absent only after an operation failed and opening again failed too.
+    tree: Option<fs_ext4::Filesystem>,
+}
+
+impl std::fmt::Debug for ExtWriter {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("ExtWriter")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ExtWriter {
+    pub(crate) fn open(
+        device: Arc<dyn WriteAt>,
+        superblock: &Superblock,
+        now: i64,
+    ) -> Result<(Self, Vec<Finding>)> {
+        let staging = Arc::new(Staging::new(Arc::clone(&device)));
+        let mut writer = Self {
+            identity: superblock.identity(device.length_bytes()),
+            device,
+            staging,
+            now,
+            tree: None,
+        };
+        let mut findings = Vec::new();
+        if superblock.needs_recovery() {
+            findings.push(journal_replayed());
+        }
+        writer.mount()?;
+        writer.staging.commit()?;
+        Ok((writer, findings))
+    }
+
+    fn mount(&mut self) -> Result<()> {
+        let device = Arc::new(Device(Arc::clone(&self.staging)));
+        let runtime = Arc::new(GivenTime(self.now));
+        let mounted = guard(
+            || fs_ext4::Filesystem::mount_with_runtime(device, runtime),
+            "/",
+        );
+        let mut tree = mounted?;
+        // The staging area makes an operation whole, so writing everything twice gains nothing.
+        tree.journal = None;
+        self.tree = Some(tree);
+        Ok(())
+    }
+
+    fn tree(&self) -> Result<&fs_ext4::Filesystem> {
+        self.tree
+            .as_ref()
+            .ok_or_else(|| Error::corrupt(STRUCTURE, 0, "an earlier operation left it unreadable"))
+    }
+
+    fn look<T>(
+        &self,
+        path: &str,
+        operation: impl FnOnce(&fs_ext4::Filesystem) -> LibraryResult<T>,
+    ) -> Result<T> {
+        let tree = self.tree()?;
+        guard(|| operation(tree), path)
+    }
+
+    /// Runs one operation that writes: all of it reaches the device, or nothing.
+    fn change<T>(
+        &mut self,
+        path: &str,
+        operation: impl FnOnce(&fs_ext4::Filesystem) -> LibraryResult<T>,
+    ) -> Result<T> {
+        match self.look(path, operation) {
+            Ok(value) => {
+                self.staging.commit()?;
+                Ok(value)
+            }
+            Err(error) => {
+                // What the library remembers may be what was written and is now dropped.
+                drop(self.tree.take());
+                self.staging.discard();
+                self.mount()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// The inode that a path names, following no links; `None` where there is none.
+    fn find(&self, components: &[&str]) -> Result<Option<u32>> {
+        let mut inode = ROOT_INODE;
+        for (depth, component) in components.iter().enumerate() {
+            let path = || format!("/{}", components[..=depth].join("/"));
+            match self.look(&path(), |tree| tree.lookup_at(inode, component.as_bytes())) {
+                Ok(found) => inode = found,
+                Err(Error::NotFound { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(inode))
+    }
+
+    fn inode(&self, path: &str) -> Result<(u32, fs_ext4::inode::Inode)> {
+        let number = self
+            .find(GuestPath::parse(path)?.components())?
+            .ok_or_else(|| path::not_found(path))?;
+        let inode = self.look(path, |tree| tree.stat_ino(number))?;
+        Ok((number, inode))
+    }
+
+    fn file(&self, path: &str) -> Result<(u32, fs_ext4::inode::Inode)> {
+        let (number, inode) = self.inode(path)?;
+        match inode.is_file() {
+            true => Ok((number, inode)),
+            false => Err(path::not_a_file(STRUCTURE, path)),
+        }
+    }
+
+    /// The parent's inode and the last name of a path that is to be created.
+    fn parent<'p>(&self, guest: &GuestPath<'p>, path: &str) -> Result<(u32, &'p str)> {
+        let (parent, name) = guest
+            .split_name()
+            .ok_or_else(|| path::already_exists(STRUCTURE, path))?;
+        let parent = self.find(parent)?.ok_or_else(|| path::not_found(path))?;
+        Ok((parent, name))
+    }
+}
+
+impl Filesystem for ExtWriter {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn metadata(&self, path: &str) -> Result<Metadata> {
+        let (_, inode) = self.inode(path)?;
+        Ok(Metadata {
+            file_type: file_type(inode.mode),
+            size_bytes: inode.size,
+            mode: u32::from(inode.mode & 0o7777),
+            uid: inode.uid,
+            gid: inode.gid,
+        })
+    }
+
+    fn read(&self, path: &str, limit_bytes: u64) -> Result<Vec<u8>> {
+        let (number, inode) = self.file(path)?;
+        if inode.size > limit_bytes {
+            return Err(path::too_large(limit_bytes));
+        }
+        let mut content = vec![0; inode.size as usize];
+        let count = self.look(path, |tree| tree.read_ino(number, 0, &mut content))?;
+        content.truncate(count);
+        Ok(content)
+    }
+
+    fn read_link(&self, path: &str) -> Result<String> {
+        let (number, inode) = self.inode(path)?;
+        if file_type(inode.mode) != FileType::Symlink {
+            return Err(Error::unsupported(
+                STRUCTURE,
+                format!("reading {path} as a symbolic link, which it is not,"),
+            ));
+        }
+        let target = self.look(path, |tree| tree.read_link_ino(number))?;
+        Ok(String::from_utf8_lossy(&target).into_owned())
+    }
+
+    fn read_directory(&self, path: &str) -> Result<Vec<DirectoryEntry>> {
+        let (number, inode) = self.inode(path)?;
+        if !inode.is_dir() {
+            return Err(path::not_found(path));
+        }
+        let listing = self.look(path, |tree| tree.read_dir_ino(number))?;
+        let mut entries = Vec::new();
+        for entry in listing {
+            if entry.name == b"." || entry.name == b".." {
+                continue;
+            }
+            let mode = self.look(path, |tree| tree.stat_ino(entry.inode))?.mode;
+            entries.push(DirectoryEntry {
+                name: String::from_utf8_lossy(&entry.name).into_owned(),
+                file_type: file_type(mode),
+            });
+        }
+        entries.sort_by(|left, right| left.name.cmp(&right.name));
+        Ok(entries)
+    }
+}
+
+impl WritableFilesystem for ExtWriter {
+    fn write(&mut self, path: &str, content: &[u8], attributes: Option<&Attributes>) -> Result<()> {
+        let guest = GuestPath::parse(path)?;
+        let existing = match self.find(guest.components())? {
+            Some(_) => Some(self.file(path)?.0),
+            None => None,
+        };
+        let (parent, name) = self.parent(&guest, path)?;
+        let new = Attributes {
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            selinux: None,
+        };
+        self.change(path, |tree| {
+            let attributes = match (attributes, existing) {
+                (Some(given), _) => Some(given),
+                (None, Some(_)) => None,
+                (None, None) => Some(&new),
+            };
+            let number = match existing {
+                Some(number) => number,
+                None => tree.apply_create_at(parent, name.as_bytes(), 0o644)?,
+            };
+            replace(tree, path, number, content)?;
+            attributes.map_or(Ok(()), |given| set_attributes(tree, path, number, given))
+        })
+    }
+
+    fn append(&mut self, path: &str, content: &[u8]) -> Result<()> {
+        let (number, inode) = self.file(path)?;
+        if inode.has_extents() || inode.has_inline_data() {
+            return self.change(path, |tree| {
+                tree.apply_pwrite_ino(number, inode.size, content).map(drop)
+            });
+        }
+        let mut whole = self.read(path, inode.size)?;
+        whole.extend_from_slice(content);
+        self.change(path, |tree| replace(tree, path, number, &whole))
+    }
+
+    fn create_directory(&mut self, path: &str, attributes: &Attributes) -> Result<()> {
+        let guest = GuestPath::parse(path)?;
+        let (parent, name) = self.parent(&guest, path)?;
+        self.change(path, |tree| {
+            let number = tree.apply_mkdir_at(parent, name.as_bytes(), 0o755)?;
+            set_attributes(tree, path, number, attributes)
+        })
+    }
+
+    fn create_symlink(&mut self, path: &str, target: &str) -> Result<()> {
+        let guest = GuestPath::parse(path)?;
+        let (parent, name) = self.parent(&guest, path)?;
+        self.change(path, |tree| {
+            tree.apply_symlink_at(parent, name.as_bytes(), target.as_bytes())
+                .map(drop)
+        })
+    }
+
+    fn remove(&mut self, path: &str) -> Result<()> {
+        let guest = GuestPath::parse(path)?;
+        let (_, inode) = self.inode(path)?;
+        if inode.is_dir() {
+            return Err(path::not_a_file(STRUCTURE, path));
+        }
+        let (parent, name) = self.parent(&guest, path)?;
+        self.change(path, |tree| tree.apply_unlink_at(parent, name.as_bytes()))
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Result<()> {
+        let (source, target) = (GuestPath::parse(from)?, GuestPath::parse(to)?);
+        self.inode(from)?;
+        let (source_parent, source_name) = self.parent(&source, from)?;
+        let (target_parent, target_name) = self.parent(&target, to)?;
+        self.change(from, |tree| {
+            tree.apply_rename_at(
+                source_parent,
+                source_name.as_bytes(),
+                target_parent,
+                target_name.as_bytes(),
+                true,
+            )
+        })
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        if let Some(tree) = self.tree.take() {
+            guard(|| tree.finish(), "/")?;
+        }
+        self.staging.commit()?;
+        self.device.flush()
+    }
+}
+
+/// Gives an existing regular file new content; its inode, and so its attributes, stay.
+fn replace(
+    tree: &fs_ext4::Filesystem,
+    path: &str,
+    number: u32,
+    content: &[u8],
+) -> LibraryResult<()> {
+    let inode = tree.stat_ino(number)?;
+    if !inode.has_extents() && !inode.has_inline_data() {
+        return tree.apply_replace_file_content(path, content).map(drop);
+    }
+    tree.apply_truncate_ino(number, 0)?;
+    tree.apply_pwrite_ino(number, 0, content).map(drop)
+}
+
+fn set_attributes(
+    tree: &fs_ext4::Filesystem,
+    path: &str,
+    number: u32,
+    attributes: &Attributes,
+) -> LibraryResult<()> {
+    // Owner first: changing it clears set-user-id, as the kernel does.
+    tree.apply_chown_ino(number, attributes.uid, attributes.gid)?;
+    tree.apply_chmod_ino(number, (attributes.mode & 0o7777) as u16)?;
+    match &attributes.selinux {
+        // The kernel and `restorecon` store the context with its terminating NUL.
+        Some(context) => {
+            let value = format!("{}\0", context.trim_end_matches('\0'));
+            tree.apply_setxattr(path, SELINUX, value.as_bytes())
+        }
+        None => Ok(()),
+    }
+}
+
+fn file_type(mode: u16) -> FileType {
+    match mode & 0o170_000 {
+        0o100_000 => FileType::File,
+        0o040_000 => FileType::Directory,
+        0o120_000 => FileType::Symlink,
+        _ => FileType::Special,
+    }
+}
+
+fn journal_replayed() -> Finding {
+    Finding {
+        level: Level::Note,
+        code: "disk.ext.journal-replayed".to_owned(),
+        place: STRUCTURE.to_owned(),
+        problem: "the journal held transactions; they were replayed into the overlay".to_owned(),
+        remedy: None,
+    }
+}
+
+/// Calls the library; a panic inside it, on bytes that lie, is an error.
+fn guard<T>(operation: impl FnOnce() -> LibraryResult<T>, path: &str) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(operation)) {
+        Ok(outcome) => outcome.map_err(|error| translate(error, path)),
+        Err(_) => Err(Error::corrupt(
+            STRUCTURE,
+            0,
+            "its structures contradict each other",
+        )),
+    }
+}
+
+fn translate(error: fs_ext4::Error, path: &str) -> Error {
+    use fs_ext4::Error as Library;
+    match error {
+        Library::Io(source) => path::device_error(source, STRUCTURE),
+        Library::NotFound | Library::NotADirectory => path::not_found(path),
+        Library::AlreadyExists => path::already_exists(STRUCTURE, path),
+        Library::IsADirectory => path::not_a_file(STRUCTURE, path),
+        Library::NoSpaceLeftOnDevice => path::no_space(),
+        Library::UnsupportedIncompat(bits) => {
+            Error::unsupported(STRUCTURE, format!("the incompatible features {bits:#x}"))
+        }
+        Library::UnsupportedRoCompat(bits) => {
+            Error::unsupported(STRUCTURE, format!("writing with the features {bits:#x}"))
+        }
+        Library::Unsupported(what) | Library::InvalidArgument(what) => {
+            Error::unsupported(STRUCTURE, what)
+        }
+        other => Error::corrupt(STRUCTURE, 0, other.to_string()),
+    }
+}
+
+/// The staging area as the library reads and writes it.
+struct Device(Arc<Staging>);
+
+impl BlockDevice for Device {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> LibraryResult<()> {
+        let read = self.0.read_exact_at(offset, buffer);
+        read.map_err(|error| fs_ext4::Error::Io(std::io::Error::other(error)))
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.0.length_bytes()
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> LibraryResult<()> {
+        let written = self.0.write_all_at(offset, bytes);
+        written.map_err(|error| fs_ext4::Error::Io(std::io::Error::other(error)))
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+}
+
+/// The time that the caller gave.
+struct GivenTime(i64);
+
+impl Runtime for GivenTime {
+    fn now_unix_seconds(&self) -> i64 {
+        self.0
+    }
+
+    /// A generation tells a file from an earlier one with the same inode number to network
+    /// clients; a conversion has none, and its result must not depend on chance.
+    fn next_inode_generation(&self) -> u32 {
+        self.0 as u32
+    }
+}
