@@ -1,3 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The formats inside a guest that conversion reads and writes: one module each, bytes in and
 //! values out, no I/O.
+
+pub mod compression;
+pub mod cpio;
+pub mod initramfs;
+pub mod kmod;

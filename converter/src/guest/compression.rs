@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How initramfs archives and kernel modules are compressed, in both directions.
+//!
+//! | form | magic | read | written |
+//! |---|---|---|---|
+//! | gzip | `1f 8b` | yes | yes |
+//! | bzip2 | `BZh` | yes | no |
+//! | lzma (alone) | `5d 00 00` | yes | no |
+//! | xz | `fd 7zXZ 00` | yes | yes, CRC32 and 1 MiB of dictionary: what the kernel's decoder needs |
+//! | zstd | `28 b5 2f fd` | yes | yes |
+//! | lz4, the legacy frame | `02 21 4c 18` | yes | yes |
+//! | lzop | `89 LZO` | no | no |
+//!
+//! The legacy lz4 frame (`lz4 -l`) is the magic and then blocks of {length, 32 bits; data}, each at
+//! most 8 MiB when unpacked. It has no end mark: it ends with its input, and since Linux 5.14 with a
+//! length of zero. The magic may stand again in place of a length.
+//!
+//! One call reads one stream (one gzip member, one xz stream, one zstd frame), as the kernel does,
+//! and says where it ended. Memory is bounded: 8 MiB blocks, windows up to 128 MiB.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+
+use disk::{Error, Result};
+
+const LZ4_LEGACY_MAGIC: u32 = 0x184C_2102;
+const LZ4_BLOCK_LENGTH_MAX: usize = 8 << 20;
+/// A block that does not shrink grows by this much at most (LZ4_COMPRESSBOUND).
+const LZ4_BLOCK_GROWTH_MAX: usize = LZ4_BLOCK_LENGTH_MAX / 255 + 16;
+const LZMA_MEMORY_MAX: u64 = 192 << 20;
+const XZ_DICTIONARY_LENGTH: u32 = 1 << 20;
+
+/// A way to compress bytes.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// Stored as it is.
+    None,
+    /// gzip, RFC 1952.
+    Gzip,
+    /// bzip2.
+    Bzip2,
+    /// The older lzma format, with a header of 13 bytes.
+    Lzma,
+    /// xz.
+    Xz,
+    /// lzop; only recognised.
+    Lzo,
+    /// The legacy frame of lz4.
+    Lz4Legacy,
+    /// Zstandard.
+    Zstd,
+}
+
+impl Compression {
+    /// What the first bytes of a stream say; [`Compression::None`] when they say nothing.
+    #[must_use]
+    pub fn detect(bytes: &[u8]) -> Self {
+        const MAGIC: [(&[u8], Compression); 7] = [
+            (&[0x1f, 0x8b], Compression::Gzip),
+            (b"BZh", Compression::Bzip2),
+            (&[0x5d, 0, 0], Compression::Lzma),
+            (&[0xfd, b'7', b'z', b'X', b'Z', 0], Compression::Xz),
+            (&[0x89, b'L', b'Z', b'O', 0, 0x0d, 0x0a], Compression::Lzo),
+            (&[0x02, 0x21, 0x4c, 0x18], Compression::Lz4Legacy),
+            (&[0x28, 0xb5, 0x2f, 0xfd], Compression::Zstd),
+        ];
+        MAGIC
+            .iter()
+            .find(|(magic, _)| bytes.starts_with(magic))
+            .map_or(Self::None, |(_, compression)| *compression)
+    }
+
+    /// True where [`compress`] can write it.
+    #[must_use]
+    pub fn can_compress(self) -> bool {
+        matches!(
+            self,
+            Self::None | Self::Gzip | Self::Xz | Self::Lz4Legacy | Self::Zstd
+        )
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::None => "no compression",
+            Self::Gzip => "gzip",
+            Self::Bzip2 => "bzip2",
+            Self::Lzma => "lzma",
+            Self::Xz => "xz",
+            Self::Lzo => "lzop",
+            Self::Lz4Legacy => "lz4",
+            Self::Zstd => "zstd",
+        })
+    }
+}
+
+/// Unpacks one stream; gives its bytes and how many bytes of `source` it took.
+///
+/// Bytes after the stream are left alone. More than `limit` bytes are an error.
+pub fn decompress(source: &[u8], compression: Compression, limit: u64) -> Result<(Vec<u8>, usize)> {
+    let mut decoder = Decoder::new(source, compression)?;
+    let mut target = Vec::new();
+    let corrupt = |problem: io::Error| Error::corrupt("compressed stream", 0, problem.to_string());
+    (&mut decoder)
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut target)
+        .map_err(corrupt)?;
+    if target.len() as u64 > limit {
+        return Err(Error::Limit {
+            what: "unpacked length in bytes",
+            limit,
+        });
+    }
+    let left = decoder.into_remaining().len();
+    Ok((target, source.len() - left))
+}
+
+/// Packs `source` into one stream that the kernel can unpack.
+pub fn compress(source: &[u8], compression: Compression) -> Result<Vec<u8>> {
+    let packed = match compression {
+        Compression::None => Ok(source.to_vec()),
+        Compression::Gzip => gzip(source),
+        Compression::Xz => xz(source),
+        Compression::Zstd => zstd::stream::encode_all(source, 9),
+        Compression::Lz4Legacy => Ok(lz4_legacy(source)),
+        Compression::Bzip2 | Compression::Lzma | Compression::Lzo => {
+            return Err(Error::unsupported(
+                "compression",
+                format!("writing {compression}"),
+            ));
+        }
+    };
+    packed.map_err(|problem| Error::unsupported("compression", problem.to_string()))
+}
+
+fn gzip(source: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+    encoder.write_all(source)?;
+    encoder.finish()
+}
+
+fn xz(source: &[u8]) -> io::Result<Vec<u8>> {
+    let mut options = liblzma::stream::LzmaOptions::new_preset(6)?;
+    options.dict_size(XZ_DICTIONARY_LENGTH);
+    let mut filters = liblzma::stream::Filters::new();
+    filters.lzma2(&options);
+    let stream =
+        liblzma::stream::Stream::new_stream_encoder(&filters, liblzma::stream::Check::Crc32)?;
+    let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+    encoder.write_all(source)?;
+    encoder.finish()
+}
+
+fn lz4_legacy(source: &[u8]) -> Vec<u8> {
+    let mut target = LZ4_LEGACY_MAGIC.to_le_bytes().to_vec();
+    for chunk in source.chunks(LZ4_BLOCK_LENGTH_MAX) {
+        let block = lz4_flex::block::compress(chunk);
+        // A block of at most 8 MiB grows by less than 1 per cent: its length fits.
+        target.extend_from_slice(&(block.len() as u32).to_le_bytes());
+        target.extend_from_slice(&block);
+    }
+    target
+}
+
+/// Reads what one compressed stream holds.
+pub struct Decoder<'a> {
+    kind: Kind<'a>,
+}
+
+enum Kind<'a> {
+    Stored(&'a [u8]),
+    Gzip(Box<flate2::bufread::GzDecoder<&'a [u8]>>),
+    Bzip2(bzip2::bufread::BzDecoder<&'a [u8]>),
+    Xz(liblzma::bufread::XzDecoder<&'a [u8]>),
+    Zstd(zstd::stream::read::Decoder<'static, &'a [u8]>),
+    Lz4(Lz4Legacy<'a>),
+}
+
+impl fmt::Debug for Decoder<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Decoder").finish_non_exhaustive()
+    }
+}
+
+impl<'a> Decoder<'a> {
+    /// Starts at the first byte of `source`.
+    pub fn new(source: &'a [u8], compression: Compression) -> Result<Self> {
+        let refused = |problem: String| Error::unsupported("compression", problem);
+        let kind = match compression {
+            Compression::None => Kind::Stored(source),
+            Compression::Gzip => Kind::Gzip(Box::new(flate2::bufread::GzDecoder::new(source))),
+            Compression::Bzip2 => Kind::Bzip2(bzip2::bufread::BzDecoder::new(source)),
+            Compression::Lzma => {
+                let stream = liblzma::stream::Stream::new_lzma_decoder(LZMA_MEMORY_MAX)
+                    .map_err(|problem| refused(problem.to_string()))?;
+                Kind::Xz(liblzma::bufread::XzDecoder::new_stream(source, stream))
+            }
+            Compression::Xz => {
+                let stream = liblzma::stream::Stream::new_stream_decoder(LZMA_MEMORY_MAX, 0)
+                    .map_err(|problem| refused(problem.to_string()))?;
+                Kind::Xz(liblzma::bufread::XzDecoder::new_stream(source, stream))
+            }
+            Compression::Zstd => Kind::Zstd(
+                zstd::stream::read::Decoder::with_buffer(source)
+                    .map_err(|problem| refused(problem.to_string()))?
+                    .single_frame(),
+            ),
+            Compression::Lz4Legacy => Kind::Lz4(Lz4Legacy::new(source)),
+            Compression::Lzo => return Err(refused("reading lzop".to_owned())),
+        };
+        Ok(Self { kind })
+    }
+
+    /// The bytes after the stream, once it was read to its end.
+    #[must_use]
+    pub fn into_remaining(self) -> &'a [u8] {
+        match self.kind {
+            Kind::Stored(rest) => rest,
+            Kind::Gzip(decoder) => decoder.into_inner(),
+            Kind::Bzip2(decoder) => decoder.into_inner(),
+            Kind::Xz(decoder) => decoder.into_inner(),
+            Kind::Zstd(decoder) => decoder.finish(),
+            Kind::Lz4(decoder) => decoder.source,
+        }
+    }
+}
+
+impl Read for Decoder<'_> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        match &mut self.kind {
+            Kind::Stored(rest) => rest.read(target),
+            Kind::Gzip(decoder) => decoder.read(target),
+            Kind::Bzip2(decoder) => decoder.read(target),
+            Kind::Xz(decoder) => decoder.read(target),
+            Kind::Zstd(decoder) => decoder.read(target),
+            Kind::Lz4(decoder) => decoder.read(target),
+        }
+    }
+}
+
+struct Lz4Legacy<'a> {
+    source: &'a [u8],
+    block: Vec<u8>,
+    position: usize,
+}
+
+impl<'a> Lz4Legacy<'a> {
+    fn new(source: &'a [u8]) -> Self {
+        Self {
+            source,
+            block: Vec::new(),
+            position: 0,
+        }
+    }
+
+    /// Unpacks the next block; false where the stream ends.
+    fn next_block(&mut self) -> io::Result<bool> {
+        loop {
+            let Some((length, rest)) = self.source.split_first_chunk() else {
+                return Ok(false);
+            };
+            let length = u32::from_le_bytes(*length);
+            if length == LZ4_LEGACY_MAGIC {
+                self.source = rest;
+                continue;
+            }
+            // Padding after the stream; before Linux 5.14 the kernel stopped here with an error.
+            if length == 0 {
+                return Ok(false);
+            }
+            return self.unpack(length as usize, rest).map(|()| true);
+        }
+    }
+
+    fn unpack(&mut self, length: usize, rest: &'a [u8]) -> io::Result<()> {
+        let invalid = |problem: String| io::Error::new(io::ErrorKind::InvalidData, problem);
+        if length > LZ4_BLOCK_LENGTH_MAX + LZ4_BLOCK_GROWTH_MAX {
+            return Err(invalid(format!("lz4 block of {length} bytes is too long")));
+        }
+        let packed = rest
+            .get(..length)
+            .ok_or_else(|| invalid(format!("lz4 block of {length} bytes ends early")))?;
+        self.block.resize(LZ4_BLOCK_LENGTH_MAX, 0);
+        let unpacked = lz4_flex::block::decompress_into(packed, &mut self.block)
+            .map_err(|problem| invalid(problem.to_string()))?;
+        self.block.truncate(unpacked);
+        self.position = 0;
+        self.source = &rest[length..];
+        Ok(())
+    }
+}
+
+impl Read for Lz4Legacy<'_> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        while self.position == self.block.len() {
+            if !self.next_block()? {
+                return Ok(0);
+            }
+        }
+        let mut block = &self.block[self.position..];
+        let length = block.read(target)?;
+        self.position += length;
+        Ok(length)
+    }
+}
