@@ -47,6 +47,11 @@ pub trait ImageWriter: Debug + Send + Sync {
     ) -> Result<Option<Vec<Option<ContentHash>>>>;
 }
 
+/// A library, wherever it is: reads and adds images.
+pub trait Library: ImageReader + ImageWriter {}
+
+impl<T: ImageReader + ImageWriter + ?Sized> Library for T {}
+
 /// What an upload is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadTarget {

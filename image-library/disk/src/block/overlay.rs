@@ -290,3 +290,228 @@ fn parts(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, usize, &[u8])>
         Some(part)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::MemoryDevice;
+    use proptest::prelude::{any, prop, proptest};
+    use std::io::{self, Cursor, SeekFrom};
+
+    const CLUSTER: usize = CLUSTER_SIZE as usize;
+
+    /// A disk of 1 TiB that reads as zeros and counts the bytes that are read of it.
+    #[derive(Debug, Default)]
+    struct Huge(std::sync::atomic::AtomicU64);
+
+    impl ReadAt for Huge {
+        fn length_bytes(&self) -> u64 {
+            1 << 40
+        }
+
+        fn read_exact_at(&self, _offset: u64, buffer: &mut [u8]) -> Result<()> {
+            let length = buffer.len() as u64;
+            self.0
+                .fetch_add(length, std::sync::atomic::Ordering::Relaxed);
+            buffer.fill(0);
+            Ok(())
+        }
+    }
+
+    fn over(bytes: Vec<u8>) -> Overlay {
+        Overlay::new(Arc::new(MemoryDevice::from(bytes)), OverlayOptions::default())
+    }
+
+    fn read_all(device: &dyn ReadAt) -> Vec<u8> {
+        let length = usize::try_from(device.length_bytes()).expect("it is small");
+        let mut bytes = vec![0xee; length];
+        device.read_exact_at(0, &mut bytes).expect("all of it");
+        bytes
+    }
+
+    #[test]
+    fn changes_are_read_and_the_base_is_not_written() {
+        let base = Arc::new(MemoryDevice::from(vec![1; 3 * CLUSTER + 512]));
+        let overlay = Overlay::new(base.clone(), OverlayOptions::default());
+        overlay.write_all_at(CLUSTER_SIZE - 2, b"edit").expect("inside");
+        overlay.write_all_at(3 * CLUSTER_SIZE + 508, b"last").expect("inside");
+        overlay.flush().expect("nothing to do");
+        let mut read = [0; 8];
+        overlay.read_exact_at(CLUSTER_SIZE - 4, &mut read).expect("inside");
+        assert_eq!(&read, b"\x01\x01edit\x01\x01");
+        assert_eq!(&read_all(&overlay)[3 * CLUSTER + 506..], b"\x01\x01last");
+        assert_eq!((overlay.changed_clusters(), overlay.changed_bytes()), (3, 3 * 65_536));
+        assert!(read_all(&base).iter().all(|byte| *byte == 1));
+        assert!(overlay.write_all_at(3 * CLUSTER_SIZE + 509, b"last").is_err());
+        assert_eq!(overlay.base().length_bytes(), 3 * CLUSTER_SIZE + 512);
+    }
+
+    #[test]
+    fn writing_what_is_there_changes_nothing() {
+        let overlay = over(vec![1; 2 * CLUSTER]);
+        overlay.write_all_at(100, &[1; CLUSTER]).expect("inside");
+        assert_eq!(overlay.changed_clusters(), 0);
+    }
+
+    #[test]
+    fn extents_of_changes_are_data_and_the_rest_is_the_bases() {
+        let overlay = Overlay::new(Arc::new(Huge::default()), OverlayOptions::default());
+        overlay.write_all_at(5 * CLUSTER_SIZE, &[1; 2 * CLUSTER]).expect("inside");
+        let extent = |offset| overlay.extent_at(offset).expect("inside").length;
+        assert_eq!(extent(CLUSTER_SIZE), 4 * CLUSTER_SIZE);
+        assert_eq!(extent(5 * CLUSTER_SIZE + 1), 2 * CLUSTER_SIZE - 1);
+        assert_eq!(extent(7 * CLUSTER_SIZE), (1 << 40) - 7 * CLUSTER_SIZE);
+        assert!(overlay.extent_at(1 << 40).is_err());
+    }
+
+    #[test]
+    fn beyond_the_limit_a_write_is_refused_whole() {
+        let options = OverlayOptions {
+            limit_bytes: 2 * CLUSTER_SIZE,
+        };
+        let overlay = Overlay::new(Arc::new(MemoryDevice::from(vec![0; 5 * CLUSTER])), options);
+        overlay.write_all_at(0, b"x").expect("there is room");
+        let error = overlay
+            .write_all_at(CLUSTER_SIZE, &[1; 2 * CLUSTER])
+            .expect_err("there is no room");
+        assert!(matches!(error, Error::Limit { limit: 131_072, .. }), "{error}");
+        assert_eq!(overlay.changed_clusters(), 1);
+        overlay.write_all_at(1, b"y").expect("the cluster is there already");
+    }
+
+    #[test]
+    fn a_disk_of_1_tib_costs_what_is_changed() {
+        let base = Arc::new(Huge::default());
+        let overlay = Overlay::new(base.clone(), OverlayOptions::default());
+        overlay.write_all_at(0, b"first").expect("inside");
+        overlay.write_all_at((1 << 39) + 7, b"middle").expect("inside");
+        overlay.write_all_at((1 << 40) - 4, b"last").expect("inside");
+        let mut file = Cursor::new(Vec::new());
+        let length = overlay.write_qcow2(&mut file, None).expect("memory");
+        // Header, 3 data clusters, 3 L2 tables, L1 table, refcounts 2.
+        assert_eq!(length, 10 * CLUSTER_SIZE);
+        let again = Overlay::from_qcow2(
+            Arc::new(MemoryDevice::from(file.into_inner())),
+            base.clone(),
+            OverlayOptions::default(),
+        )
+        .expect("it was just written");
+        assert_eq!(again.changed_clusters(), 3);
+        assert!(*again.read_clusters() == *overlay.read_clusters());
+        let read = base.0.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(read <= 6 * CLUSTER_SIZE, "{read} bytes of the base were read");
+    }
+
+    #[test]
+    fn an_overlay_of_another_disk_is_refused() {
+        let mut file = Cursor::new(Vec::new());
+        over(vec![0; 1024]).write_qcow2(&mut file, None).expect("memory");
+        let image = Arc::new(MemoryDevice::from(file.into_inner()));
+        let base = Arc::new(MemoryDevice::from(vec![0; 512]));
+        let error = Overlay::from_qcow2(image, base, OverlayOptions::default())
+            .expect_err("the sizes differ");
+        assert_eq!(
+            error.to_string(),
+            "qcow2 header at byte 0x18: expected the size of the disk below, 512 bytes, found 1024"
+        );
+    }
+
+    /// Takes `room` bytes, then is full.
+    struct Full {
+        room: u64,
+        at: u64,
+    }
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.at += bytes.len() as u64;
+            if self.at > self.room {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Seek for Full {
+        fn seek(&mut self, _position: SeekFrom) -> io::Result<u64> {
+            Ok(0)
+        }
+    }
+
+    #[test]
+    fn a_full_filesystem_is_told_with_a_hint_wherever_it_happens() {
+        let overlay = over(vec![0; 4 * CLUSTER]);
+        overlay.write_all_at(0, &[1; 2 * CLUSTER]).expect("inside");
+        // Header, 2 data clusters, L2 and L1 table, refcounts 2, header again.
+        for clusters in 0..7 {
+            let room = clusters * CLUSTER_SIZE + 1;
+            let error = overlay
+                .write_qcow2(&mut Full { room, at: 0 }, None)
+                .expect_err("it is full");
+            assert!(matches!(error, Error::Device { action: "write", .. }), "{error}");
+            assert_eq!(
+                error.hint().as_deref(),
+                Some("make room on that filesystem and run the command again")
+            );
+        }
+        let room = u64::MAX;
+        overlay.write_qcow2(&mut Full { room, at: 0 }, None).expect("there is room");
+    }
+
+    #[test]
+    fn a_saved_overlay_appears_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("overlay.qcow2");
+        let odd = over(vec![0; 1000]);
+        assert!(odd.save_qcow2(&path, None).is_err(), "not a multiple of 512");
+        let count = || std::fs::read_dir(directory.path()).expect("it exists").count();
+        assert_eq!(count(), 0, "nothing is left");
+        let overlay = over(vec![0; 1024]);
+        let length = overlay.save_qcow2(&path, None).expect("there is room");
+        assert_eq!(std::fs::metadata(&path).expect("saved").len(), length);
+        assert_eq!(count(), 1);
+        let error = overlay.save_qcow2(&path, None).expect_err("it exists");
+        assert!(error.hint().is_some_and(|hint| hint.contains("another name")));
+    }
+
+    #[test]
+    fn a_full_device_is_told_by_its_name() {
+        if !Path::new("/dev/full").exists() {
+            eprintln!("skipped: there is no /dev/full");
+            return;
+        }
+        let mut full = File::options().write(true).open("/dev/full").expect("it is there");
+        let error = over(vec![0; 1024])
+            .write_qcow2(&mut full, None)
+            .expect_err("it is always full")
+            .in_file(Path::new("/srv/overlay.qcow2"));
+        assert_eq!(error.to_string(), "write /srv/overlay.qcow2");
+        assert!(error.hint().is_some_and(|hint| hint.contains("make room")));
+    }
+
+    proptest! {
+        #[test]
+        fn an_overlay_is_a_copy_that_was_written(
+            writes in prop::collection::vec((0..3 * CLUSTER + 90, 1..2 * CLUSTER, any::<u8>()), 1..8),
+        ) {
+            let mut expected = vec![0; 3 * CLUSTER + 512];
+            let overlay = over(expected.clone());
+            for (at, length, value) in writes {
+                let end = expected.len().min(at + length);
+                expected[at..end].fill(value);
+                overlay.write_all_at(at as u64, &expected[at..end]).expect("inside");
+            }
+            assert!(read_all(&overlay) == expected);
+            let mut file = Cursor::new(Vec::new());
+            overlay.write_qcow2(&mut file, None).expect("memory");
+            let image = Arc::new(MemoryDevice::from(file.into_inner()));
+            let again = Overlay::from_qcow2(image, overlay.base().clone(), OverlayOptions::default())
+                .expect("it was just written");
+            assert!(read_all(&again) == expected);
+        }
+    }
+}

@@ -301,3 +301,122 @@ fn be_u64(bytes: &[u8], at: usize) -> u64 {
 fn corrupt(offset: u64, problem: impl Into<String>) -> Error {
     Error::corrupt("qcow2 header", offset, problem)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::{any, prop, proptest};
+    use rstest::rstest;
+
+    /// A sound version 3 header of a disk of 1 MiB in clusters of 64 KiB, backing `base.raw`.
+    fn sound() -> Vec<u8> {
+        let mut bytes = vec![0; 1024];
+        bytes[..4].copy_from_slice(&MAGIC);
+        put(&mut bytes, 4, &3_u32.to_be_bytes());
+        put(&mut bytes, 8, &0x200_u64.to_be_bytes());
+        put(&mut bytes, 16, &8_u32.to_be_bytes());
+        put(&mut bytes, 20, &16_u32.to_be_bytes());
+        put(&mut bytes, 24, &0x10_0000_u64.to_be_bytes());
+        put(&mut bytes, 36, &1_u32.to_be_bytes());
+        put(&mut bytes, 40, &0x3_0000_u64.to_be_bytes());
+        put(&mut bytes, 96, &4_u32.to_be_bytes());
+        put(&mut bytes, 100, &112_u32.to_be_bytes());
+        put(&mut bytes, 112, &0x6803_f857_u32.to_be_bytes());
+        put(&mut bytes, 116, &3_u32.to_be_bytes());
+        put(&mut bytes, 128, &EXTENSION_BACKING_FORMAT.to_be_bytes());
+        put(&mut bytes, 132, &3_u32.to_be_bytes());
+        put(&mut bytes, 136, b"raw");
+        put(&mut bytes, 0x200, b"base.raw");
+        bytes
+    }
+
+    fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+        bytes[at..at + value.len()].copy_from_slice(value);
+    }
+
+    #[test]
+    fn a_sound_header_is_read() {
+        let header = Header::from_bytes(&sound()).expect("it is sound");
+        let expected = Header {
+            version: 3,
+            cluster_bits: 16,
+            size_bytes: 1 << 20,
+            l1_entries: 1,
+            l1_offset: 0x3_0000,
+            extended_l2: false,
+            compression: Compression::Deflate,
+            backing_name: Some("base.raw".to_owned()),
+            backing_format: Some("raw".to_owned()),
+        };
+        assert_eq!(header, expected);
+    }
+
+    #[rstest]
+    #[case::magic(0, &[0], "qcow2 header at byte 0x0: expected the magic `QFI\\xfb`, found none")]
+    #[case::version(7, &[4], "qcow2: version 4 is not supported")]
+    #[case::encryption(35, &[1], "qcow2: encryption is not supported")]
+    #[case::corrupt_bit(79, &[2], "qcow2 header at byte 0x48: expected a sound image, found that it is marked as corrupt")]
+    #[case::data_file(79, &[4], "qcow2: an external data file is not supported")]
+    #[case::unknown_feature(79, &[0x40], "qcow2: incompatible feature 0x40 is not supported")]
+    #[case::small_clusters(23, &[8], "qcow2 header at byte 0x14: expected cluster bits from 9 to 21, found 8")]
+    #[case::large_clusters(23, &[22], "qcow2 header at byte 0x14: expected cluster bits from 9 to 21, found 22")]
+    #[case::no_l1_entries(39, &[0], "qcow2 header at byte 0x24: expected at least 1 entries of the L1 table, found 0")]
+    #[case::l1_in_header(45, &[0], "qcow2 header at byte 0x28: expected the L1 table at a cluster of its own, found byte 0x0")]
+    #[case::l1_unaligned(47, &[1], "qcow2 header at byte 0x28: expected the L1 table at a cluster of its own, found byte 0x30001")]
+    #[case::header_length(103, &[0], "qcow2 header at byte 0x64: expected a header length of 104 to 4096, found 0")]
+    #[case::name_outside(12, &[1], "qcow2 header at byte 0x8: expected the backing file's name in the first cluster, found it at byte 0x1000200, 8 bytes long")]
+    #[case::name_not_text(0x200, &[0xff], "qcow2: a backing file whose name is not UTF-8 is not supported")]
+    #[case::long_extension(116, &[1], "qcow2 header at byte 0x70: expected an extension within the first cluster, found 16777219 bytes")]
+    #[case::huge_disk(24, &[0xff], "qcow2 header at byte 0x18: expected a disk whose L1 table has at most 4194304 entries, found one of 18374686479672410112 bytes that needs 34225520640")]
+    fn a_broken_header_says_where(#[case] at: usize, #[case] value: &[u8], #[case] text: &str) {
+        let mut bytes = sound();
+        put(&mut bytes, at, value);
+        let error = Header::from_bytes(&bytes).expect_err("it is broken");
+        assert_eq!(error.to_string(), text);
+    }
+
+    #[test]
+    fn a_compression_type_counts_only_with_its_feature_bit() {
+        let mut bytes = sound();
+        bytes[104] = 1;
+        let header = Header::from_bytes(&bytes).expect("the byte is not used");
+        assert_eq!(header.compression, Compression::Deflate);
+        bytes[79] = 1 << 3;
+        let header = Header::from_bytes(&bytes).expect("zstd");
+        assert_eq!(header.compression, Compression::Zstd);
+        bytes[104] = 2;
+        let error = Header::from_bytes(&bytes).expect_err("unknown");
+        assert_eq!(error.to_string(), "qcow2: compression type 2 is not supported");
+    }
+
+    #[test]
+    fn extended_tables_need_clusters_that_can_be_divided() {
+        let mut bytes = sound();
+        bytes[79] = 1 << 4;
+        assert!(Header::from_bytes(&bytes).expect("64 KiB").extended_l2);
+        bytes[23] = 13;
+        assert!(Header::from_bytes(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_short_header_is_an_error() {
+        for length in [0, 3, 4, 71, 72, 103] {
+            assert!(Header::from_bytes(&sound()[..length]).is_err(), "{length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_the_parser_panic(
+            changes in prop::collection::vec((0..600_usize, any::<u8>()), 1..20),
+        ) {
+            let mut bytes = sound();
+            for (at, value) in changes {
+                bytes[at] = value;
+            }
+            if let Ok(header) = Header::from_bytes(&bytes) {
+                assert!(header.l1_entries_needed() <= 4 << 20);
+            }
+        }
+    }
+}

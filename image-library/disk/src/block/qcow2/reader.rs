@@ -282,3 +282,143 @@ fn read_l1(file: &dyn ReadAt, header: &Header) -> Result<Vec<u64>> {
     }
     Ok(l1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::MemoryDevice;
+    use crate::block::qcow2::writer::{Backing, CLUSTER_SIZE, Qcow2Writer};
+    use proptest::prelude::{any, prop, proptest};
+    use std::io::Cursor;
+
+    /// A disk of 20 clusters and a half: number 2 is data, 5 zeros, the last one data.
+    fn image(backing: Option<Backing>) -> Vec<u8> {
+        let mut file = Cursor::new(Vec::new());
+        let size = 20 * CLUSTER_SIZE + CLUSTER_SIZE / 2;
+        let mut writer = Qcow2Writer::new(&mut file, size, backing).expect("memory");
+        writer.data(2, &[2; CLUSTER_SIZE as usize]).expect("memory");
+        writer.zero(5).expect("memory");
+        writer.data(20, &[20; CLUSTER_SIZE as usize / 2]).expect("memory");
+        writer.finish().expect("memory");
+        file.into_inner()
+    }
+
+    fn open(bytes: Vec<u8>, backing: Option<Arc<dyn ReadAt>>) -> Result<Qcow2Image> {
+        let file = Arc::new(MemoryDevice::from(bytes));
+        let header = read_header(&file)?;
+        Qcow2Image::open(file, header, backing)
+    }
+
+    fn byte(device: &dyn ReadAt, offset: u64) -> u8 {
+        let mut read = [0xee];
+        device.read_exact_at(offset, &mut read).expect("inside");
+        read[0]
+    }
+
+    #[test]
+    fn data_zeros_and_backing_are_read_from_where_they_are() {
+        // The backing file ends within cluster 6.
+        let backing = vec![7; 6 * CLUSTER_SIZE as usize + 100];
+        let disk = open(image(None), Some(Arc::new(MemoryDevice::from(backing)))).expect("sound");
+        let at = |cluster: u64| byte(&disk, cluster * CLUSTER_SIZE);
+        assert_eq!([0, 2, 3, 5, 6, 7, 20].map(at), [7, 2, 7, 0, 7, 0, 20]);
+        let mut across = vec![0; 200];
+        disk.read_exact_at(6 * CLUSTER_SIZE, &mut across).expect("inside");
+        assert_eq!(across, [vec![7; 100], vec![0; 100]].concat());
+        assert!(disk.read_exact_at(disk.length_bytes() - 1, &mut [0; 2]).is_err());
+    }
+
+    #[test]
+    fn extents_join_what_is_alike() {
+        let disk = open(image(None), None).expect("sound");
+        let extent = |cluster: u64| {
+            let found = disk.extent_at(cluster * CLUSTER_SIZE).expect("inside");
+            (found.kind, found.length as f64 / CLUSTER_SIZE as f64)
+        };
+        assert_eq!(extent(0), (ExtentKind::Zero, 2.0));
+        assert_eq!(extent(2), (ExtentKind::Data, 1.0));
+        assert_eq!(extent(5), (ExtentKind::Zero, 1.0));
+        assert_eq!(extent(6), (ExtentKind::Zero, 14.0));
+        assert_eq!(extent(20), (ExtentKind::Data, 0.5));
+        assert!(disk.extent_at(disk.length_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_file_that_was_cut_off_is_told_when_it_is_opened() {
+        let whole = image(None);
+        // Data is in clusters 1 and 2 of the file, the L2 table in 3, the L1 table in 4.
+        let cut = |clusters: usize| open(whole[..clusters * 0x1_0000].to_vec(), None);
+        let text = |clusters| cut(clusters).expect_err("it was cut off").to_string();
+        assert_eq!(
+            text(4),
+            "qcow2 L1 table at byte 0x40000: expected 1 entries, \
+             found the end of the file at 0x40000"
+        );
+        let mut bytes = whole.clone();
+        bytes.copy_within(0x4_0000..0x5_0000, 0x1_0000);
+        bytes[0x28..0x30].copy_from_slice(&0x1_0000_u64.to_be_bytes());
+        bytes.truncate(0x3_8000);
+        let error = open(bytes, None).expect_err("the L2 table was cut off");
+        assert_eq!(
+            error.to_string(),
+            "qcow2 L1 table at byte 0x10000: expected an L2 table before the end of the file at \
+             0x38000, found 0x30000"
+        );
+    }
+
+    #[test]
+    fn a_cluster_that_was_cut_off_is_told_when_it_is_read() {
+        let mut bytes = image(None);
+        // The last data cluster goes on past the end: move it there.
+        let end = bytes.len() as u64;
+        bytes.extend([9; 512]);
+        bytes[0x3_0000 + 20 * 8..0x3_0000 + 21 * 8].copy_from_slice(&end.to_be_bytes());
+        let disk = open(bytes, None).expect("it begins inside the file");
+        assert_eq!(byte(&disk, 20 * CLUSTER_SIZE + 511), 9);
+        let error = disk
+            .read_exact_at(20 * CLUSTER_SIZE, &mut [0; 513])
+            .expect_err("one byte is missing");
+        assert_eq!(
+            error.to_string(),
+            "qcow2 cluster at byte 0x70000: expected 513 bytes, found the end of the file at \
+             0x70200"
+        );
+    }
+
+    #[test]
+    fn own_runs_leave_out_what_is_below() {
+        let disk = open(image(None), None).expect("sound");
+        let runs: Vec<(u64, u64)> = disk
+            .own_runs()
+            .map(|run| run.expect("sound"))
+            .map(|(start, length)| (start / CLUSTER_SIZE, length))
+            .collect();
+        let expected = [
+            (2, CLUSTER_SIZE),
+            (5, CLUSTER_SIZE),
+            (20, CLUSTER_SIZE / 2),
+        ];
+        assert_eq!(runs, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn no_image_makes_the_reader_panic(
+            changes in prop::collection::vec((0..7_usize, 0..200_usize, any::<u8>()), 1..30),
+        ) {
+            let mut bytes = image(None);
+            for (cluster, at, value) in changes {
+                if let Some(byte) = bytes.get_mut(cluster * 0x1_0000 + at) {
+                    *byte = value;
+                }
+            }
+            if let Ok(disk) = open(bytes, None) {
+                let mut buffer = [0; 4096];
+                for offset in (0..20).map(|cluster| cluster * CLUSTER_SIZE + 77) {
+                    let _ = disk.extent_at(offset);
+                    let _ = disk.read_exact_at(offset, &mut buffer);
+                }
+            }
+        }
+    }
+}

@@ -187,3 +187,82 @@ impl L2Table {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::qcow2::header::Compression;
+    use rstest::rstest;
+
+    const FILE_LENGTH: u64 = 0x10_0000;
+
+    fn header(version: u32, extended_l2: bool) -> Header {
+        Header {
+            version,
+            cluster_bits: 16,
+            size_bytes: 1 << 20,
+            l1_entries: 1,
+            l1_offset: 0x1_0000,
+            extended_l2,
+            compression: Compression::Deflate,
+            backing_name: None,
+            backing_format: None,
+        }
+    }
+
+    fn table(header: &Header, words: &[u64]) -> Result<L2Table> {
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+        bytes.resize(0x1_0000, 0);
+        L2Table::from_bytes(&bytes, header, 0x2_0000, FILE_LENGTH)
+    }
+
+    #[test]
+    fn each_kind_of_entry_gives_its_place() {
+        let copied = 1 << 63;
+        // 54 bits of offset at this cluster size: 2 further sectors from byte 0x50123.
+        let compressed = COMPRESSED | 2 << 54 | 0x5_0123;
+        let words = [0, copied | 0x3_0000, ZERO, 0x4_0000 | ZERO, compressed];
+        let table = table(&header(3, false), &words).expect("sound");
+        let place = |cluster: u64| table.place_at(cluster * 0x1_0000 + 0x10);
+        assert_eq!(place(0), (Place::Backing, 0xfff0));
+        assert_eq!(place(1), (Place::File(0x3_0010), 0xfff0));
+        assert_eq!(place(2), (Place::Zero, 0xfff0));
+        assert_eq!(place(3), (Place::Zero, 0xfff0));
+        let compressed = Place::Compressed {
+            offset: 0x5_0123,
+            length: 3 * 512 - 0x123,
+            within: 0x10,
+        };
+        assert_eq!(place(4), (compressed, 0xfff0));
+    }
+
+    #[test]
+    fn version_2_knows_no_zero_flag() {
+        let table = table(&header(2, false), &[0x3_0000 | ZERO]).expect("sound");
+        assert_eq!(table.place_at(0), (Place::File(0x3_0000), 0x1_0000));
+    }
+
+    #[test]
+    fn an_extended_entry_tells_its_parts_apart() {
+        // Parts of 2 KiB: 0 data, 1 zeros, 2 neither.
+        let words = [0x3_0000, 1 << 33 | 1, 0, 1 << 32];
+        let table = table(&header(3, true), &words).expect("sound");
+        assert_eq!(table.place_at(0x7ff), (Place::File(0x3_07ff), 1));
+        assert_eq!(table.place_at(0x800), (Place::Zero, 0x800));
+        assert_eq!(table.place_at(0x1000), (Place::Backing, 0x800));
+        assert_eq!(table.place_at(0x1_0000), (Place::Zero, 0x800));
+    }
+
+    #[rstest]
+    #[case::unaligned(false, &[0, 0x3_0200], "qcow2 L2 table at byte 0x20008: expected a cluster at a multiple of 0x10000, found 0x30200")]
+    #[case::beyond(false, &[0x10_0000], "qcow2 L2 table at byte 0x20000: expected a cluster before the end of the file at 0x100000, found 0x100000")]
+    #[case::compressed_beyond(false, &[COMPRESSED | 0x10_0001], "qcow2 L2 table at byte 0x20000: expected a cluster before the end of the file at 0x100000, found 0x100001")]
+    #[case::both(true, &[0x3_0000, 1 << 32 | 1], "qcow2 L2 table at byte 0x20000: expected parts that are either data or zeros, found the bitmap 0x100000001")]
+    #[case::data_nowhere(true, &[0, 1], "qcow2 L2 table at byte 0x20000: expected parts that are either data or zeros, found the bitmap 0x1")]
+    fn a_broken_entry_says_where(#[case] extended: bool, #[case] words: &[u64], #[case] text: &str) {
+        match table(&header(3, extended), words) {
+            Ok(_) => panic!("it is broken"),
+            Err(error) => assert_eq!(error.to_string(), text),
+        }
+    }
+}

@@ -276,3 +276,60 @@ fn failed(offset: u64, length: u64, source: io::Error) -> Error {
         source: source.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    #[test]
+    fn refcounts_count_themselves() {
+        assert_eq!(refcount_clusters(1), (1, 1));
+        assert_eq!(refcount_clusters(32_766), (1, 1));
+        assert_eq!(refcount_clusters(32_767), (2, 1));
+        // 16 TiB of data: 8193 blocks need a second cluster of the table.
+        assert_eq!(refcount_clusters(1 << 28), (8193, 2));
+    }
+
+    #[test]
+    fn an_image_of_one_cluster_has_the_expected_bytes() {
+        let mut file = Cursor::new(Vec::new());
+        let backing = Backing {
+            name: "base.raw".to_owned(),
+            format: "raw".to_owned(),
+        };
+        let mut writer = Qcow2Writer::new(&mut file, 1 << 20, Some(backing)).expect("memory");
+        writer.data(2, b"changed").expect("memory");
+        writer.zero(5).expect("memory");
+        let length = writer.finish().expect("memory");
+        let bytes = file.into_inner();
+        // Header, data, L2 table, L1 table, refcount block, refcount table.
+        assert_eq!(length, 6 * CLUSTER_SIZE);
+        assert_eq!(bytes.len() as u64, length);
+        let word = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+        assert_eq!(&bytes[..8], b"QFI\xfb\0\0\0\x03");
+        assert_eq!(&bytes[136..144], b"base.raw");
+        assert_eq!((word(8), word(24), word(40), word(48)), (136, 1 << 20, 0x3_0000, 0x5_0000));
+        assert_eq!(&bytes[0x1_0000..0x1_0008], b"changed\0");
+        assert_eq!(word(0x2_0000 + 2 * 8), 0x8000_0000_0001_0000);
+        assert_eq!(word(0x2_0000 + 5 * 8), 1);
+        assert_eq!(word(0x3_0000), 0x8000_0000_0002_0000);
+        assert_eq!(bytes[0x4_0000..0x4_000e], [0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 0]);
+        assert_eq!(word(0x5_0000), 0x4_0000);
+    }
+
+    #[test]
+    fn a_disk_that_qcow2_cannot_hold_is_refused() {
+        let mut file = Cursor::new(Vec::new());
+        let mut new = |size, backing| Qcow2Writer::new(&mut file, size, backing).err();
+        let text = new(1000, None).map(|error| error.to_string());
+        let expected = "qcow2: a disk of 1000 bytes, no multiple of 512, is not supported";
+        assert_eq!(text.as_deref(), Some(expected));
+        assert!(matches!(new(1 << 52, None), Some(Error::Limit { .. })));
+        let backing = Backing {
+            name: "x".repeat(1024),
+            format: "raw".to_owned(),
+        };
+        assert!(matches!(new(512, Some(backing)), Some(Error::Limit { .. })));
+    }
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The client of a library server: the same traits as a library that is a directory.
+//!
+//! Everything but the beginning of an upload may be repeated without harm, so a request that
+//! breaks off is tried again a bounded number of times. Calls block; none may be made from a
+//! thread that runs an async executor.
+
+mod connection;
+mod device;
+mod upload;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use disk::ReadAt;
+
+use crate::access::{ImageReader, ImageWriter, Upload, UploadTarget};
+use crate::client::connection::Connection;
+use crate::client::device::RemoteDevice;
+use crate::client::upload::RemoteUpload;
+use crate::document::Image;
+use crate::error::{Error, Result};
+use crate::id::{ContentHash, DiskIndex, ImageId, ServerName};
+use crate::protocol::{
+    API_VERSION, NOT_FOUND, SERVICE, ServiceDescription, UploadOpened, UploadRequest,
+    hashes_from_bytes,
+};
+
+/// How patient a client is.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// How often a request is made before the server counts as unreachable.
+    pub attempts: u32,
+    /// The pause after the first attempt; doubled after each further one.
+    pub first_pause: Duration,
+    /// How long a connection may take to be made.
+    pub connect_timeout: Duration,
+    /// How long one request may take.
+    pub request_timeout: Duration,
+}
+
+impl Default for Patience {
+    /// A server that is back within about twelve seconds is not noticed to have been away.
+    fn default() -> Self {
+        Self {
+            attempts: 6,
+            first_pause: Duration::from_millis(400),
+            connect_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(120),
+        }
+    }
+}
+
+/// A library behind a server.
+#[derive(Debug)]
+pub struct RemoteLibrary {
+    connection: Arc<Connection>,
+    chunk_size_bytes: u32,
+}
+
+impl RemoteLibrary {
+    /// Connects to the server at `http://HOST:PORT` and asks what it is.
+    pub fn connect(url: &str) -> Result<Self> {
+        Self::connect_with(url, Patience::default())
+    }
+
+    /// Like [`RemoteLibrary::connect`], with another patience.
+    ///
+    /// The first question is asked at most three times: a wrong address is told at once.
+    pub fn connect_with(url: &str, patience: Patience) -> Result<Self> {
+        let asking = Patience {
+            attempts: patience.attempts.min(3),
+            ..patience
+        };
+        let description: ServiceDescription =
+            Connection::open(url, asking)?.get_json("describe itself", &["v1"], &[])?;
+        let connection = Connection::open(url, patience)?;
+        let ServiceDescription {
+            service,
+            api,
+            chunk_size_bytes,
+        } = description;
+        if service != SERVICE || api != API_VERSION {
+            return Err(connection.protocol(format!(
+                "expected {SERVICE} with version {API_VERSION} of the interface, \
+                 found {service:?} with version {api}"
+            )));
+        }
+        if !chunk_size_bytes.is_power_of_two() || !(4096..=4 << 20).contains(&chunk_size_bytes) {
+            return Err(connection.protocol(format!(
+                "expected a chunk size that is a power of two, found {chunk_size_bytes}"
+            )));
+        }
+        Ok(Self {
+            connection: Arc::new(connection),
+            chunk_size_bytes,
+        })
+    }
+}
+
+impl ImageReader for RemoteLibrary {
+    fn images(&self) -> Result<Vec<Image>> {
+        self.connection
+            .get_json("list its images", &["v1", "images"], &[])
+    }
+
+    fn image(&self, id: ImageId) -> Result<Image> {
+        let path = ["v1", "images", &id.to_string()];
+        self.connection.get_json("show an image", &path, &[])
+    }
+
+    fn open_disk(&self, id: ImageId, disk: DiskIndex) -> Result<Arc<dyn ReadAt>> {
+        let device = RemoteDevice::open(Arc::clone(&self.connection), id, disk)?;
+        Ok(Arc::new(device))
+    }
+
+    fn side_file(&self, id: ImageId, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = ["v1", "images", &id.to_string(), "files", name];
+        match self.connection.get_bytes("give a file", &path, &[], None) {
+            Ok(answer) => Ok(Some(answer.bytes)),
+            Err(Error::ServerRefused { code, .. }) if code == NOT_FOUND => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn put_side_file(&self, id: ImageId, name: &str, content: &[u8]) -> Result<()> {
+        let path = ["v1", "images", &id.to_string(), "files", name];
+        let content = bytes::Bytes::copy_from_slice(content);
+        self.connection
+            .send_bytes("keep a file", connection::Method::Put, &path, &[], &content)?;
+        Ok(())
+    }
+}
+
+impl ImageWriter for RemoteLibrary {
+    fn chunk_size_bytes(&self) -> u32 {
+        self.chunk_size_bytes
+    }
+
+    fn begin(&self, target: &UploadTarget) -> Result<Box<dyn Upload>> {
+        let request = UploadRequest {
+            server: target.server.clone(),
+        };
+        let opened: UploadOpened =
+            self.connection
+                .post_json("begin an upload", &["v1", "uploads"], &request)?;
+        Ok(Box::new(RemoteUpload::new(
+            Arc::clone(&self.connection),
+            opened.upload,
+        )))
+    }
+
+    fn latest_hashes(
+        &self,
+        server: &ServerName,
+        disk_name: &str,
+    ) -> Result<Option<Vec<Option<ContentHash>>>> {
+        let path = ["v1", "servers", server.as_str(), "hashes"];
+        let query = [("disk", disk_name)];
+        let answer = self
+            .connection
+            .get_bytes("list the hashes of a disk", &path, &query, None)?;
+        if answer.is_nothing {
+            return Ok(None);
+        }
+        match hashes_from_bytes(&answer.bytes) {
+            (hashes, []) => Ok(Some(hashes)),
+            (_, rest) => Err(self.connection.protocol(format!(
+                "the last hash is cut off after {} bytes",
+                rest.len()
+            ))),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The upload of one image to a server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::access::{ChunkState, ChunkUpload, Upload};
+use crate::client::connection::{Answer, Connection, Method};
+use crate::document::{DiskDraft, Image, ImageDraft};
+use crate::error::{Error, Result};
+use crate::id::ContentHash;
+use crate::protocol::{STATES_MAX, UNKNOWN_UPLOAD, append_frame, frame_length, wire_hash};
+
+/// A request holds frames of about so many bytes.
+const FRAMES_BYTES: usize = 8 << 20;
+
+/// An upload to a server; dropping it without a commit gives it up.
+#[derive(Debug)]
+pub(super) struct RemoteUpload {
+    connection: Arc<Connection>,
+    id: String,
+    committed: AtomicBool,
+}
+
+impl RemoteUpload {
+    pub(super) fn new(connection: Arc<Connection>, id: Uuid) -> Self {
+        Self {
+            connection,
+            id: id.to_string(),
+            committed: AtomicBool::new(false),
+        }
+    }
+
+    fn send(
+        &self,
+        action: &'static str,
+        method: Method,
+        what: &str,
+        query: &[(&str, &str)],
+        body: &Bytes,
+    ) -> Result<Answer> {
+        let path = ["v1", "uploads", &self.id, what];
+        self.connection
+            .send_bytes(action, method, &path, query, body)
+            .map_err(|error| self.lost(error))
+    }
+
+    /// A server that is gone, or knows nothing of this upload, means the same to the caller.
+    fn lost(&self, error: Error) -> Error {
+        let location = self.connection.location();
+        match error {
+            Error::Unreachable { source, .. } => Error::UploadLost { location, source },
+            Error::ServerRefused { code, message, .. } if code == UNKNOWN_UPLOAD => {
+                Error::UploadLost {
+                    location,
+                    source: message.into(),
+                }
+            }
+            other => other,
+        }
+    }
+}
+
+impl Upload for RemoteUpload {
+    fn put_chunks(&self, chunks: Vec<ChunkUpload>) -> Result<()> {
+        let mut body = Vec::new();
+        let mut chunks = chunks.into_iter().peekable();
+        while let Some(chunk) = chunks.next() {
+            append_frame(&mut body, &chunk);
+            let next = chunks.peek().map_or(usize::MAX, frame_length);
+            if body.len().saturating_add(next) > FRAMES_BYTES {
+                let full = Bytes::from(std::mem::take(&mut body));
+                self.send("store chunks", Method::Post, "chunks", &[], &full)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn states(&self, hashes: &[ContentHash]) -> Result<Vec<ChunkState>> {
+        let mut states = Vec::with_capacity(hashes.len());
+        for hashes in hashes.chunks(STATES_MAX) {
+            let body: Vec<u8> = hashes.iter().flat_map(|hash| *hash.as_bytes()).collect();
+            let action = "say which chunks it has";
+            let answer = self.send(action, Method::Post, "states", &[], &Bytes::from(body))?;
+            if answer.bytes.len() != hashes.len() {
+                return Err(self.connection.protocol(format!(
+                    "expected {} states of chunks, found {}",
+                    hashes.len(),
+                    answer.bytes.len()
+                )));
+            }
+            states.extend(answer.bytes.iter().map(|state| match state {
+                1 => ChunkState::Stored,
+                _ => ChunkState::Missing,
+            }));
+        }
+        Ok(states)
+    }
+
+    fn put_disk(&self, disk: &DiskDraft, chunks: &[Option<ContentHash>]) -> Result<()> {
+        let size_bytes = disk.size_bytes.to_string();
+        let sector_size = disk.sector_size.bytes().to_string();
+        let query = [
+            ("name", disk.name.as_str()),
+            ("size_bytes", &size_bytes),
+            ("sector_size", &sector_size),
+        ];
+        let body: Vec<u8> = chunks
+            .iter()
+            .flat_map(|hash| wire_hash(hash.as_ref()))
+            .collect();
+        self.send(
+            "take a disk",
+            Method::Put,
+            "disks",
+            &query,
+            &Bytes::from(body),
+        )?;
+        Ok(())
+    }
+
+    fn commit(self: Box<Self>, draft: &ImageDraft) -> Result<Image> {
+        let path = ["v1", "uploads", &self.id, "commit"];
+        let image = self
+            .connection
+            .post_json("commit an image", &path, draft)
+            .map_err(|error| self.lost(error))?;
+        self.committed.store(true, Ordering::Relaxed);
+        Ok(image)
+    }
+}
+
+impl Drop for RemoteUpload {
+    fn drop(&mut self) {
+        if !self.committed.load(Ordering::Relaxed) {
+            self.connection.delete_quietly(&["v1", "uploads", &self.id]);
+        }
+    }
+}

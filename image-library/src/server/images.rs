@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reading images: documents, ranges of disks, what is a hole, side files.
+//!
+//! Limits: one answer holds at most 4 MiB of a disk or one page of extents; a fixed number of
+//! disks is kept open, the one not used for longest is closed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Json;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use disk::ReadAt;
+use disk::block::ExtentKind;
+use serde::Deserialize;
+
+use crate::document::Image;
+use crate::error::Result;
+use crate::id::{DiskIndex, ImageId};
+use crate::protocol::{
+    ExtentPage, HASH_HEADER, PAGE_EXTENTS_MAX, READ_BYTES_MAX, SIDE_FILE_BYTES_MAX, WireExtent,
+};
+use crate::server::failure::RequestFailure;
+use crate::server::{Shared, blocking};
+
+/// How many disks are kept open.
+const OPEN_DEVICES_MAX: usize = 32;
+/// The most steps that one page of extents takes.
+const PAGE_STEPS_MAX: usize = 65_536;
+
+/// For those who read: operators and recovery hosts.
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/v1/images", get(list))
+        .route("/v1/images/{id}", get(image))
+        .route("/v1/images/{id}/disks/{disk}/data", get(data))
+        .route("/v1/images/{id}/disks/{disk}/extents", get(extents))
+        .route(
+            "/v1/images/{id}/files/{name}",
+            get(side_file).put(put_side_file),
+        )
+}
+
+/// Disks that were opened lately, the last used last.
+#[derive(Debug, Default)]
+pub(super) struct OpenDevices(Mutex<Vec<((ImageId, DiskIndex), Arc<dyn ReadAt>)>>);
+
+impl OpenDevices {
+    fn get(&self, key: (ImageId, DiskIndex)) -> Option<Arc<dyn ReadAt>> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = open.iter().position(|(known, _)| *known == key)?;
+        let entry = open.remove(position);
+        let device = Arc::clone(&entry.1);
+        open.push(entry);
+        Some(device)
+    }
+
+    fn put(&self, key: (ImageId, DiskIndex), device: Arc<dyn ReadAt>) {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(known, _)| *known != key);
+        if open.len() >= OPEN_DEVICES_MAX {
+            open.remove(0);
+        }
+        open.push((key, device));
+    }
+}
+
+impl Shared {
+    fn device(&self, id: ImageId, disk: DiskIndex) -> Result<Arc<dyn ReadAt>> {
+        if let Some(device) = self.devices.get((id, disk)) {
+            return Ok(device);
+        }
+        let device = self.library.open_disk(id, disk)?;
+        self.devices.put((id, disk), Arc::clone(&device));
+        Ok(device)
+    }
+}
+
+pub(super) fn parse_image_id(text: &str) -> Result<ImageId, RequestFailure> {
+    text.parse().map_err(|error| RequestFailure::from(&error))
+}
+
+fn parse_disk(text: &str) -> Result<DiskIndex, RequestFailure> {
+    text.parse()
+        .map(DiskIndex)
+        .map_err(|_| RequestFailure::invalid(format!("not the number of a disk: {text:?}")))
+}
+
+async fn list(State(shared): State<Shared>) -> Result<Json<Vec<Image>>, RequestFailure> {
+    blocking(move || shared.library.images()).await.map(Json)
+}
+
+async fn image(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<Json<Image>, RequestFailure> {
+    let id = parse_image_id(&id)?;
+    blocking(move || shared.library.image(id)).await.map(Json)
+}
+
+/// `bytes=a-b`, both ends there; other forms are not needed by any client of ours.
+fn parse_range(headers: &HeaderMap) -> Result<(u64, u64), RequestFailure> {
+    let text = headers
+        .get(header::RANGE)
+        .and_then(|value| value.to_str().ok())
+        .ok_or_else(|| RequestFailure::invalid("a Range header of the form bytes=a-b is needed"))?;
+    let parsed = text
+        .strip_prefix("bytes=")
+        .and_then(|range| range.split_once('-'))
+        .and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)))
+        .filter(|(first, last): &(u64, u64)| first <= last);
+    parsed.ok_or_else(|| {
+        RequestFailure::invalid(format!(
+            "expected a Range of the form bytes=a-b, found {text:?}"
+        ))
+    })
+}
+
+async fn data(
+    State(shared): State<Shared>,
+    Path((id, disk)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, RequestFailure> {
+    let (id, disk) = (parse_image_id(&id)?, parse_disk(&disk)?);
+    let (first, last) = parse_range(&headers)?;
+    let read = blocking(move || {
+        let device = shared.device(id, disk)?;
+        let disk_bytes = device.length_bytes();
+        if first >= disk_bytes {
+            return Ok((disk_bytes, Vec::new()));
+        }
+        let length = (last - first)
+            .saturating_add(1)
+            .min(disk_bytes - first)
+            .min(READ_BYTES_MAX);
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+        device.read_exact_at(first, &mut bytes)?;
+        Ok((disk_bytes, bytes))
+    });
+    let (disk_bytes, bytes) = read.await?;
+    if bytes.is_empty() {
+        return Err(RequestFailure::out_of_range(format!(
+            "byte {first} is past the end of a disk of {disk_bytes} bytes"
+        )));
+    }
+    let end = first.saturating_add(bytes.len() as u64).saturating_sub(1);
+    let range = format!("bytes {first}-{end}/{disk_bytes}");
+    let mut response = bytes_response(bytes);
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    if let Ok(value) = range.parse() {
+        response.headers_mut().insert(header::CONTENT_RANGE, value);
+    }
+    Ok(response)
+}
+
+/// Bytes with their hash.
+fn bytes_response(bytes: Vec<u8>) -> Response {
+    let hash = blake3::hash(&bytes).to_hex().to_string();
+    let headers = [
+        (HASH_HEADER, hash),
+        ("content-type", "application/octet-stream".to_owned()),
+    ];
+    (headers, Body::from(bytes)).into_response()
+}
+
+#[derive(Debug, Deserialize)]
+struct From {
+    from: u64,
+}
+
+async fn extents(
+    State(shared): State<Shared>,
+    Path((id, disk)): Path<(String, String)>,
+    Query(From { from }): Query<From>,
+) -> Result<Json<ExtentPage>, RequestFailure> {
+    let (id, disk) = (parse_image_id(&id)?, parse_disk(&disk)?);
+    blocking(move || extent_page(&*shared.device(id, disk)?, from))
+        .await
+        .map(Json)
+}
+
+fn extent_page(device: &dyn ReadAt, from: u64) -> Result<ExtentPage> {
+    let disk_bytes = device.length_bytes();
+    let mut extents: Vec<WireExtent> = Vec::new();
+    let mut offset = from;
+    for _ in 0..PAGE_STEPS_MAX {
+        if offset >= disk_bytes {
+            break;
+        }
+        let extent = device.extent_at(offset)?;
+        let length = extent.length.clamp(1, disk_bytes - offset);
+        let zero = extent.kind == ExtentKind::Zero;
+        let is_full = extents.len() >= PAGE_EXTENTS_MAX;
+        match extents.last_mut() {
+            Some(last) if last.zero == zero => last.length = last.length.saturating_add(length),
+            Some(_) if is_full => break,
+            _ => extents.push(WireExtent { length, zero }),
+        }
+        offset = offset.saturating_add(length);
+    }
+    Ok(ExtentPage {
+        disk_bytes,
+        extents,
+    })
+}
+
+async fn side_file(
+    State(shared): State<Shared>,
+    Path((id, name)): Path<(String, String)>,
+) -> Result<Response, RequestFailure> {
+    let id = parse_image_id(&id)?;
+    let shown = name.clone();
+    blocking(move || shared.library.side_file(id, &name))
+        .await?
+        .map(bytes_response)
+        .ok_or_else(|| RequestFailure::not_found(format!("image {id} has no file {shown:?}")))
+}
+
+async fn put_side_file(
+    State(shared): State<Shared>,
+    Path((id, name)): Path<(String, String)>,
+    request: Request,
+) -> Result<StatusCode, RequestFailure> {
+    let id = parse_image_id(&id)?;
+    let content = axum::body::to_bytes(request.into_body(), SIDE_FILE_BYTES_MAX)
+        .await
+        .map_err(|_| RequestFailure::too_large("the side file", SIDE_FILE_BYTES_MAX))?;
+    blocking(move || shared.library.put_side_file(id, &name, &content)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

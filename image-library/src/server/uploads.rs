@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Adding images: sessions of uploads, and what an agent may ask about its own server's image.
+//!
+//! A session belongs to one server. Beginning another upload of the same server ends the one
+//! before, so an agent that was killed goes on at once; what was stored stays stored. Sessions
+//! live in memory: after a restart agents begin again and send only what is missing.
+//!
+//! Limits: the number of sessions, their idle time, every body. Frames are taken apart as they
+//! arrive, so memory does not grow with the body.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+use futures_util::StreamExt;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::access::{ChunkState, ChunkUpload, Upload, UploadTarget};
+use crate::document::{DiskDraft, Image, ImageDraft};
+use crate::error::Result;
+use crate::id::{ContentHash, ServerName};
+use crate::protocol::{
+    DISK_BYTES_MAX, FRAMES_BYTES_MAX, FrameDecoder, HASH_BYTES, STATES_MAX, UploadOpened,
+    UploadRequest, frame_length, hashes_from_bytes, wire_hash,
+};
+use crate::server::failure::RequestFailure;
+use crate::server::{Shared, blocking};
+
+/// The most uploads at once.
+const SESSIONS_MAX: usize = 1024;
+/// After so long without a request a session may be ended.
+const IDLE_MAX: Duration = Duration::from_secs(6 * 3600);
+/// Chunks are handed to the library in batches of at least so many bytes.
+const BATCH_BYTES: usize = 4 << 20;
+/// Hashes are sent in pieces of so many.
+const HASHES_PER_PIECE: usize = 8192;
+
+/// For agents: append images of their own server, read hashes of their own images.
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/v1/servers/{server}/hashes", get(latest_hashes))
+        .route("/v1/uploads", post(begin))
+        .route("/v1/uploads/{upload}", delete(end))
+        .route("/v1/uploads/{upload}/states", post(states))
+        .route("/v1/uploads/{upload}/chunks", post(put_chunks))
+        .route("/v1/uploads/{upload}/disks", put(put_disk))
+        .route("/v1/uploads/{upload}/commit", post(commit))
+}
+
+/// The uploads under way.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(Mutex<HashMap<Uuid, Arc<Session>>>);
+
+/// One upload. Requests share the read lock; begin, commit and end take the write lock, so none
+/// of them overtakes chunks that are being stored.
+#[derive(Debug)]
+struct Session {
+    server: ServerName,
+    stage: RwLock<Stage>,
+    last_used: Mutex<Instant>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Open(Box<dyn Upload>),
+    /// Kept so that a commit whose answer was lost can be asked for again.
+    Committed(Box<Image>),
+    Ended,
+}
+
+impl Session {
+    fn with_upload<T>(
+        &self,
+        work: impl FnOnce(&dyn Upload) -> Result<T>,
+    ) -> Result<T, RequestFailure> {
+        match &*self.stage.read().unwrap_or_else(PoisonError::into_inner) {
+            Stage::Open(upload) => work(&**upload).map_err(|error| RequestFailure::from(&error)),
+            Stage::Committed(_) | Stage::Ended => Err(RequestFailure::unknown_upload()),
+        }
+    }
+
+    fn commit(&self, draft: &ImageDraft) -> Result<Image, RequestFailure> {
+        let mut stage = self.stage.write().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *stage, Stage::Ended) {
+            Stage::Open(upload) => {
+                let image = upload
+                    .commit(draft)
+                    .map_err(|error| RequestFailure::from(&error))?;
+                *stage = Stage::Committed(Box::new(image.clone()));
+                Ok(image)
+            }
+            Stage::Committed(image) => {
+                let answer = (*image).clone();
+                *stage = Stage::Committed(image);
+                Ok(answer)
+            }
+            Stage::Ended => Err(RequestFailure::unknown_upload()),
+        }
+    }
+
+    fn end(&self) {
+        *self.stage.write().unwrap_or_else(PoisonError::into_inner) = Stage::Ended;
+    }
+
+    fn is_idle(&self) -> bool {
+        let last_used = *self
+            .last_used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        last_used.elapsed() > IDLE_MAX
+    }
+}
+
+impl Sessions {
+    fn find(&self, upload: &str) -> Result<Arc<Session>, RequestFailure> {
+        let id = Uuid::parse_str(upload).map_err(|_| RequestFailure::unknown_upload())?;
+        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = sessions
+            .get(&id)
+            .map(Arc::clone)
+            .ok_or_else(RequestFailure::unknown_upload)?;
+        *session
+            .last_used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        Ok(session)
+    }
+
+    /// Takes out the sessions of `server` and those that nobody uses any more.
+    fn take_finished(&self, server: &ServerName) -> Vec<Arc<Session>> {
+        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (finished, kept) = sessions
+            .drain()
+            .partition(|(_, session)| session.server == *server || session.is_idle());
+        *sessions = kept;
+        let finished: HashMap<Uuid, Arc<Session>> = finished;
+        finished.into_values().collect()
+    }
+
+    fn take(&self, upload: &str) -> Option<Arc<Session>> {
+        let id = Uuid::parse_str(upload).ok()?;
+        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.remove(&id)
+    }
+
+    fn add(&self, session: Session) -> Result<Uuid, RequestFailure> {
+        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if sessions.len() >= SESSIONS_MAX {
+            return Err(RequestFailure::busy(format!(
+                "{SESSIONS_MAX} uploads are under way already"
+            )));
+        }
+        let id = Uuid::new_v4();
+        sessions.insert(id, Arc::new(session));
+        Ok(id)
+    }
+}
+
+/// Like [`blocking`], for work that fails as a request.
+async fn blocking_request<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RequestFailure> + Send + 'static,
+) -> Result<T, RequestFailure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_panicked| Err(RequestFailure::internal()))
+}
+
+async fn begin(
+    State(shared): State<Shared>,
+    Json(request): Json<UploadRequest>,
+) -> Result<Json<UploadOpened>, RequestFailure> {
+    blocking_request(move || {
+        for session in shared.sessions.take_finished(&request.server) {
+            session.end();
+        }
+        let target = UploadTarget {
+            server: request.server.clone(),
+        };
+        let upload = shared
+            .library
+            .begin(&target)
+            .map_err(|error| RequestFailure::from(&error))?;
+        let upload = shared.sessions.add(Session {
+            server: request.server,
+            stage: RwLock::new(Stage::Open(upload)),
+            last_used: Mutex::new(Instant::now()),
+        })?;
+        Ok(Json(UploadOpened { upload }))
+    })
+    .await
+}
+
+async fn end(
+    State(shared): State<Shared>,
+    Path(upload): Path<String>,
+) -> Result<StatusCode, RequestFailure> {
+    blocking_request(move || {
+        if let Some(session) = shared.sessions.take(&upload) {
+            session.end();
+        }
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
+}
+
+async fn states(
+    State(shared): State<Shared>,
+    Path(upload): Path<String>,
+    request: Request,
+) -> Result<Response, RequestFailure> {
+    let session = shared.sessions.find(&upload)?;
+    let limit = STATES_MAX * HASH_BYTES;
+    let body = axum::body::to_bytes(request.into_body(), limit)
+        .await
+        .map_err(|_| RequestFailure::too_large("the list of hashes", limit))?;
+    let hashes = whole_hashes(&body)?
+        .into_iter()
+        .map(|hash| hash.ok_or_else(|| RequestFailure::invalid("a chunk of zeros has no state")))
+        .collect::<Result<Vec<ContentHash>, _>>()?;
+    let states =
+        blocking_request(move || session.with_upload(|upload| upload.states(&hashes))).await?;
+    let bytes: Vec<u8> = states
+        .into_iter()
+        .map(|state| u8::from(state == ChunkState::Stored))
+        .collect();
+    Ok(Body::from(bytes).into_response())
+}
+
+fn whole_hashes(body: &[u8]) -> Result<Vec<Option<ContentHash>>, RequestFailure> {
+    match hashes_from_bytes(body) {
+        (hashes, []) => Ok(hashes),
+        (_, rest) => Err(cut_off_hash(rest.len())),
+    }
+}
+
+fn cut_off_hash(length: usize) -> RequestFailure {
+    RequestFailure::invalid(format!("the last hash is cut off after {length} bytes"))
+}
+
+async fn put_chunks(
+    State(shared): State<Shared>,
+    Path(upload): Path<String>,
+    request: Request,
+) -> Result<StatusCode, RequestFailure> {
+    let session = shared.sessions.find(&upload)?;
+    let mut decoder = FrameDecoder::new(shared.library.chunk_size_bytes());
+    let mut body = request.into_body().into_data_stream();
+    let mut batch: Vec<ChunkUpload> = Vec::new();
+    let (mut received, mut batch_bytes) = (0_usize, 0_usize);
+    while let Some(piece) = body.next().await {
+        let piece = received_piece(piece)?;
+        received = received.saturating_add(piece.len());
+        if received > FRAMES_BYTES_MAX {
+            return Err(RequestFailure::too_large("the chunks", FRAMES_BYTES_MAX));
+        }
+        for chunk in decoder.push(&piece).map_err(RequestFailure::invalid)? {
+            batch_bytes = batch_bytes.saturating_add(frame_length(&chunk));
+            batch.push(chunk);
+        }
+        if batch_bytes >= BATCH_BYTES {
+            store(&session, std::mem::take(&mut batch)).await?;
+            batch_bytes = 0;
+        }
+    }
+    decoder.finish().map_err(RequestFailure::invalid)?;
+    store(&session, batch).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn received_piece(piece: Result<Bytes, axum::Error>) -> Result<Bytes, RequestFailure> {
+    piece.map_err(|error| RequestFailure::invalid(format!("the body broke off: {error}")))
+}
+
+async fn store(session: &Arc<Session>, batch: Vec<ChunkUpload>) -> Result<(), RequestFailure> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let session = Arc::clone(session);
+    blocking_request(move || session.with_upload(|upload| upload.put_chunks(batch))).await
+}
+
+async fn put_disk(
+    State(shared): State<Shared>,
+    Path(upload): Path<String>,
+    Query(draft): Query<DiskDraft>,
+    request: Request,
+) -> Result<StatusCode, RequestFailure> {
+    let session = shared.sessions.find(&upload)?;
+    let chunk_size = u64::from(shared.library.chunk_size_bytes());
+    if draft.size_bytes == 0 || draft.size_bytes > DISK_BYTES_MAX {
+        return Err(RequestFailure::invalid(format!(
+            "a disk of {} bytes, expected 1 to {DISK_BYTES_MAX}",
+            draft.size_bytes
+        )));
+    }
+    let expected = draft.size_bytes.div_ceil(chunk_size);
+    let mut chunks: Vec<Option<ContentHash>> = Vec::new();
+    let mut waiting: Vec<u8> = Vec::new();
+    let mut body = request.into_body().into_data_stream();
+    while let Some(piece) = body.next().await {
+        waiting.extend_from_slice(&received_piece(piece)?);
+        let (hashes, rest) = hashes_from_bytes(&waiting);
+        chunks.extend(hashes);
+        waiting = rest.to_vec();
+        if chunks.len() as u64 > expected {
+            break;
+        }
+    }
+    if !waiting.is_empty() && chunks.len() as u64 <= expected {
+        return Err(cut_off_hash(waiting.len()));
+    }
+    if chunks.len() as u64 != expected {
+        return Err(RequestFailure::invalid(format!(
+            "{} or more hashes for a disk of {expected} chunks",
+            chunks.len()
+        )));
+    }
+    blocking_request(move || session.with_upload(|upload| upload.put_disk(&draft, &chunks)))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn commit(
+    State(shared): State<Shared>,
+    Path(upload): Path<String>,
+    Json(draft): Json<ImageDraft>,
+) -> Result<Json<Image>, RequestFailure> {
+    let session = shared.sessions.find(&upload)?;
+    let image = blocking_request(move || session.commit(&draft)).await?;
+    tracing::info!(server = %image.server, image = %image.id, "image committed");
+    Ok(Json(image))
+}
+
+#[derive(Debug, Deserialize)]
+struct DiskName {
+    disk: String,
+}
+
+async fn latest_hashes(
+    State(shared): State<Shared>,
+    Path(server): Path<String>,
+    Query(DiskName { disk }): Query<DiskName>,
+) -> Result<Response, RequestFailure> {
+    let server: ServerName = server
+        .parse()
+        .map_err(|error| RequestFailure::from(&error))?;
+    let found = blocking(move || shared.library.latest_hashes(&server, &disk)).await?;
+    let Some(hashes) = found else {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    let length = hashes.len().saturating_mul(HASH_BYTES).to_string();
+    let pieces = futures_util::stream::iter(0..hashes.len().div_ceil(HASHES_PER_PIECE))
+        .map(move |piece| Ok::<_, std::convert::Infallible>(hashes_piece(&hashes, piece)));
+    let headers = [("content-length", length)];
+    Ok((headers, Body::from_stream(pieces)).into_response())
+}
+
+fn hashes_piece(hashes: &[Option<ContentHash>], piece: usize) -> Bytes {
+    let start = piece.saturating_mul(HASHES_PER_PIECE);
+    let bytes: Vec<u8> = hashes
+        .iter()
+        .skip(start)
+        .take(HASHES_PER_PIECE)
+        .flat_map(|hash| wire_hash(hash.as_ref()))
+        .collect();
+    Bytes::from(bytes)
+}

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How the programs talk to a person: stages and progress on stderr, errors with their hint.
+//!
+//! On a terminal a stage has a bar; elsewhere (a log, a pipe) it is one line when it begins and
+//! one about every ten seconds while it lasts. No colour is needed to read any of it.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use disk::{Finding, Level, Monitor, Unit};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How long nothing is said about a stage in a log.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Stages, progress and findings.
+    Normal,
+    /// Findings that are warnings or errors only.
+    Quiet,
+}
+
+/// Tells a person on stderr what goes on.
+#[derive(Debug)]
+pub struct Terminal {
+    verbosity: Verbosity,
+    is_terminal: bool,
+    stage: Mutex<Stage>,
+}
+
+#[derive(Debug, Default)]
+struct Stage {
+    title: String,
+    bar: Option<ProgressBar>,
+    unit: Option<Unit>,
+    total: u64,
+    done: u64,
+    last_line: Option<Instant>,
+}
+
+impl Terminal {
+    /// Talks to stderr, whatever it is.
+    #[must_use]
+    pub fn new(verbosity: Verbosity) -> Self {
+        Self {
+            verbosity,
+            is_terminal: io::stderr().is_terminal(),
+            stage: Mutex::default(),
+        }
+    }
+
+    /// Ends the bar of the last stage; also done when dropped.
+    pub fn finish(&self) {
+        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bar) = stage.bar.take() {
+            bar.finish_and_clear();
+            say(&summary(&stage));
+        }
+        *stage = Stage::default();
+    }
+
+    fn show_bar(&self, stage: &mut Stage) {
+        let template = match stage.unit {
+            Some(Unit::Bytes) => {
+                "  [{bar:30}] {percent:>3} %  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left"
+            }
+            Some(Unit::Items) | None => "  [{bar:30}] {percent:>3} %  {pos} of {len}  {eta} left",
+        };
+        let style = ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> ");
+        let target = ProgressDrawTarget::stderr_with_hz(5);
+        stage.bar =
+            Some(ProgressBar::with_draw_target(Some(stage.total), target).with_style(style));
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+impl Monitor for Terminal {
+    fn stage(&self, title: &str) {
+        if self.verbosity == Verbosity::Quiet {
+            return;
+        }
+        self.finish();
+        say(title);
+        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        title.clone_into(&mut stage.title);
+        stage.last_line = Some(Instant::now());
+    }
+
+    fn expect(&self, total: u64, unit: Unit) {
+        if self.verbosity == Verbosity::Quiet {
+            return;
+        }
+        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        stage.total = total;
+        stage.unit = Some(unit);
+        if self.is_terminal {
+            self.show_bar(&mut stage);
+        }
+    }
+
+    fn advance(&self, amount: u64) {
+        if self.verbosity == Verbosity::Quiet {
+            return;
+        }
+        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        stage.done = stage.done.saturating_add(amount);
+        if let Some(bar) = &stage.bar {
+            bar.set_position(stage.done);
+        } else if stage
+            .last_line
+            .is_none_or(|last| last.elapsed() >= LINE_INTERVAL)
+        {
+            stage.last_line = Some(Instant::now());
+            say(&summary(&stage));
+        }
+    }
+
+    fn finding(&self, finding: &Finding) {
+        if self.verbosity == Verbosity::Quiet && finding.level == Level::Note {
+            return;
+        }
+        let text = finding_text(finding);
+        let stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        match &stage.bar {
+            Some(bar) => bar.suspend(|| say(&text)),
+            None => say(&text),
+        }
+    }
+}
+
+/// One finding as lines: level, place, problem, code; the remedy below.
+#[must_use]
+pub fn finding_text(finding: &Finding) -> String {
+    let level = match finding.level {
+        Level::Note => "note",
+        Level::Warning => "warning",
+        Level::Error => "error",
+    };
+    let Finding {
+        code,
+        place,
+        problem,
+        remedy,
+        ..
+    } = finding;
+    let mut text = format!("{level}: {place}: {problem} [{code}]");
+    if let Some(remedy) = remedy {
+        let _ = write!(text, "\n  remedy: {remedy}");
+    }
+    text
+}
+
+/// Bytes for people: `1.5 GiB`.
+#[must_use]
+pub fn bytes_text(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 5] = [
+        ("PiB", 1 << 50),
+        ("TiB", 1 << 40),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ];
+    match UNITS.iter().find(|(_, size)| bytes >= *size) {
+        Some((name, size)) => {
+            let tenths = (u128::from(bytes) * 10 + u128::from(size / 2)) / u128::from(*size);
+            format!("{}.{} {name}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} B"),
+    }
+}
+
+/// An error with its sources in one line, then its hint: what every program prints before it
+/// ends with exit code 2.
+#[must_use]
+pub fn error_text(error: &(dyn std::error::Error + 'static), hint: Option<&str>) -> String {
+    let mut text = format!("error: {error}");
+    let mut last = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let message = error.to_string();
+        // A transparent error says what its source says.
+        if message != last {
+            let _ = write!(text, ": {message}");
+        }
+        last = message;
+        source = error.source();
+    }
+    if let Some(hint) = hint {
+        let _ = write!(text, "\n\nhint: {hint}");
+    }
+    text
+}
+
+/// Prints [`error_text`] to stderr.
+pub fn report_error(error: &(dyn std::error::Error + 'static), hint: Option<&str>) {
+    say(&error_text(error, hint));
+}
+
+fn summary(stage: &Stage) -> String {
+    let amount = |count: u64| match stage.unit {
+        Some(Unit::Bytes) => bytes_text(count),
+        Some(Unit::Items) | None => count.to_string(),
+    };
+    if stage.total == 0 {
+        format!("  {}", amount(stage.done))
+    } else {
+        format!("  {} of {}", amount(stage.done), amount(stage.total))
+    }
+}
+
+fn say(text: &str) {
+    // Nobody is left to tell when stderr is closed.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn bytes_are_rounded_to_a_tenth() {
+        let texts = [0, 1023, 1024, 1536, 10_747_904, 1 << 40, u64::MAX].map(bytes_text);
+        assert_eq!(
+            texts,
+            [
+                "0 B",
+                "1023 B",
+                "1.0 KiB",
+                "1.5 KiB",
+                "10.3 MiB",
+                "1.0 TiB",
+                "16384.0 PiB"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_error_is_one_line_and_its_hint_another() {
+        let error = Error::Unreachable {
+            location: "http://library:8080".to_owned(),
+            source: "connection refused".into(),
+        };
+        assert_eq!(
+            error_text(&error, Some("start it")),
+            "error: the library at http://library:8080 is unreachable: connection refused\n\n\
+             hint: start it"
+        );
+    }
+
+    #[test]
+    fn a_finding_names_place_code_and_remedy() {
+        let finding = Finding {
+            level: Level::Warning,
+            code: "disk.gpt.backup-used".to_owned(),
+            place: "sda".to_owned(),
+            problem: "the primary partition table is damaged".to_owned(),
+            remedy: Some("write it again".to_owned()),
+        };
+        assert_eq!(
+            finding_text(&finding),
+            "warning: sda: the primary partition table is damaged [disk.gpt.backup-used]\n  \
+             remedy: write it again"
+        );
+    }
+}

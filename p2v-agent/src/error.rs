@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The one error of this package.
+
+use std::io;
+use std::path::PathBuf;
+
+/// What a function of this package returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why the agent could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or device of this server could not be read or written.
+    #[error("{action} {path}")]
+    File {
+        /// What was being done.
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Something that should be known is not there.
+    #[error("{what} is not known: {problem}")]
+    Unknown {
+        /// What was looked for.
+        what: &'static str,
+        /// Where, and what was found.
+        problem: String,
+    },
+    /// A disk is in use, so that its image would not be one point in time.
+    #[error("{disk} is in use: {uses}")]
+    InUse {
+        /// Which disk.
+        disk: String,
+        /// By what, in words.
+        uses: String,
+    },
+    /// The operator asked to stop.
+    #[error("stopped before the image was complete")]
+    Stopped,
+    /// The library.
+    #[error(transparent)]
+    Library(#[from] image_library::Error),
+    /// A disk.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+}
+
+impl Error {
+    /// Wraps what the operating system said about a file.
+    pub(crate) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File {
+            action,
+            path,
+            source,
+        }
+    }
+
+    /// What the reader of the message can do about it, where there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("run the agent as root".to_owned())
+            }
+            Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some("make room on that filesystem and run the command again".to_owned())
+            }
+            Self::InUse { .. } => Some(
+                "unmount it, or take it as it is with --crash-consistent: the image is then as \
+                 consistent as a disk read while it is written, and its level says so"
+                    .to_owned(),
+            ),
+            Self::Stopped => Some(
+                "nothing was committed; the same command goes on where this one stopped".to_owned(),
+            ),
+            Self::Library(error) => error.hint(),
+            Self::Disk(error) => error.hint(),
+            Self::File { .. } | Self::Unknown { .. } => None,
+        }
+    }
+}

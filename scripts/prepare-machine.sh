@@ -1,0 +1,90 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Installs what the drill and the tests need from Debian's packages, and says so first. Nothing is
+# done when all of it is there. Works as root or with sudo.
+#
+# prepare-machine.sh [drill|test]
+#
+# QEMU comes from the machine's own release. Only where qemu-utils of the backports is installed
+# already, which would not go together with it, QEMU is taken from the backports of the same mirror.
+set -euo pipefail
+. "$(dirname "$0")/../tests/fixtures/build/lib/common.sh"
+export PATH=$PATH:/usr/sbin:/sbin
+
+# tool:package; the tool tells whether the package is needed, wherever it came from.
+wanted=(
+    cc:gcc qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils
+    debootstrap:debootstrap mke2fs:e2fsprogs sfdisk:fdisk mkswap:util-linux perl:perl-base
+)
+[ "${1:-drill}" = drill ] || wanted+=(
+    cpio:cpio depmod:kmod mkfs.fat:dosfstools mcopy:mtools sgdisk:gdisk xz:xz-utils zstd:zstd lz4:lz4
+)
+
+missing_packages() {
+    local pair
+    for pair in "${wanted[@]}"; do
+        command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
+    done
+    # Headers leave no tool in the path.
+    [ -e /usr/include/stdio.h ] || echo libc6-dev
+    [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
+}
+
+# The backports' suite when qemu-utils is from there, otherwise nothing.
+qemu_suite() {
+    local version codename
+    version=$(dpkg-query -W -f '${Version}' qemu-utils 2>/dev/null || true)
+    if [[ $version == *~bpo* ]]; then
+        codename=$(. /etc/os-release && printf '%s' "$VERSION_CODENAME")
+        printf '%s-backports\n' "$codename"
+    fi
+}
+
+suite_is_known() {
+    apt-get indextargets --format '$(CODENAME)' 'Created-By: Packages' | grep -qx "$1"
+}
+
+add_backports() {
+    local file=/etc/apt/sources.list.d/relevo-backports.list
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(mirror) $1 main" |
+        as_root tee "$file" >/dev/null
+}
+
+mapfile -t packages < <(missing_packages | sort -u)
+if [ ${#packages[@]} = 0 ]; then
+    say "everything that is needed is installed"
+    exit 0
+fi
+. /etc/os-release
+[ "${ID:-}" = debian ] || [[ "${ID_LIKE:-}" == *debian* ]] ||
+    fail "these packages are missing: ${packages[*]}" "this script knows Debian only; install them by hand"
+
+options=()
+backports=
+if [[ " ${packages[*]} " == *" qemu-system-x86 "* ]]; then
+    backports=$(qemu_suite)
+fi
+say "this will be installed from Debian's packages: ${packages[*]}"
+if [ -n "$backports" ]; then
+    say "QEMU comes from $backports, as the installed qemu-utils does"
+    options=(-t "$backports")
+    if ! suite_is_known "$backports"; then
+        say "$backports will be added to the package sources (/etc/apt/sources.list.d/relevo-backports.list)"
+        add_backports "$backports"
+    fi
+fi
+install() {
+    logged "$CACHE_DIR/log/install.log" as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qy --no-install-recommends install "$@"
+}
+logged "$CACHE_DIR/log/install.log" as_root apt-get -q update
+others=()
+for package in "${packages[@]}"; do
+    if [ "$package" = qemu-system-x86 ]; then
+        install "$package" "${options[@]}"
+    else
+        others+=("$package")
+    fi
+done
+[ ${#others[@]} = 0 ] || install "${others[@]}"
+say "installed"
