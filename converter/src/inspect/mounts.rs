@@ -6,6 +6,7 @@ use disk::{Finding, Level};
 use image_library::machine::MachineDescription;
 
 use crate::error::Result;
+use crate::guest::fstab::Fstab;
 use crate::inspect::device_names::{DeviceNames, Stability, stability};
 use crate::inspect::findings::{WithRemedy, finding};
 use crate::inspect::inspection::{DiskFacts, MountFacts, VolumeId};
@@ -32,20 +33,20 @@ pub(crate) fn compose(
     }];
     for (spec, target) in entries.into_iter().take(MOUNTS_MAX) {
         if target == "/" {
-            mounts[0].spec = Some(spec.to_owned());
+            mounts[0].spec = Some(spec);
             continue;
         }
-        let Some(volume) = names.resolve(spec) else {
-            findings.extend(unresolved(spec, target, disks));
+        let Some(volume) = names.resolve(&spec) else {
+            findings.extend(unresolved(&spec, &target, disks));
             continue;
         };
         // Another entry for a path that is mounted already hides nothing here.
         let known = mounts.iter().any(|mount| mount.mount_point == target);
-        if !known && tree.mount(target, volume) {
+        if !known && tree.mount(&target, volume) {
             mounts.push(MountFacts {
-                mount_point: target.to_owned(),
+                mount_point: target,
                 volume,
-                spec: Some(spec.to_owned()),
+                spec: Some(spec),
             });
         }
     }
@@ -53,22 +54,16 @@ pub(crate) fn compose(
 }
 
 /// Device and mount point of every line that mounts something.
-fn entries(fstab: &str) -> Vec<(&str, &str)> {
-    fstab
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split_whitespace();
-            let spec = fields.next().filter(|spec| !spec.starts_with('#'))?;
-            let target = fields.next()?;
-            let kind = fields.next()?;
-            let mounted = target.starts_with('/') && kind != "swap";
-            let target = match target.trim_end_matches('/') {
-                "" => "/",
-                trimmed => trimmed,
-            };
-            mounted.then_some((spec, target))
-        })
-        .collect()
+fn entries(fstab: &str) -> Vec<(String, String)> {
+    let table = Fstab::parse(fstab.as_bytes());
+    let mounted = table
+        .entries()
+        .filter(|entry| entry.file.starts_with('/') && entry.kind != "swap");
+    let pairs = mounted.map(|entry| match entry.file.trim_end_matches('/') {
+        "" => (entry.spec, "/".to_owned()),
+        target => (entry.spec, target.to_owned()),
+    });
+    pairs.collect()
 }
 
 /// What the conversion itself needs must be found; the rest is the guest's affair.

@@ -2,16 +2,27 @@
 //! Kernel command lines: `root=` and `resume=` by UUID, and a console on the serial port, in every
 //! entry of GRUB 2 and in the defaults that the guest makes its next configuration from.
 
+use std::collections::BTreeSet;
+
 use disk::{Finding, Level};
 
+use crate::guest::grub_cfg::{CommandKind, GrubCfg};
+use crate::guest::kernel_cmdline::{CommandLine, Quoting};
+use crate::guest::shell_config::ShellConfig;
 use crate::inspect::device_names::DeviceNames;
 use crate::inspect::findings::{WithRemedy, finding};
 use crate::inspect::{BootloaderKind, Inspection, TextFile};
 use crate::plan::PlanOptions;
-use crate::plan::devices::{Named, stable};
+use crate::plan::devices::{Named, stable, text_of};
 use crate::plan::edit::Rewrites;
 
 const CONSOLE: &str = "ttyS0,115200";
+/// The variables of `/etc/default/grub` that hold arguments; the first is in every entry.
+const COMMAND_LINES: [&str; 3] = [
+    "GRUB_CMDLINE_LINUX",
+    "GRUB_CMDLINE_LINUX_DEFAULT",
+    "GRUB_CMDLINE_LINUX_RECOVERY",
+];
 
 /// Plans the edits.
 pub(crate) fn plan(
@@ -28,23 +39,23 @@ pub(crate) fn plan(
     for bootloader in grub2 {
         configuration(&bootloader.configuration, names, options, rewrites, findings);
     }
-    for file in &inspection.files.grub_defaults {
-        defaults(file, names, options, rewrites);
+    let files = &inspection.files.grub_defaults;
+    // The console belongs into one of them, the first: later ones are read after it and may add.
+    let mut has_console = files.iter().any(|file| file.text.contains("console=ttyS0"));
+    for file in files {
+        defaults(file, names, options, has_console, rewrites);
+        has_console = true;
     }
 }
 
 /// The kernels that the entries of a GRUB 2 configuration start, in their order.
-pub(crate) fn kernel_paths(configuration: &str) -> impl Iterator<Item = &str> {
-    configuration
-        .lines()
-        .filter_map(|line| linux_arguments(line)?.split_whitespace().next())
-}
-
-/// What follows the command that loads a kernel.
-fn linux_arguments(line: &str) -> Option<&str> {
-    let line = line.trim_start();
-    let (command, arguments) = line.split_once([' ', '\t'])?;
-    matches!(command, "linux" | "linux16" | "linuxefi").then(|| arguments.trim_start())
+pub(crate) fn kernel_paths(configuration: &str) -> Vec<String> {
+    let commands = GrubCfg::parse(configuration.as_bytes());
+    let paths = commands.commands().filter_map(|command| match command.kind {
+        CommandKind::Linux { path, .. } => Some(path),
+        _ => None,
+    });
+    paths.collect()
 }
 
 fn configuration(
@@ -54,12 +65,10 @@ fn configuration(
     rewrites: &mut Rewrites,
     findings: &mut Vec<Finding>,
 ) {
-    let mut unknown = Vec::new();
+    let mut unknown = BTreeSet::new();
     let renamed = map_entries(&file.text, |arguments| {
-        with_stable_devices(arguments, names, &mut unknown)
+        unknown.extend(name_devices(arguments, names));
     });
-    unknown.sort();
-    unknown.dedup();
     for device in unknown {
         findings.push(
             finding(
@@ -79,62 +88,55 @@ fn configuration(
     if options.serial_console {
         rewrites.change(
             file,
-            map_entries(&renamed, with_console),
+            map_entries(&renamed, add_console),
             "every entry has a console on the first serial port, for the operator",
         );
     }
 }
 
-fn map_entries(text: &str, mut change: impl FnMut(&str) -> String) -> String {
-    let lines = text.split_inclusive('\n').map(|line| {
-        let Some(arguments) = linux_arguments(line) else {
-            return line.to_owned();
-        };
-        let head = &line[..line.len() - arguments.len()];
-        let body = arguments.trim_end_matches(['\n', '\r']);
-        let end = &arguments[body.len()..];
-        [head, &change(body), end].concat()
-    });
-    lines.collect()
-}
-
-/// The arguments with `root=` and `resume=` by names that stay.
-fn with_stable_devices(
-    arguments: &str,
-    names: DeviceNames<'_>,
-    unknown: &mut Vec<String>,
-) -> String {
-    let words = arguments.split(' ').map(|word| {
-        let Some((key, device)) = word.split_once('=') else {
-            return word.to_owned();
-        };
-        if !matches!(key, "root" | "resume") {
-            return word.to_owned();
-        }
-        match stable(device, names) {
-            Named::Stays => word.to_owned(),
-            Named::Becomes(name) => format!("{key}={name}"),
-            Named::Unknown => {
-                unknown.push(device.to_owned());
-                word.to_owned()
+fn map_entries(text: &str, mut change: impl FnMut(&mut CommandLine)) -> String {
+    let mut configuration = GrubCfg::parse(text.as_bytes());
+    let commands: Vec<_> = configuration.commands().collect();
+    for command in commands {
+        if let CommandKind::Linux { mut arguments, .. } = command.kind {
+            let before = arguments.as_str().to_owned();
+            change(&mut arguments);
+            if arguments.as_str() != before {
+                configuration.set_arguments(command.line, &arguments);
             }
         }
-    });
-    words.collect::<Vec<_>>().join(" ")
+    }
+    text_of(configuration.to_bytes(), text)
 }
 
-/// The arguments with a console on the first serial port. What is there stays; the last console
-/// is where the kernel's and the init system's messages go.
-fn with_console(arguments: &str) -> String {
-    let consoles: Vec<&str> = arguments
-        .split_whitespace()
-        .filter_map(|word| word.strip_prefix("console="))
-        .collect();
-    if consoles.iter().any(|console| console.starts_with("ttyS0")) {
-        return arguments.to_owned();
+/// Gives `root=` and `resume=` names that stay; returns those that are not known.
+fn name_devices(arguments: &mut CommandLine, names: DeviceNames<'_>) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for key in ["root", "resume"] {
+        for device in arguments.get_all(key) {
+            if stable(&device, names) == Named::Unknown {
+                unknown.push(device);
+            }
+        }
+        arguments.replace(key, |device| match stable(device, names) {
+            Named::Becomes(name) => Some(name),
+            Named::Stays | Named::Unknown => None,
+        });
     }
-    let screen = if consoles.is_empty() { " console=tty0" } else { "" };
-    format!("{}{screen} console={CONSOLE}", arguments.trim_end())
+    unknown
+}
+
+/// Adds a console on the first serial port. What is there stays; the last console is where the
+/// messages of the kernel and of the init system go.
+fn add_console(arguments: &mut CommandLine) {
+    let consoles = arguments.get_all("console");
+    if consoles.iter().any(|console| console.starts_with("ttyS0")) {
+        return;
+    }
+    if consoles.is_empty() {
+        arguments.add("console=tty0");
+    }
+    arguments.add(&format!("console={CONSOLE}"));
 }
 
 /// `/etc/default/grub`: what the guest's next `update-grub` makes entries from.
@@ -142,53 +144,31 @@ fn defaults(
     file: &TextFile,
     names: DeviceNames<'_>,
     options: &PlanOptions,
+    has_console: bool,
     rewrites: &mut Rewrites,
 ) {
-    let mut uuid = String::new();
-    let mut console = String::new();
-    let has_serial = file.text.contains("console=ttyS0");
-    for line in file.text.split_inclusive('\n') {
-        let renamed = match assignment(line) {
-            Some(("GRUB_DISABLE_LINUX_UUID", value)) if value.contains("true") => {
-                line.replace("true", "false")
-            }
-            Some((key, value)) if is_command_line(key) => {
-                let inner = value.trim_matches(['"', '\'']);
-                line.replace(inner, &with_stable_devices(inner, names, &mut Vec::new()))
-            }
-            _ => line.to_owned(),
-        };
-        uuid.push_str(&renamed);
-        match assignment(&renamed) {
-            Some(("GRUB_CMDLINE_LINUX", value)) if !has_serial => {
-                let inner = value.trim_matches(['"', '\'']);
-                let added = with_console(inner);
-                console.push_str(&format!("GRUB_CMDLINE_LINUX=\"{}\"", added.trim_start()));
-                console.push_str(&renamed[renamed.trim_end().len()..]);
-            }
-            _ => console.push_str(&renamed),
-        }
+    let mut config = ShellConfig::parse(file.text.as_bytes());
+    let is_true = |value: &str| value == "true";
+    config.replace("GRUB_DISABLE_LINUX_UUID", |value| is_true(value).then(|| "false".to_owned()));
+    for key in COMMAND_LINES {
+        config.replace(key, |value| {
+            let mut arguments = CommandLine::parse(value, Quoting::Kernel);
+            name_devices(&mut arguments, names);
+            Some(arguments.as_str().to_owned()).filter(|after| after != value)
+        });
     }
+    let renamed = text_of(config.to_bytes(), &file.text);
     rewrites.change(
         file,
-        uuid,
+        renamed,
         "entries that the guest makes later name the root by UUID too",
     );
-    if options.serial_console {
-        rewrites.change(file, console, "entries that the guest makes later have the console too");
+    let value = config.get(COMMAND_LINES[0]);
+    if options.serial_console && !has_console && value.is_some() {
+        let mut arguments = CommandLine::parse(value.unwrap_or_default(), Quoting::Kernel);
+        add_console(&mut arguments);
+        config.set(COMMAND_LINES[0], arguments.as_str().trim());
+        let after = text_of(config.to_bytes(), &file.text);
+        rewrites.change(file, after, "entries that the guest makes later have the console too");
     }
-}
-
-fn is_command_line(key: &str) -> bool {
-    matches!(
-        key,
-        "GRUB_CMDLINE_LINUX" | "GRUB_CMDLINE_LINUX_DEFAULT" | "GRUB_CMDLINE_LINUX_RECOVERY"
-    )
-}
-
-/// Name and value of a shell assignment.
-fn assignment(line: &str) -> Option<(&str, &str)> {
-    let line = line.trim();
-    let (key, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
-    (!key.starts_with('#')).then_some((key, value))
 }

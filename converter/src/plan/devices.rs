@@ -4,6 +4,9 @@
 
 use disk::{Finding, Level};
 
+use crate::guest::crypttab::{self, Crypttab};
+use crate::guest::fstab::{self, Fstab};
+use crate::guest::shell_config::ShellConfig;
 use crate::inspect::device_names::{DeviceNames, Stability, stability};
 use crate::inspect::findings::{WithRemedy, finding};
 use crate::inspect::{Inspection, TextFile};
@@ -46,33 +49,28 @@ fn fstab(
     rewrites: &mut Rewrites,
     findings: &mut Vec<Finding>,
 ) {
-    let mut after = String::new();
+    let mut table = Fstab::parse(file.text.as_bytes());
+    let entries: Vec<fstab::Entry> = table.entries().collect();
     let mut changed = Vec::new();
-    for line in file.text.split_inclusive('\n') {
-        let spec = field(line, 0).unwrap_or_default();
-        match stable(spec, names) {
-            Named::Stays => after.push_str(line),
+    for entry in entries {
+        match stable(&entry.spec, names) {
+            Named::Stays => {}
             Named::Becomes(name) => {
-                changed.push(format!("{spec} ({})", field(line, 1).unwrap_or_default()));
-                after.push_str(&replace_field(line, 0, &name));
+                table.set_spec(entry.line, &name);
+                changed.push(format!("{} ({})", entry.spec, entry.file));
             }
-            Named::Unknown => {
-                after.push_str(line);
-                findings.push(unknown_in_fstab(file, line, spec));
-            }
+            Named::Unknown => findings.push(unknown_in_fstab(file, &entry)),
         }
     }
     let reason = format!("named by UUID, because their names change: {}", changed.join(", "));
-    rewrites.change(file, after, reason);
+    rewrites.change(file, text_of(table.to_bytes(), &file.text), reason);
 }
 
 /// A mount that may fail is the guest's affair; any other one stops its boot.
-fn unknown_in_fstab(file: &TextFile, line: &str, spec: &str) -> Finding {
-    let target = field(line, 1).unwrap_or_default();
-    let options = field(line, 3).unwrap_or_default();
-    let optional = options.split(',').any(|option| matches!(option, "nofail" | "noauto"));
-    let place = format!("{}: {target}", file.place.guest_path);
-    let problem = format!("{spec} is on none of the image's disks");
+fn unknown_in_fstab(file: &TextFile, entry: &fstab::Entry) -> Finding {
+    let optional = entry.has_option("nofail") || entry.has_option("noauto");
+    let place = format!("{}: {}", file.place.guest_path, entry.file);
+    let problem = format!("{} is on none of the image's disks", entry.spec);
     if optional {
         return finding(Level::Note, "fstab.device.optional", place, problem);
     }
@@ -88,44 +86,46 @@ fn crypttab(
     rewrites: &mut Rewrites,
     findings: &mut Vec<Finding>,
 ) {
-    let mut after = String::new();
-    for line in file.text.split_inclusive('\n') {
-        let device = match field(line, 0) {
-            Some(_) => field(line, 1).unwrap_or_default(),
-            None => "",
-        };
-        match stable(device, names) {
-            Named::Stays => after.push_str(line),
-            Named::Becomes(name) => after.push_str(&replace_field(line, 1, &name)),
-            Named::Unknown => {
-                after.push_str(line);
-                findings.push(
-                    finding(
-                        Level::Error,
-                        "crypttab.device.unknown",
-                        file.place.guest_path.clone(),
-                        format!("{device} is on none of the image's disks"),
-                    )
-                    .remedy("take that disk into the image, or add `nofail` on the server"),
-                );
+    let mut table = Crypttab::parse(file.text.as_bytes());
+    let entries: Vec<crypttab::Entry> = table.entries().collect();
+    for entry in entries {
+        match stable(&entry.device, names) {
+            Named::Stays => {}
+            Named::Becomes(name) => {
+                table.set_device(entry.line, &name);
             }
+            Named::Unknown => findings.push(
+                finding(
+                    Level::Error,
+                    "crypttab.device.unknown",
+                    format!("{}: {}", file.place.guest_path, entry.name),
+                    format!("{} is on none of the image's disks", entry.device),
+                )
+                .remedy("take that disk into the image, or remove the line on the server"),
+            ),
         }
     }
-    rewrites.change(file, after, "encrypted volumes are named by UUID: their names change");
+    rewrites.change(
+        file,
+        text_of(table.to_bytes(), &file.text),
+        "encrypted volumes are named by UUID: the names of disks change",
+    );
 }
 
 /// `RESUME=/dev/sda2` with the UUID instead.
 pub(crate) fn resume_setting(text: &str, names: DeviceNames<'_>) -> String {
-    let lines = text.split_inclusive('\n').map(|line| {
-        let trimmed = line.trim();
-        let value = trimmed.strip_prefix("RESUME=").unwrap_or_default();
-        let device = value.trim_matches(['"', '\'']);
-        match stable(device, names) {
-            Named::Becomes(name) => line.replace(value, &name),
-            Named::Stays | Named::Unknown => line.to_owned(),
-        }
+    let mut config = ShellConfig::parse(text.as_bytes());
+    config.replace("RESUME", |device| match stable(device, names) {
+        Named::Becomes(name) => Some(name),
+        Named::Stays | Named::Unknown => None,
     });
-    lines.collect()
+    text_of(config.to_bytes(), text)
+}
+
+/// What an editor of a text made of it. The editors keep what they do not edit, so it is text
+/// again; if one did not, nothing is changed.
+pub(crate) fn text_of(bytes: Vec<u8>, before: &str) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|_| before.to_owned())
 }
 
 /// What becomes of a device's name.
@@ -148,21 +148,4 @@ pub(crate) fn stable(spec: &str, names: DeviceNames<'_>) -> Named {
         Some(name) => Named::Becomes(name),
         None => Named::Unknown,
     }
-}
-
-/// A blank-separated field of a line; none in comments.
-fn field(line: &str, index: usize) -> Option<&str> {
-    if line.trim_start().starts_with('#') {
-        return None;
-    }
-    line.split_whitespace().nth(index)
-}
-
-/// The line with one field replaced and its blanks as they were.
-fn replace_field(line: &str, index: usize, new: &str) -> String {
-    let Some(old) = field(line, index) else {
-        return line.to_owned();
-    };
-    let start = old.as_ptr() as usize - line.as_ptr() as usize;
-    [&line[..start], new, &line[start + old.len()..]].concat()
 }

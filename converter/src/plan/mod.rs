@@ -144,12 +144,11 @@ pub fn plan(inspection: &Inspection, options: &PlanOptions) -> Plan {
 /// newest.
 pub(crate) fn default_kernel(inspection: &Inspection) -> Option<&Kernel> {
     let named = inspection.bootloaders.iter().find_map(|bootloader| {
-        boot::kernel_paths(&bootloader.configuration.text).find_map(|path| {
-            let file = path.rsplit('/').next()?.to_owned();
-            inspection
-                .kernels
-                .iter()
-                .find(|kernel| kernel.image.guest_path.ends_with(&format!("/{file}")))
+        let paths = boot::kernel_paths(&bootloader.configuration.text);
+        paths.iter().find_map(|path| {
+            let file = path.rsplit('/').next()?;
+            let mut kernels = inspection.kernels.iter();
+            kernels.find(|kernel| kernel.image.guest_path.ends_with(&format!("/{file}")))
         })
     });
     named.or_else(|| inspection.kernels.first())
