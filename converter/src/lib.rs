@@ -15,6 +15,8 @@ mod error;
 pub mod guest;
 mod guest_disk;
 pub mod inspect;
+#[cfg(test)]
+mod phony;
 pub mod plan;
 pub mod prepare;
 pub mod verify;
