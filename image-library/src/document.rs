@@ -43,6 +43,9 @@ pub struct Image {
     pub disks: Vec<ImageDisk>,
     /// The image it was taken as an increment of.
     pub parent: Option<ImageId>,
+    /// Bytes that its upload added to the library's packs: what it cost.
+    #[serde(default)]
+    pub stored_bytes: u64,
 }
 
 /// One disk of an image.

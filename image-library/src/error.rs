@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The one error of this package.
+//! The one error of this package. What to do about it is separate, in [`Error::hint`].
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::id::ImageId;
 
 /// What a function of this package returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -34,6 +36,110 @@ pub enum Error {
     /// Reading a disk that is to be stored, or one made from an image.
     #[error(transparent)]
     Disk(#[from] disk::Error),
+    /// The directory holds no library.
+    #[error("{path} is not an image library: {problem}")]
+    NotALibrary {
+        /// The directory.
+        path: PathBuf,
+        /// What was missed there.
+        problem: String,
+    },
+    /// A library is to be created where something is already.
+    #[error("{path} is not empty: a library is created only in a new or empty directory")]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A stored structure has a version or feature that this program does not know.
+    #[error("{structure} in {place}: {feature} is not supported")]
+    Unsupported {
+        /// Which structure, as FORMAT.md calls it.
+        structure: &'static str,
+        /// The file.
+        place: String,
+        /// The version or feature.
+        feature: String,
+    },
+    /// The library's key is not where it should be.
+    #[error("the key of the library is missing: {path}")]
+    KeyMissing {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// The key is one, but of another library.
+    #[error("the key {path} does not belong to this library")]
+    WrongKey {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// Another program holds a lock that this operation needs.
+    #[error("the library is locked: {path} is held by another program")]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// Stored bytes break their own format.
+    #[error("{structure} in {place} at byte {offset:#x}: {problem}")]
+    Corrupt {
+        /// Which structure, as FORMAT.md calls it.
+        structure: &'static str,
+        /// The file it is in.
+        place: String,
+        /// Where in the file.
+        offset: u64,
+        /// What is wrong, with the expected and the found value.
+        problem: String,
+    },
+    /// No pack holds a chunk that something names.
+    #[error("no pack holds chunk {chunk}")]
+    ChunkMissing {
+        /// The chunk's id.
+        chunk: String,
+    },
+    /// A part of an image cannot be given back.
+    #[error("image {image}, disk {disk:?}: the chunk at byte {offset:#x} is lost")]
+    Lost {
+        /// The image.
+        image: ImageId,
+        /// The disk's name.
+        disk: String,
+        /// Where on the disk, in bytes.
+        offset: u64,
+        /// Which chunk in which pack, and what is wrong with it.
+        #[source]
+        source: Box<Self>,
+    },
+    /// No image fits what was asked for.
+    #[error("{problem}")]
+    NoSuchImage {
+        /// What was asked for, and what there is instead.
+        problem: String,
+    },
+    /// An upload asked for something that the library refuses.
+    #[error("{what} was refused: {problem}")]
+    Refused {
+        /// What the upload asked for.
+        what: &'static str,
+        /// Why not.
+        problem: String,
+    },
+    /// A limit of the format was reached.
+    #[error("{what} would exceed the limit of {limit}")]
+    Limit {
+        /// What grew, with its unit.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// A value could not be written as JSON; a bug of this program.
+    #[error("encode {what}")]
+    Encode {
+        /// Which document.
+        what: &'static str,
+        /// What the encoder said.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The address of a server could not be taken.
     #[error("listen on {address}")]
     Listen {
@@ -96,32 +202,103 @@ pub enum Error {
 }
 
 impl Error {
+    /// An [`Error::File`] for `map_err`.
+    pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// An [`Error::Corrupt`] in fewer words.
+    pub(crate) fn corrupt(
+        structure: &'static str,
+        place: impl Into<String>,
+        offset: u64,
+        problem: impl Into<String>,
+    ) -> Self {
+        Self::Corrupt {
+            structure,
+            place: place.into(),
+            offset,
+            problem: problem.into(),
+        }
+    }
+
     /// What the reader of the message can do about it, where there is something.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Disk(error) => error.hint(),
-            Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
-                Some("another program listens there; choose another port".to_owned())
+        let text = match self {
+            Self::File { source, .. } => return file_hint(source),
+            Self::Disk(error) => return error.hint(),
+            Self::Lost { source, .. } => return source.hint(),
+            Self::NotALibrary { .. } => {
+                "give the directory that `image-library init` created, or create one with it"
             }
-            Self::Location { .. } => Some(
-                "name a directory, or the URL of a library server: http://HOST:PORT".to_owned(),
-            ),
-            Self::Unreachable { .. } => Some(
-                "check that `image-library serve` runs there and that its address and port can \
-                 be reached from here"
-                    .to_owned(),
-            ),
-            Self::UploadLost { .. } => Some(
+            Self::NotEmpty { .. } => "choose another directory, or empty this one yourself",
+            Self::Unsupported { .. } => "use a newer version of this program",
+            Self::KeyMissing { .. } => {
+                "put the key back from its copy: without it nobody can read the library"
+            }
+            Self::WrongKey { .. } => "put back the key that was made when the library was created",
+            Self::Locked { .. } => "wait until the other program has ended, then try again",
+            Self::Corrupt { .. } | Self::ChunkMissing { .. } => {
+                "run `image-library verify` to see which images are affected; take a new image of \
+                 those servers, or bring the file back from a copy of the library"
+            }
+            Self::NoSuchImage { .. } => "`relevo image list` shows all images",
+            Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                "another program listens there; choose another port"
+            }
+            Self::Location { .. } => {
+                "name a directory, or the URL of a library server: http://HOST:PORT"
+            }
+            Self::Unreachable { .. } => {
+                "check that `image-library serve` runs there and that its address and port can be \
+                 reached from here"
+            }
+            Self::UploadLost { .. } => {
                 "nothing was committed and nothing is lost: run the same command again when the \
                  server is back; what it had stored is not sent twice"
-                    .to_owned(),
-            ),
-            Self::ServerRefused { hint, .. } => hint.clone(),
-            Self::Protocol { .. } => {
-                Some("check the address, and that both sides have the same version".to_owned())
             }
-            Self::InvalidName { .. } | Self::File { .. } | Self::Listen { .. } => None,
+            Self::ServerRefused { hint, .. } => return hint.clone(),
+            Self::Protocol { .. } => "check the address, and that both sides have the same version",
+            Self::InvalidName { .. }
+            | Self::Listen { .. }
+            | Self::Refused { .. }
+            | Self::Limit { .. }
+            | Self::Encode { .. } => return None,
+        };
+        Some(text.to_owned())
+    }
+}
+
+fn file_hint(source: &io::Error) -> Option<String> {
+    let text = match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room on that filesystem and run the command again: what is stored already is \
+             not sent twice"
         }
+        io::ErrorKind::PermissionDenied => "run as the user who owns the library",
+        io::ErrorKind::ReadOnlyFilesystem => "the library's filesystem must be writable for this",
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_tells_what_to_do() {
+        let error = Error::File {
+            action: "write",
+            path: "/library/packs/00".into(),
+            source: io::Error::from(io::ErrorKind::StorageFull),
+        };
+        assert_eq!(error.to_string(), "write /library/packs/00");
+        assert!(error.hint().expect("has one").starts_with("make room"));
     }
 }

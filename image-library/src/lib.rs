@@ -1,12 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The library of server images: an image is stored once, checked for ever, read as a disk.
+//!
+//! ```text
+//! disk -> ingest -> chunks -> packs + manifests -> image -> device (ReadAt)
+//! ```
+//!
+//! [`LocalLibrary`] is a library in a directory, opened with its key. What stored bytes look like,
+//! what is durable when and who may do what beside whom is in FORMAT.md.
 #![forbid(unsafe_code)]
 
 mod access;
+mod cache;
+mod catalog;
+mod check;
+mod chunk;
 pub mod client;
+mod config;
+mod core;
+mod crypto;
+mod digest;
 mod document;
 mod error;
 mod id;
+mod image;
+mod index;
+mod local;
 pub mod machine;
 mod protocol;
 #[cfg(feature = "server")]
@@ -17,6 +35,23 @@ pub mod terminal;
 pub use access::{
     ChunkState, ChunkUpload, ImageReader, ImageWriter, Library, Upload, UploadTarget,
 };
+mod manifest;
+mod pack;
+mod reference;
+mod session;
+mod store;
+mod upload;
+
+pub use check::VerifyReport;
+pub use chunk::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN};
+pub use config::InitOptions;
+pub use crypto::Cipher;
+pub use digest::{Digest, content_digest, image_digest};
 pub use document::{Consistency, DiskDraft, Image, ImageDisk, ImageDraft};
 pub use error::{Error, Result};
 pub use id::{ContentHash, DiskIndex, ImageId, ServerName};
+pub use local::LocalLibrary;
+pub use reference::{ImageRef, Which};
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whole-path tests: sample servers, the harness, and the rules of the code base.
+//! The harness of the whole-path tests: they run the programs as a user does, on servers that were
+//! built by script, and read as prose.
+//!
+//! A test that this machine cannot run says `skipped: <reason>` and ends; `E2E_REQUIRE=all` turns
+//! that into a failure. The runner script counts the lines and lists them.
+//!
+//! Nothing here looks into the programs: what a test knows, it knows from their output, their exit
+//! codes and the files they leave.
 #![forbid(unsafe_code)]
 
+mod damage;
+mod disks;
+mod program;
+mod runbook;
+mod server;
 pub mod tidy;
+mod toolbox;
+
+pub use damage::{overwrite, scatter_writes, truncate_to_half};
+pub use disks::{PhonyServer, raw_disk};
+pub use program::{Outcome, Program, Running};
+pub use runbook::Runbook;
+pub use server::{PROJECT_DIR, SampleServer};
+pub use toolbox::{free_port, have_tool, one_machine_at_a_time, skip, work_dir};

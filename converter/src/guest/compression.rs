@@ -307,3 +307,135 @@ impl Read for Lz4Legacy<'_> {
         Ok(length)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use proptest::prelude::{any, proptest};
+    use rstest::rstest;
+
+    use super::*;
+    use crate::guest::samples::skip;
+
+    const PACKED: [Compression; 4] = [
+        Compression::Gzip,
+        Compression::Xz,
+        Compression::Zstd,
+        Compression::Lz4Legacy,
+    ];
+
+    fn text() -> Vec<u8> {
+        (0..60_000_u32)
+            .flat_map(|number| (number / 7).to_le_bytes())
+            .collect()
+    }
+
+    fn run(program: &str, arguments: &[&str], input: Vec<u8>) -> Option<Vec<u8>> {
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let Ok(mut child) = command.spawn() else {
+            skip(&format!("needs {program}"));
+            return None;
+        };
+        let mut stdin = child.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || stdin.write_all(&input));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap().unwrap();
+        assert!(output.status.success());
+        Some(output.stdout)
+    }
+
+    #[test]
+    fn what_is_packed_is_unpacked_and_the_rest_left_alone() {
+        for compression in PACKED {
+            let packed = compress(&text(), compression).unwrap();
+            assert_eq!(Compression::detect(&packed), compression);
+            let padded = [packed.as_slice(), &[0; 5]].concat();
+            let (unpacked, taken) = decompress(&padded, compression, 1 << 20).unwrap();
+            assert_eq!(unpacked, text());
+            assert_eq!(taken, packed.len(), "{compression}");
+        }
+    }
+
+    #[rstest]
+    #[case(Compression::Gzip, "gzip", &["-c"])]
+    #[case(Compression::Bzip2, "bzip2", &["-c"])]
+    #[case(Compression::Lzma, "xz", &["--format=lzma", "-c"])]
+    #[case(Compression::Xz, "xz", &["--check=crc32", "-c"])]
+    #[case(Compression::Zstd, "zstd", &["-19", "-c"])]
+    #[case(Compression::Lz4Legacy, "lz4", &["-l", "-c"])]
+    fn what_the_programs_pack_is_unpacked(
+        #[case] compression: Compression,
+        #[case] program: &str,
+        #[case] arguments: &[&str],
+    ) {
+        let Some(packed) = run(program, arguments, text()) else {
+            return;
+        };
+        assert_eq!(Compression::detect(&packed), compression);
+        let padded = [packed.as_slice(), &[0; 4]].concat();
+        let (unpacked, taken) = decompress(&padded, compression, 1 << 20).unwrap();
+        assert_eq!(unpacked, text());
+        assert_eq!(taken, packed.len());
+    }
+
+    #[rstest]
+    #[case(Compression::Gzip, "gzip", &["-dc"])]
+    #[case(Compression::Xz, "xz", &["-dc"])]
+    #[case(Compression::Zstd, "zstd", &["-dc"])]
+    #[case(Compression::Lz4Legacy, "lz4", &["-dc"])]
+    fn the_programs_unpack_what_we_pack(
+        #[case] compression: Compression,
+        #[case] program: &str,
+        #[case] arguments: &[&str],
+    ) {
+        let packed = compress(&text(), compression).unwrap();
+        if let Some(unpacked) = run(program, arguments, packed) {
+            assert_eq!(unpacked, text());
+        }
+    }
+
+    #[test]
+    fn an_lz4_stream_goes_on_at_its_magic_and_ends_at_zeros() {
+        let first = compress(b"first", Compression::Lz4Legacy).unwrap();
+        let second = compress(b"second", Compression::Lz4Legacy).unwrap();
+        let stream = [first.as_slice(), &second, &[0; 4], &second].concat();
+        let (unpacked, taken) = decompress(&stream, Compression::Lz4Legacy, 100).unwrap();
+        assert_eq!(unpacked, b"firstsecond");
+        assert_eq!(taken, first.len() + second.len());
+    }
+
+    #[test]
+    fn more_than_the_limit_is_an_error() {
+        for compression in PACKED {
+            let packed = compress(&vec![0; 1 << 20], compression).unwrap();
+            assert_eq!(
+                decompress(&packed, compression, 1000)
+                    .unwrap_err()
+                    .to_string(),
+                "unpacked length in bytes would exceed the limit of 1000"
+            );
+        }
+        assert!(decompress(b"\x89LZO", Compression::Lzo, 10).is_err());
+        assert!(compress(b"", Compression::Lzo).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn damage_never_panics(
+            form in 0..4_usize,
+            damage in proptest::collection::vec((any::<u16>(), any::<u8>()), 1..4),
+        ) {
+            let mut packed = compress(&text()[..2000], PACKED[form]).unwrap();
+            for (position, value) in damage {
+                let position = usize::from(position) % packed.len();
+                packed[position] = value;
+            }
+            let _either = decompress(&packed, PACKED[form], 1 << 20);
+        }
+    }
+}

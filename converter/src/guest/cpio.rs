@@ -411,3 +411,109 @@ impl Writer {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use proptest::prelude::{any, proptest};
+
+    use super::*;
+    use crate::guest::samples::skip;
+
+    fn archive() -> Vec<u8> {
+        let mut writer = Writer::new(1_700_000_000);
+        writer.directory("etc", 0o755).unwrap();
+        writer.file("etc/hosts", 0o644, b"127.0.0.1").unwrap();
+        writer.symlink("lib", "usr/lib").unwrap();
+        writer.finish()
+    }
+
+    fn read_all(bytes: &[u8]) -> Result<Vec<(String, u32, Vec<u8>)>> {
+        let mut reader = Reader::new(bytes);
+        let mut found = Vec::new();
+        while reader.find_archive()? {
+            while let Some(entry) = reader.next_entry()? {
+                found.push((entry.name, entry.mode, reader.read_data(100)?));
+            }
+        }
+        Ok(found)
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let expected = [
+            ("etc".to_owned(), 0o040_755, Vec::new()),
+            ("etc/hosts".to_owned(), 0o100_644, b"127.0.0.1".to_vec()),
+            ("lib".to_owned(), 0o120_777, b"usr/lib".to_vec()),
+        ];
+        assert_eq!(read_all(&archive()).unwrap(), expected);
+        // Another archive behind zeros is read too.
+        let twice = [archive(), vec![0; 512], archive()].concat();
+        assert_eq!(read_all(&twice).unwrap().len(), 6);
+    }
+
+    #[test]
+    fn the_first_header_has_these_bytes() {
+        let expected = "07070100000001000041ED0000000000000000000000026553F10000000000000000000000\
+                        0000000000000000000000000400000000etc\0\0\0";
+        assert_eq!(archive()[..116], expected.as_bytes()[..116]);
+        assert_eq!(archive().len() % 4, 0);
+    }
+
+    #[test]
+    fn the_cpio_program_reads_it() {
+        let mut command = Command::new("cpio");
+        command.args(["-itv", "--quiet"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let Ok(mut child) = command.spawn() else {
+            return skip("needs cpio");
+        };
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), &archive()).unwrap();
+        let listing = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+        let names: Vec<&str> = listing
+            .lines()
+            .filter_map(|line| line.split(" 2023 ").nth(1))
+            .collect();
+        assert_eq!(names, ["etc", "etc/hosts", "lib -> usr/lib"]);
+    }
+
+    #[test]
+    fn broken_archives_are_errors_that_say_where() {
+        let mut bytes = archive();
+        bytes[116 + 3] = b'x';
+        assert_eq!(
+            read_all(&bytes).unwrap_err().to_string(),
+            "cpio archive at byte 0x74: expected \"070701\" or \"070702\", found \"070x01\""
+        );
+        let mut bytes = archive();
+        bytes[94..102].copy_from_slice(b"FFFFFFFF");
+        assert_eq!(
+            read_all(&bytes).unwrap_err().to_string(),
+            "cpio archive at byte 0x0: expected a name of 1 to 4096 bytes, found 4294967295"
+        );
+        for length in 1..archive().len() {
+            assert!(read_all(&archive()[..length]).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn names_that_the_kernel_cannot_unpack_are_refused() {
+        let mut writer = Writer::new(0);
+        assert!(writer.file("", 0, b"").is_err());
+        assert!(writer.file(&"a".repeat(4096), 0, b"").is_err());
+        assert!(writer.file("a\0b", 0, b"").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn damage_never_panics(damage in proptest::collection::vec((any::<u16>(), any::<u8>()), 1..8)) {
+            let mut bytes = archive();
+            for (position, value) in damage {
+                let position = usize::from(position) % bytes.len();
+                bytes[position] = value;
+            }
+            let _either = read_all(&bytes);
+        }
+    }
+}

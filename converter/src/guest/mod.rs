@@ -4,6 +4,14 @@
 
 pub mod compression;
 pub mod cpio;
+pub mod crypttab;
+pub mod fstab;
+pub mod grub_cfg;
 pub mod initramfs;
+pub mod kernel_cmdline;
 pub mod kmod;
 pub mod network;
+#[cfg(test)]
+mod samples;
+pub mod shell_config;
+mod table;

@@ -226,3 +226,106 @@ fn in_set(set: &[u8], byte: u8) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::kmod::lists::IndexFiles;
+
+    fn index() -> ModuleIndex {
+        ModuleIndex::from_files(&IndexFiles {
+            dep: b"kernel/drivers/virtio/virtio_pci.ko: kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko
+kernel/drivers/virtio/virtio.ko:
+kernel/drivers/virtio/virtio_ring.ko: kernel/drivers/virtio/virtio.ko
+kernel/drivers/block/virtio_blk.ko.xz: kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko
+kernel/lib/libcrc32c.ko:
+kernel/fs/xfs/xfs.ko: kernel/lib/libcrc32c.ko
+kernel/crypto/crc32c_generic.ko:
+kernel/arch/x86/crypto/crc32c-intel.ko:
+kernel/lost.ko: kernel/gone.ko
+kernel/a.ko:
+kernel/b.ko:
+",
+            alias: b"# Aliases\nalias crc32c crc32c_intel\nalias crc32c crc32c_generic\n",
+            softdep: b"softdep libcrc32c pre: crc32c\nsoftdep a pre: b post: virtio nothing\nsoftdep b pre: a\n",
+            builtin: b"kernel/drivers/scsi/sd_mod.ko\n",
+            ..IndexFiles::default()
+        })
+    }
+
+    fn names(texts: &[&str]) -> Vec<ModuleName> {
+        texts.iter().map(|text| ModuleName::new(text)).collect()
+    }
+
+    #[test]
+    fn what_is_needed_comes_first_and_only_once() {
+        let closure = index().closure(&names(&[
+            "virtio-pci",
+            "virtio_blk",
+            "sd_mod",
+            "virtio_scsi",
+        ]));
+        assert_eq!(
+            closure.modules,
+            names(&["virtio", "virtio_ring", "virtio_pci", "virtio_blk"])
+        );
+        assert_eq!(closure.builtin, names(&["sd_mod"]));
+        assert_eq!(closure.absent, names(&["virtio_scsi"]));
+        assert!(closure.broken.is_empty());
+    }
+
+    #[test]
+    fn a_soft_dependency_may_be_an_alias_of_several() {
+        assert_eq!(
+            index().closure(&names(&["xfs"])).modules,
+            names(&["crc32c_generic", "crc32c_intel", "libcrc32c", "xfs"])
+        );
+    }
+
+    #[test]
+    fn circles_of_soft_dependencies_end_and_post_comes_after() {
+        assert_eq!(
+            index().closure(&names(&["a"])).modules,
+            names(&["b", "a", "virtio"])
+        );
+    }
+
+    #[test]
+    fn a_missing_hard_dependency_is_reported() {
+        let closure = index().closure(&names(&["lost"]));
+        let [broken] = closure.broken.as_slice() else {
+            panic!("{closure:?}");
+        };
+        assert_eq!((broken.0.as_str(), broken.1.as_str()), ("lost", "gone"));
+    }
+
+    #[test]
+    fn patterns_match_as_in_a_shell() {
+        for (pattern, text, expected) in [
+            ("virtio:d00000002v*", "virtio:d00000002v00001AF4", true),
+            ("virtio:d00000002v*", "virtio:d00000001v00001AF4", false),
+            ("pci:v*d*sv*bc0Csc03i30*", "pci:v8086d1sv2bc0Csc03i30", true),
+            ("usb:[0-9a-f]?c", "usb:dxc", true),
+            ("usb:[0-9a-f]?c", "usb:gxc", false),
+            ("crypto-crc32c", "crypto_crc32c", true),
+            ("a*b*c", "aXbXbXc", true),
+            ("a*b*c", "aXbXbX", false),
+            ("[", "[", false),
+            ("", "", true),
+            ("*", "", true),
+        ] {
+            assert_eq!(matches_pattern(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn absolute_paths_of_old_tools_become_relative() {
+        let index = ModuleIndex::from_files(&IndexFiles {
+            dep: b"/lib/modules/2.6.18-8.el5/kernel/fs/ext3/ext3.ko: /lib/modules/2.6.18-8.el5/kernel/fs/jbd/jbd.ko\n",
+            ..IndexFiles::default()
+        });
+        let facts = index.facts(&ModuleName::new("ext3")).unwrap();
+        assert_eq!(facts.path, "kernel/fs/ext3/ext3.ko");
+        assert_eq!(facts.dependencies, names(&["jbd"]));
+    }
+}

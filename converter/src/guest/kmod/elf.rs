@@ -336,3 +336,94 @@ fn text_at(bytes: &[u8], offset: usize) -> Option<&[u8]> {
     let end = rest.iter().position(|byte| *byte == 0)?;
     Some(&rest[..end])
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, proptest};
+
+    use super::*;
+    use crate::guest::kmod::elf_fixture::ModuleFixture;
+
+    fn fixture() -> ModuleFixture {
+        ModuleFixture::new(
+            &[
+                "alias=pci:v00001AF4d*",
+                "alias=virtio-pci",
+                "depends=virtio_ring,virtio",
+                "softdep=pre: crc32c",
+                "vermagic=6.1.0-9-amd64 SMP mod_unload",
+            ],
+            &["vp_one", "vp_two"],
+            &["register_virtio_device", "printk"],
+        )
+    }
+
+    #[test]
+    fn a_module_says_what_it_exports_needs_and_answers_to() {
+        for (is_64_bit, has_checksums) in
+            [(true, true), (true, false), (false, true), (false, false)]
+        {
+            let fixture = ModuleFixture {
+                is_64_bit,
+                has_checksums,
+                ..fixture()
+            };
+            let module = ElfModule::from_bytes(&fixture.to_bytes()).unwrap();
+            assert_eq!(module.exports, ["vp_one", "vp_two"]);
+            assert_eq!(module.needs, ["register_virtio_device", "printk"]);
+            assert_eq!(module.kernel_version(), Some("6.1.0-9-amd64"));
+            let facts = module.facts("kernel/virtio-pci.ko.xz").unwrap();
+            assert_eq!(facts.name.as_str(), "virtio_pci");
+            assert_eq!(facts.aliases, ["pci:v00001AF4d*", "virtio-pci"]);
+            assert_eq!(facts.softdeps, ["pre: crc32c"]);
+            let dependencies: Vec<&str> =
+                facts.dependencies.iter().map(ModuleName::as_str).collect();
+            assert_eq!(dependencies, ["virtio_ring", "virtio"]);
+        }
+    }
+
+    #[test]
+    fn dependencies_are_the_owners_of_needed_symbols_in_their_order() {
+        let module = |exports: &[&str], needs: &[&str]| {
+            let fixture = ModuleFixture::new(&["depends=wrong"], exports, needs);
+            ElfModule::from_bytes(&fixture.to_bytes()).unwrap()
+        };
+        let facts = facts_by_symbols(&[
+            ("a.ko".to_owned(), module(&["a1", "a2"], &[])),
+            ("b.ko".to_owned(), module(&["b1"], &["a1"])),
+            (
+                "c.ko".to_owned(),
+                module(&[], &["b1", "unknown", ".a2", "a1"]),
+            ),
+        ]);
+        let names: Vec<Vec<&str>> = facts
+            .iter()
+            .map(|facts| facts.dependencies.iter().map(ModuleName::as_str).collect())
+            .collect();
+        assert_eq!(names, [vec![], vec!["a"], vec!["b", "a"]]);
+    }
+
+    #[test]
+    fn foreign_and_cut_files_are_errors() {
+        let bytes = fixture().to_bytes();
+        assert_eq!(
+            ElfModule::from_bytes(b"#!/bin/sh").unwrap_err().to_string(),
+            "kernel module at byte 0x0: expected an ELF file"
+        );
+        for length in 0..bytes.len() {
+            assert!(ElfModule::from_bytes(&bytes[..length]).is_err(), "{length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damage_never_panics(damage in proptest::collection::vec((any::<u16>(), any::<u8>()), 1..8)) {
+            let mut bytes = fixture().to_bytes();
+            for (position, value) in damage {
+                let position = usize::from(position) % bytes.len();
+                bytes[position] = value;
+            }
+            let _either = ElfModule::from_bytes(&bytes);
+        }
+    }
+}

@@ -12,13 +12,17 @@
 pub mod closure;
 pub mod depmod;
 pub mod elf;
+#[cfg(test)]
+pub(crate) mod elf_fixture;
 pub mod lists;
 pub mod trie;
+pub mod union;
 
 use std::fmt;
 
 pub use closure::{Closure, Presence};
 pub use lists::{IndexFiles, ModuleIndex};
+pub use union::Union;
 
 /// Ends of a module's file name.
 const SUFFIXES: [&str; 5] = [".ko", ".ko.gz", ".ko.xz", ".ko.zst", ".ko.bz2"];

@@ -12,7 +12,7 @@
 //! before it, in the order of their bytes, so the same keys give the same file. The root has no
 //! prefix. Values stand in the order of their priority, equal ones last added first.
 //!
-//! Limits: 256 MiB of file, as offsets have 28 bits.
+//! Limits: 256 MiB of file, as offsets have 28 bits; 64 MiB of keys when reading.
 
 use std::collections::BTreeMap;
 
@@ -26,6 +26,8 @@ const HAS_PREFIX: u32 = 0x8000_0000;
 const HAS_VALUES: u32 = 0x4000_0000;
 const HAS_CHILDREN: u32 = 0x2000_0000;
 const OFFSET_MASK: u32 = 0x0FFF_FFFF;
+/// The largest index of a distribution (modules.alias.bin) has 2 MiB of keys.
+const KEY_BYTES_MAX: usize = 64 << 20;
 
 /// A value and its priority: the lower one comes first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +100,7 @@ impl Trie {
         // Each visit of a node uses up some of the file's length, so a hostile file that shares
         // nodes between many parents is no longer to read than an honest one.
         let mut bytes_left = bytes.len();
+        let mut key_bytes_left = KEY_BYTES_MAX;
         let mut pending = vec![(number(bytes, 8)?, Vec::new(), u32::MAX)];
         while let Some((reference, key, parent)) = pending.pop() {
             let node = read_node(bytes, reference, parent)?;
@@ -108,6 +111,10 @@ impl Trie {
                 )
             })?;
             let key = [key.as_slice(), node.prefix].concat();
+            key_bytes_left = key_bytes_left.checked_sub(key.len()).ok_or(Error::Limit {
+                what: "length of all keys of a kmod index in bytes",
+                limit: KEY_BYTES_MAX as u64,
+            })?;
             if !node.values.is_empty() {
                 trie.keys.insert(key.clone(), node.values);
             }
@@ -321,4 +328,80 @@ fn ends_early(offset: usize) -> Error {
 
 fn corrupt(offset: u32, problem: &str) -> Error {
     Error::corrupt(STRUCTURE, u64::from(offset), problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, proptest};
+
+    use super::*;
+
+    #[test]
+    fn a_small_index_has_these_bytes() {
+        let mut trie = Trie::default();
+        trie.insert("ab", "x", 1);
+        trie.insert("abcd", "y", 0);
+        trie.insert("abce", "z", 0);
+        trie.insert("abce", "w", 0);
+        let expected = [
+            &[0xb0, 7, 0xf4, 0x57, 0, 2, 0, 1, 0x20, 0, 0, 73][..],
+            // 12: "abcd"; 22: "abce" with the value added last in front.
+            &[0, 0, 0, 1, 0, 0, 0, 0, b'y', 0],
+            &[0, 0, 0, 2, 0, 0, 0, 0, b'w', 0, 0, 0, 0, 0, b'z', 0],
+            // 38: "abc"; its children d and e.
+            b"de",
+            &[0x40, 0, 0, 12, 0x40, 0, 0, 22],
+            // 48: "ab": prefix "b", child c, value.
+            b"b\0cc",
+            &[0x20, 0, 0, 38, 0, 0, 0, 1, 0, 0, 0, 1, b'x', 0],
+            &[],
+        ]
+        .concat();
+        let bytes = trie.to_bytes().unwrap();
+        assert_eq!(bytes[12..expected.len()], expected[12..]);
+        assert_eq!(Trie::from_bytes(&bytes).unwrap(), trie);
+        assert_eq!(trie.get("abce").len(), 2);
+    }
+
+    #[test]
+    fn circles_and_foreign_files_are_errors() {
+        let mut bytes = Trie::default().to_bytes().unwrap();
+        assert_eq!(Trie::from_bytes(&bytes).unwrap(), Trie::default());
+        // A root that is its own child.
+        bytes[8..12].copy_from_slice(&[0x20, 0, 0, 12]);
+        bytes.extend([b'a', b'a', 0x20, 0, 0, 12]);
+        assert_eq!(
+            Trie::from_bytes(&bytes).unwrap_err().to_string(),
+            "kmod index at byte 0xc: a child does not stand before its parent"
+        );
+        assert!(Trie::from_bytes(b"\xb0\x07\xf4\x56\0\x02\0\x01\0\0\0\0").is_err());
+        assert!(Trie::from_bytes(&bytes[..11]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn an_index_is_read_as_it_was_written(
+            keys in proptest::collection::vec(("[a-c]{0,6}", "[x-z]{0,2}", 0..3_u32), 0..40),
+        ) {
+            let mut trie = Trie::default();
+            for (key, value, priority) in keys {
+                trie.insert(&key, &value, priority);
+            }
+            assert_eq!(Trie::from_bytes(&trie.to_bytes().unwrap()).unwrap(), trie);
+        }
+
+        #[test]
+        fn damage_never_panics(damage in proptest::collection::vec((any::<u16>(), any::<u8>()), 1..8)) {
+            let mut trie = Trie::default();
+            for key in ["a", "abc", "abd", "symbol:x", "symbol:yy"] {
+                trie.insert(key, "value", 3);
+            }
+            let mut bytes = trie.to_bytes().unwrap();
+            for (position, value) in damage {
+                let position = usize::from(position) % bytes.len();
+                bytes[position] = value;
+            }
+            let _either = Trie::from_bytes(&bytes);
+        }
+    }
 }

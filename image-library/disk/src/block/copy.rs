@@ -36,7 +36,9 @@ pub fn copy_to_raw(source: &dyn ReadAt, path: &Path, monitor: &dyn Monitor) -> R
     let mut file = NewFile::create(path)?;
     let stats = file.write(|target| {
         let length = source.length_bytes();
-        target.set_len(length).map_err(|error| failed(0, 0, error))?;
+        target
+            .set_len(length)
+            .map_err(|error| failed(0, 0, error))?;
         let mut written_bytes = 0;
         each_data(source, monitor, |offset, bytes| {
             for (start, run) in data_runs(bytes) {

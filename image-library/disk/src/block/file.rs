@@ -222,9 +222,10 @@ fn sysfs_sector_size(device: &Path) -> Result<SectorSize> {
     };
     let text =
         std::fs::read_to_string(&path).map_err(|source| file_error("read", &path, source))?;
-    let bytes: u32 = text.trim().parse().map_err(|_| {
-        Error::unsupported("disk", format!("a sector size of `{}`", text.trim()))
-    })?;
+    let bytes: u32 = text
+        .trim()
+        .parse()
+        .map_err(|_| Error::unsupported("disk", format!("a sector size of `{}`", text.trim())))?;
     SectorSize::try_from(bytes)
 }
 
@@ -255,7 +256,10 @@ mod tests {
         assert_eq!(disk.sector_size().expect("no device"), None);
         let extents = [0, 3 * MIB, 3 * MIB + 4096].map(|at| disk.extent_at(at).expect("inside"));
         if extents[0].kind == ExtentKind::Data {
-            eprintln!("skipped: the filesystem of {} cannot tell holes", path.display());
+            eprintln!(
+                "skipped: the filesystem of {} cannot tell holes",
+                path.display()
+            );
             return;
         }
         assert_eq!(extents[0].length, 3 * MIB);

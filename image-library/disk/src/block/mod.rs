@@ -178,7 +178,11 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     // Words first: this looks at every byte of disks that are copied.
     let mut words = bytes.chunks_exact(16);
     words.all(|word| u128::from_ne_bytes(array_at(word, 0)) == 0)
-        && bytes.chunks_exact(16).remainder().iter().all(|byte| *byte == 0)
+        && bytes
+            .chunks_exact(16)
+            .remainder()
+            .iter()
+            .all(|byte| *byte == 0)
 }
 
 #[cfg(test)]

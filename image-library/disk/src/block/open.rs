@@ -55,8 +55,12 @@ pub struct OpenedDisk {
 /// Opens a disk file or block device, read only.
 pub fn open_disk(path: &Path, options: &OpenOptions) -> Result<OpenedDisk> {
     let mut backing_files = Vec::new();
-    let (device, format, device_sector_size) =
-        open_link(path, options.format, options.backing_files, &mut backing_files)?;
+    let (device, format, device_sector_size) = open_link(
+        path,
+        options.format,
+        options.backing_files,
+        &mut backing_files,
+    )?;
     if device.length_bytes() == 0 {
         return Err(not_a_disk(
             path,

@@ -319,7 +319,10 @@ mod tests {
     }
 
     fn over(bytes: Vec<u8>) -> Overlay {
-        Overlay::new(Arc::new(MemoryDevice::from(bytes)), OverlayOptions::default())
+        Overlay::new(
+            Arc::new(MemoryDevice::from(bytes)),
+            OverlayOptions::default(),
+        )
     }
 
     fn read_all(device: &dyn ReadAt) -> Vec<u8> {
@@ -333,16 +336,29 @@ mod tests {
     fn changes_are_read_and_the_base_is_not_written() {
         let base = Arc::new(MemoryDevice::from(vec![1; 3 * CLUSTER + 512]));
         let overlay = Overlay::new(base.clone(), OverlayOptions::default());
-        overlay.write_all_at(CLUSTER_SIZE - 2, b"edit").expect("inside");
-        overlay.write_all_at(3 * CLUSTER_SIZE + 508, b"last").expect("inside");
+        overlay
+            .write_all_at(CLUSTER_SIZE - 2, b"edit")
+            .expect("inside");
+        overlay
+            .write_all_at(3 * CLUSTER_SIZE + 508, b"last")
+            .expect("inside");
         overlay.flush().expect("nothing to do");
         let mut read = [0; 8];
-        overlay.read_exact_at(CLUSTER_SIZE - 4, &mut read).expect("inside");
+        overlay
+            .read_exact_at(CLUSTER_SIZE - 4, &mut read)
+            .expect("inside");
         assert_eq!(&read, b"\x01\x01edit\x01\x01");
         assert_eq!(&read_all(&overlay)[3 * CLUSTER + 506..], b"\x01\x01last");
-        assert_eq!((overlay.changed_clusters(), overlay.changed_bytes()), (3, 3 * 65_536));
+        assert_eq!(
+            (overlay.changed_clusters(), overlay.changed_bytes()),
+            (3, 3 * 65_536)
+        );
         assert!(read_all(&base).iter().all(|byte| *byte == 1));
-        assert!(overlay.write_all_at(3 * CLUSTER_SIZE + 509, b"last").is_err());
+        assert!(
+            overlay
+                .write_all_at(3 * CLUSTER_SIZE + 509, b"last")
+                .is_err()
+        );
         assert_eq!(overlay.base().length_bytes(), 3 * CLUSTER_SIZE + 512);
     }
 
@@ -356,7 +372,9 @@ mod tests {
     #[test]
     fn extents_of_changes_are_data_and_the_rest_is_the_bases() {
         let overlay = Overlay::new(Arc::new(Huge::default()), OverlayOptions::default());
-        overlay.write_all_at(5 * CLUSTER_SIZE, &[1; 2 * CLUSTER]).expect("inside");
+        overlay
+            .write_all_at(5 * CLUSTER_SIZE, &[1; 2 * CLUSTER])
+            .expect("inside");
         let extent = |offset| overlay.extent_at(offset).expect("inside").length;
         assert_eq!(extent(CLUSTER_SIZE), 4 * CLUSTER_SIZE);
         assert_eq!(extent(5 * CLUSTER_SIZE + 1), 2 * CLUSTER_SIZE - 1);
@@ -374,9 +392,14 @@ mod tests {
         let error = overlay
             .write_all_at(CLUSTER_SIZE, &[1; 2 * CLUSTER])
             .expect_err("there is no room");
-        assert!(matches!(error, Error::Limit { limit: 131_072, .. }), "{error}");
+        assert!(
+            matches!(error, Error::Limit { limit: 131_072, .. }),
+            "{error}"
+        );
         assert_eq!(overlay.changed_clusters(), 1);
-        overlay.write_all_at(1, b"y").expect("the cluster is there already");
+        overlay
+            .write_all_at(1, b"y")
+            .expect("the cluster is there already");
     }
 
     #[test]
@@ -384,8 +407,12 @@ mod tests {
         let base = Arc::new(Huge::default());
         let overlay = Overlay::new(base.clone(), OverlayOptions::default());
         overlay.write_all_at(0, b"first").expect("inside");
-        overlay.write_all_at((1 << 39) + 7, b"middle").expect("inside");
-        overlay.write_all_at((1 << 40) - 4, b"last").expect("inside");
+        overlay
+            .write_all_at((1 << 39) + 7, b"middle")
+            .expect("inside");
+        overlay
+            .write_all_at((1 << 40) - 4, b"last")
+            .expect("inside");
         let mut file = Cursor::new(Vec::new());
         let length = overlay.write_qcow2(&mut file, None).expect("memory");
         // Header, 3 data clusters, 3 L2 tables, L1 table, refcounts 2.
@@ -399,13 +426,18 @@ mod tests {
         assert_eq!(again.changed_clusters(), 3);
         assert!(*again.read_clusters() == *overlay.read_clusters());
         let read = base.0.load(std::sync::atomic::Ordering::Relaxed);
-        assert!(read <= 6 * CLUSTER_SIZE, "{read} bytes of the base were read");
+        assert!(
+            read <= 6 * CLUSTER_SIZE,
+            "{read} bytes of the base were read"
+        );
     }
 
     #[test]
     fn an_overlay_of_another_disk_is_refused() {
         let mut file = Cursor::new(Vec::new());
-        over(vec![0; 1024]).write_qcow2(&mut file, None).expect("memory");
+        over(vec![0; 1024])
+            .write_qcow2(&mut file, None)
+            .expect("memory");
         let image = Arc::new(MemoryDevice::from(file.into_inner()));
         let base = Arc::new(MemoryDevice::from(vec![0; 512]));
         let error = Overlay::from_qcow2(image, base, OverlayOptions::default())
@@ -452,14 +484,25 @@ mod tests {
             let error = overlay
                 .write_qcow2(&mut Full { room, at: 0 }, None)
                 .expect_err("it is full");
-            assert!(matches!(error, Error::Device { action: "write", .. }), "{error}");
+            assert!(
+                matches!(
+                    error,
+                    Error::Device {
+                        action: "write",
+                        ..
+                    }
+                ),
+                "{error}"
+            );
             assert_eq!(
                 error.hint().as_deref(),
                 Some("make room on that filesystem and run the command again")
             );
         }
         let room = u64::MAX;
-        overlay.write_qcow2(&mut Full { room, at: 0 }, None).expect("there is room");
+        overlay
+            .write_qcow2(&mut Full { room, at: 0 }, None)
+            .expect("there is room");
     }
 
     #[test]
@@ -467,15 +510,26 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("overlay.qcow2");
         let odd = over(vec![0; 1000]);
-        assert!(odd.save_qcow2(&path, None).is_err(), "not a multiple of 512");
-        let count = || std::fs::read_dir(directory.path()).expect("it exists").count();
+        assert!(
+            odd.save_qcow2(&path, None).is_err(),
+            "not a multiple of 512"
+        );
+        let count = || {
+            std::fs::read_dir(directory.path())
+                .expect("it exists")
+                .count()
+        };
         assert_eq!(count(), 0, "nothing is left");
         let overlay = over(vec![0; 1024]);
         let length = overlay.save_qcow2(&path, None).expect("there is room");
         assert_eq!(std::fs::metadata(&path).expect("saved").len(), length);
         assert_eq!(count(), 1);
         let error = overlay.save_qcow2(&path, None).expect_err("it exists");
-        assert!(error.hint().is_some_and(|hint| hint.contains("another name")));
+        assert!(
+            error
+                .hint()
+                .is_some_and(|hint| hint.contains("another name"))
+        );
     }
 
     #[test]
@@ -484,7 +538,10 @@ mod tests {
             eprintln!("skipped: there is no /dev/full");
             return;
         }
-        let mut full = File::options().write(true).open("/dev/full").expect("it is there");
+        let mut full = File::options()
+            .write(true)
+            .open("/dev/full")
+            .expect("it is there");
         let error = over(vec![0; 1024])
             .write_qcow2(&mut full, None)
             .expect_err("it is always full")

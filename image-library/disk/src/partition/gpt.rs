@@ -117,10 +117,7 @@ pub(super) fn read(device: &dyn ReadAt, sector_size: SectorSize) -> Result<Parse
 }
 
 /// The table in sector 1, where there is a sound one.
-pub(super) fn find_primary(
-    device: &dyn ReadAt,
-    sector_size: SectorSize,
-) -> Result<Option<Table>> {
+pub(super) fn find_primary(device: &dyn ReadAt, sector_size: SectorSize) -> Result<Option<Table>> {
     Ok(Disk::new(device, sector_size).table(1)?.ok())
 }
 

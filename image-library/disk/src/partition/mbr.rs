@@ -90,7 +90,9 @@ fn is_filesystem(sector: &[u8; 512]) -> bool {
     let jumps = sector[0] == 0xe9 || (sector[0] == 0xeb && sector[2] == 0x90);
     let bytes_per_sector = u16::from_le_bytes(array_at(sector, 11));
     let media = sector[21];
-    jumps && matches!(bytes_per_sector, 512 | 1024 | 2048 | 4096) && (media >= 0xf8 || media == 0xf0)
+    jumps
+        && matches!(bytes_per_sector, 512 | 1024 | 2048 | 4096)
+        && (media >= 0xf8 || media == 0xf0)
 }
 
 /// Reads the partitions of sector 0 and of its extended partitions.

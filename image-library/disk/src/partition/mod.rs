@@ -23,9 +23,7 @@ use crate::error::{Error, Result};
 use crate::finding::{Finding, Level};
 
 /// The number of a partition as Linux counts: the 3 of `/dev/sda3`.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PartitionNumber(u32);
 
@@ -174,7 +172,11 @@ pub fn read_partition_table(
     let mut parsed = parse(&**device, sector_size, &record)?;
     let more = check_layout(&parsed.partitions, device.length_bytes());
     parsed.findings.extend(more);
-    let first = parsed.partitions.iter().map(|found| found.start_bytes).min();
+    let first = parsed
+        .partitions
+        .iter()
+        .map(|found| found.start_bytes)
+        .min();
     Ok(PartitionTable {
         scheme: parsed.scheme,
         partitions: parsed.partitions,
@@ -187,7 +189,10 @@ pub fn read_partition_table(
 }
 
 /// The bytes of a partition as a device; an error where it ends beyond the disk.
-pub fn partition(device: &Arc<dyn ReadAt>, partition: &Partition) -> Result<Slice<Arc<dyn ReadAt>>> {
+pub fn partition(
+    device: &Arc<dyn ReadAt>,
+    partition: &Partition,
+) -> Result<Slice<Arc<dyn ReadAt>>> {
     Slice::new(
         Arc::clone(device),
         partition.start_bytes,
@@ -195,17 +200,13 @@ pub fn partition(device: &Arc<dyn ReadAt>, partition: &Partition) -> Result<Slic
     )
 }
 
-fn parse(
-    device: &dyn ReadAt,
-    sector_size: SectorSize,
-    record: &mbr::BootRecord,
-) -> Result<Parsed> {
+fn parse(device: &dyn ReadAt, sector_size: SectorSize, record: &mbr::BootRecord) -> Result<Parsed> {
     if record.is_protective() {
         return gpt::read(device, sector_size);
     }
-    let has_partitions = record.entries.is_some_and(|entries| {
-        entries.iter().any(|entry| entry.sectors != 0)
-    });
+    let has_partitions = record
+        .entries
+        .is_some_and(|entries| entries.iter().any(|entry| entry.sectors != 0));
     if let Some(header) = gpt::find_primary(device, sector_size)? {
         if has_partitions {
             let mut parsed = mbr::read(device, sector_size, record)?;

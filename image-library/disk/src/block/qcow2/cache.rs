@@ -82,7 +82,10 @@ mod tests {
                 .expect("loading works");
             loaded
         };
-        assert_eq!([1, 2, 1, 3, 2, 1].map(get), [true, true, false, true, false, true]);
+        assert_eq!(
+            [1, 2, 1, 3, 2, 1].map(get),
+            [true, true, false, true, false, true]
+        );
     }
 
     #[test]

@@ -386,7 +386,10 @@ mod tests {
         assert_eq!(header.compression, Compression::Zstd);
         bytes[104] = 2;
         let error = Header::from_bytes(&bytes).expect_err("unknown");
-        assert_eq!(error.to_string(), "qcow2: compression type 2 is not supported");
+        assert_eq!(
+            error.to_string(),
+            "qcow2: compression type 2 is not supported"
+        );
     }
 
     #[test]

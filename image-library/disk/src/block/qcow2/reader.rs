@@ -220,7 +220,9 @@ impl ReadAt for Qcow2Image {
         let (mut offset, mut rest) = (offset, buffer);
         while !rest.is_empty() {
             let (place, length) = self.run_at(offset, rest.len() as u64)?;
-            let length = rest.len().min(usize::try_from(length).unwrap_or(usize::MAX));
+            let length = rest
+                .len()
+                .min(usize::try_from(length).unwrap_or(usize::MAX));
             let (now, later) = rest.split_at_mut(length);
             self.read_run(place, offset, now)?;
             offset += length as u64;
@@ -256,8 +258,7 @@ impl ReadAt for Qcow2Image {
 fn read_l1(file: &dyn ReadAt, header: &Header) -> Result<Vec<u64>> {
     let needed = header.l1_entries_needed();
     let file_length = file.length_bytes();
-    let corrupt =
-        |offset, problem| Err(Error::corrupt("qcow2 L1 table", offset, problem));
+    let corrupt = |offset, problem| Err(Error::corrupt("qcow2 L1 table", offset, problem));
     if header.l1_offset.saturating_add(needed * 8) > file_length {
         return corrupt(
             header.l1_offset,
@@ -298,7 +299,9 @@ mod tests {
         let mut writer = Qcow2Writer::new(&mut file, size, backing).expect("memory");
         writer.data(2, &[2; CLUSTER_SIZE as usize]).expect("memory");
         writer.zero(5).expect("memory");
-        writer.data(20, &[20; CLUSTER_SIZE as usize / 2]).expect("memory");
+        writer
+            .data(20, &[20; CLUSTER_SIZE as usize / 2])
+            .expect("memory");
         writer.finish().expect("memory");
         file.into_inner()
     }
@@ -323,9 +326,13 @@ mod tests {
         let at = |cluster: u64| byte(&disk, cluster * CLUSTER_SIZE);
         assert_eq!([0, 2, 3, 5, 6, 7, 20].map(at), [7, 2, 7, 0, 7, 0, 20]);
         let mut across = vec![0; 200];
-        disk.read_exact_at(6 * CLUSTER_SIZE, &mut across).expect("inside");
+        disk.read_exact_at(6 * CLUSTER_SIZE, &mut across)
+            .expect("inside");
         assert_eq!(across, [vec![7; 100], vec![0; 100]].concat());
-        assert!(disk.read_exact_at(disk.length_bytes() - 1, &mut [0; 2]).is_err());
+        assert!(
+            disk.read_exact_at(disk.length_bytes() - 1, &mut [0; 2])
+                .is_err()
+        );
     }
 
     #[test]
@@ -393,11 +400,7 @@ mod tests {
             .map(|run| run.expect("sound"))
             .map(|(start, length)| (start / CLUSTER_SIZE, length))
             .collect();
-        let expected = [
-            (2, CLUSTER_SIZE),
-            (5, CLUSTER_SIZE),
-            (20, CLUSTER_SIZE / 2),
-        ];
+        let expected = [(2, CLUSTER_SIZE), (5, CLUSTER_SIZE), (20, CLUSTER_SIZE / 2)];
         assert_eq!(runs, expected);
     }
 

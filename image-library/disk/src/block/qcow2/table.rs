@@ -83,9 +83,9 @@ impl L2Table {
         };
         let step = if table.extended { 2 } else { 1 };
         for index in (0..table.words.len()).step_by(step) {
-            table
-                .check(index, file_length)
-                .map_err(|problem| Error::corrupt("qcow2 L2 table", offset + 8 * index as u64, problem))?;
+            table.check(index, file_length).map_err(|problem| {
+                Error::corrupt("qcow2 L2 table", offset + 8 * index as u64, problem)
+            })?;
         }
         Ok(table)
     }
@@ -259,7 +259,11 @@ mod tests {
     #[case::compressed_beyond(false, &[COMPRESSED | 0x10_0001], "qcow2 L2 table at byte 0x20000: expected a cluster before the end of the file at 0x100000, found 0x100001")]
     #[case::both(true, &[0x3_0000, 1 << 32 | 1], "qcow2 L2 table at byte 0x20000: expected parts that are either data or zeros, found the bitmap 0x100000001")]
     #[case::data_nowhere(true, &[0, 1], "qcow2 L2 table at byte 0x20000: expected parts that are either data or zeros, found the bitmap 0x1")]
-    fn a_broken_entry_says_where(#[case] extended: bool, #[case] words: &[u64], #[case] text: &str) {
+    fn a_broken_entry_says_where(
+        #[case] extended: bool,
+        #[case] words: &[u64],
+        #[case] text: &str,
+    ) {
         match table(&header(3, extended), words) {
             Ok(_) => panic!("it is broken"),
             Err(error) => assert_eq!(error.to_string(), text),

@@ -8,6 +8,9 @@
 //!   zeroes them before it first uses them.
 //! - Bitmaps, and the used parts of inode tables, are always kept, wherever flex_bg put them.
 //!
+//! - While a journal is dirty, a block is in use if the bitmap *or any copy of it in the journal* says so:
+//!   right before a replay and after it, however far the replay gets.
+//!
 //! **Limit:** the descriptors of all groups are in memory: 56 bytes per 128 MiB of filesystem.
 
 use std::ops::Range;
@@ -15,6 +18,7 @@ use std::ops::Range;
 use super::super::extents::Extents;
 use super::super::superblock::ext::Superblock;
 use super::group::{Group, read_all};
+use super::journal::{self, Copies};
 use crate::block::ReadAt;
 use crate::error::Result;
 
@@ -22,7 +26,9 @@ pub(crate) fn used_extents(
     device: &dyn ReadAt,
     superblock: &Superblock,
 ) -> Result<Vec<Range<u64>>> {
-    let groups = read_all(device, superblock)?;
+    let mut groups = read_all(device, superblock)?;
+    let copies = journal::copies(device, superblock, &groups)?;
+    merge_descriptors(device, superblock, &copies, &mut groups)?;
     let map = Layout::new(superblock, &groups);
     let mut used = Extents::default();
     let mut add = |blocks: Range<u64>| {
@@ -35,7 +41,7 @@ pub(crate) fn used_extents(
         let in_bitmap = match group.blocks_uninitialised {
             true => vec![blocks.start..blocks.start + superblock.leading_blocks(number)],
             false => {
-                device.read_exact_at(group.block_bitmap * superblock.block_size, &mut bitmap)?;
+                read_bitmap(device, superblock, &copies, group.block_bitmap, &mut bitmap)?;
                 set_runs(&bitmap, &blocks, superblock.cluster_blocks)
             }
         };
@@ -44,6 +50,44 @@ pub(crate) fn used_extents(
             .for_each(&mut add);
     }
     Ok(used.finish(device.length_bytes()))
+}
+
+/// Reads a bitmap; a block that any copy of it in the journal has in use, is.
+fn read_bitmap(
+    device: &dyn ReadAt,
+    superblock: &Superblock,
+    copies: &Copies,
+    block: u64,
+    bitmap: &mut [u8],
+) -> Result<()> {
+    device.read_exact_at(block.saturating_mul(superblock.block_size), bitmap)?;
+    copies.each(device, superblock.block_size, block, |copy| {
+        for (byte, newer) in bitmap.iter_mut().zip(copy) {
+            *byte |= newer;
+        }
+    })
+}
+
+/// Takes over from the journal which groups and inodes came into use.
+fn merge_descriptors(
+    device: &dyn ReadAt,
+    superblock: &Superblock,
+    copies: &Copies,
+    groups: &mut [Group],
+) -> Result<()> {
+    let per_block = (superblock.block_size / superblock.descriptor_size) as usize;
+    for (index, groups) in (0..).zip(groups.chunks_mut(per_block)) {
+        let block = superblock.descriptor_block(index);
+        copies.each(device, superblock.block_size, block, |copy| {
+            let descriptors = copy.chunks_exact(superblock.descriptor_size as usize);
+            for (group, bytes) in groups.iter_mut().zip(descriptors) {
+                let newer = Group::from_bytes(bytes, superblock);
+                group.blocks_uninitialised &= newer.blocks_uninitialised;
+                group.inodes_used = group.inodes_used.max(newer.inodes_used);
+            }
+        })?;
+    }
+    Ok(())
 }
 
 /// The blocks whose bits are set, as runs within the group.

@@ -18,7 +18,7 @@ use crate::block::ReadAt;
 use crate::error::Result;
 
 const FLAG_INODES_UNINITIALISED: u16 = 0x1;
-const FLAG_BLOCKS_UNINITIALISED: u16 = 0x2;
+pub(super) const FLAG_BLOCKS_UNINITIALISED: u16 = 0x2;
 
 /// Where a group's structures are, and how much of them is in use.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,6 +3,8 @@
 
 mod allocation;
 mod group;
+mod journal;
+mod mapped;
 mod reader;
 mod writer;
 

@@ -17,11 +17,12 @@ use fs_ext4::runtime::Runtime;
 
 use super::super::path::{self, GuestPath};
 use super::super::staging::Staging;
-use super::super::superblock::ext::Superblock;
+use super::super::superblock::ext::{OFFSET, Superblock, feature};
+use super::super::superblock::{self, Fields};
 use super::super::{
     Attributes, DirectoryEntry, FileType, Filesystem, Identity, Metadata, WritableFilesystem,
 };
-use super::STRUCTURE;
+use super::{STRUCTURE, mapped};
 use crate::block::{ReadAt, WriteAt};
 use crate::error::{Error, Result};
 use crate::finding::{Finding, Level};
@@ -34,9 +35,12 @@ type LibraryResult<T> = std::result::Result<T, fs_ext4::Error>;
 /// An ext filesystem, for reading and writing.
 pub(crate) struct ExtWriter {
     identity: Identity,
+    superblock: Superblock,
     device: Arc<dyn WriteAt>,
     staging: Arc<Staging>,
     now: i64,
+    /// The superblock said so, and says so again at the end.
+    orphans_present: bool,
     /// Absent only after an operation failed and opening again failed too.
     tree: Option<fs_ext4::Filesystem>,
 }
@@ -59,18 +63,41 @@ impl ExtWriter {
         let staging = Arc::new(Staging::new(Arc::clone(&device)));
         let mut writer = Self {
             identity: superblock.identity(device.length_bytes()),
+            superblock: superblock.clone(),
             device,
             staging,
             now,
+            orphans_present: false,
             tree: None,
         };
+        refuse_features(superblock)?;
         let mut findings = Vec::new();
         if superblock.needs_recovery() {
             findings.push(journal_replayed());
         }
         writer.mount()?;
+        writer.set_orphans_aside()?;
         writer.staging.commit()?;
         Ok((writer, findings))
+    }
+
+    /// Hides the mark that the orphan file may hold something, until [`Self::finish`].
+    ///
+    /// A system that was imaged while it ran has the mark, and the library does not write then. The
+    /// file, and the inodes that it names, are in use and in no directory: nothing here touches
+    /// them, and the guest's kernel deals with them when it mounts.
+    fn set_orphans_aside(&mut self) -> Result<()> {
+        // The journal may just have brought a newer superblock.
+        let superblock = superblock::ext::read(&*self.staging)?;
+        self.orphans_present = superblock.is_some_and(|superblock| {
+            superblock.ro_compat & feature::RO_COMPAT_ORPHAN_PRESENT != 0
+        });
+        if self.orphans_present {
+            self.close()?;
+            set_orphans_present(&self.staging, false)?;
+            self.mount()?;
+        }
+        Ok(())
     }
 
     fn mount(&mut self) -> Result<()> {
@@ -108,18 +135,54 @@ impl ExtWriter {
         path: &str,
         operation: impl FnOnce(&fs_ext4::Filesystem) -> LibraryResult<T>,
     ) -> Result<T> {
-        match self.look(path, operation) {
-            Ok(value) => {
-                self.staging.commit()?;
-                Ok(value)
-            }
-            Err(error) => {
+        let outcome = self.look(path, operation);
+        self.settle(outcome)
+    }
+
+    /// Runs one operation, and appends to the file that it names: one whose blocks are listed in
+    /// pointers, which the library's own writer does not extend.
+    fn change_and_append(
+        &mut self,
+        path: &str,
+        operation: impl FnOnce(&fs_ext4::Filesystem) -> LibraryResult<Option<u32>>,
+        content: &[u8],
+    ) -> Result<()> {
+        let outcome = match self.look(path, operation) {
+            Ok(Some(number)) if !content.is_empty() => self.close().and_then(|()| {
+                let device = Device(Arc::clone(&self.staging));
+                let (superblock, now) = (&self.superblock, self.now);
+                guard(
+                    || mapped::append(&device, superblock, number, content, now),
+                    path,
+                )
+            }),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        self.settle(outcome)
+    }
+
+    /// Passes on what an operation wrote, or drops it.
+    fn settle<T>(&mut self, outcome: Result<T>) -> Result<T> {
+        match &outcome {
+            Ok(_) => self.staging.commit()?,
+            Err(_) => {
                 // What the library remembers may be what was written and is now dropped.
                 drop(self.tree.take());
                 self.staging.discard();
-                self.mount()?;
-                Err(error)
             }
+        }
+        if self.tree.is_none() {
+            self.mount()?;
+        }
+        outcome
+    }
+
+    /// Closes the library's handle, which writes back what it remembers.
+    fn close(&mut self) -> Result<()> {
+        match self.tree.take() {
+            Some(tree) => guard(|| tree.finish(), "/"),
+            None => Ok(()),
         }
     }
 
@@ -238,7 +301,7 @@ impl WritableFilesystem for ExtWriter {
             gid: 0,
             selinux: None,
         };
-        self.change(path, |tree| {
+        let operation = |tree: &fs_ext4::Filesystem| {
             let attributes = match (attributes, existing) {
                 (Some(given), _) => Some(given),
                 (None, Some(_)) => None,
@@ -248,21 +311,23 @@ impl WritableFilesystem for ExtWriter {
                 Some(number) => number,
                 None => tree.apply_create_at(parent, name.as_bytes(), 0o644)?,
             };
-            replace(tree, path, number, content)?;
-            attributes.map_or(Ok(()), |given| set_attributes(tree, path, number, given))
-        })
+            let written = replace(tree, path, number, content)?;
+            if let Some(given) = attributes {
+                set_attributes(tree, path, number, given)?;
+            }
+            Ok((!written).then_some(number))
+        };
+        self.change_and_append(path, operation, content)
     }
 
     fn append(&mut self, path: &str, content: &[u8]) -> Result<()> {
         let (number, inode) = self.file(path)?;
-        if inode.has_extents() || inode.has_inline_data() {
+        if inode.has_extents() {
             return self.change(path, |tree| {
                 tree.apply_pwrite_ino(number, inode.size, content).map(drop)
             });
         }
-        let mut whole = self.read(path, inode.size)?;
-        whole.extend_from_slice(content);
-        self.change(path, |tree| replace(tree, path, number, &whole))
+        self.change_and_append(path, |_| Ok(Some(number)), content)
     }
 
     fn create_directory(&mut self, path: &str, attributes: &Attributes) -> Result<()> {
@@ -310,8 +375,9 @@ impl WritableFilesystem for ExtWriter {
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {
-        if let Some(tree) = self.tree.take() {
-            guard(|| tree.finish(), "/")?;
+        self.close()?;
+        if self.orphans_present {
+            set_orphans_present(&self.staging, true)?;
         }
         self.staging.commit()?;
         self.device.flush()
@@ -319,18 +385,22 @@ impl WritableFilesystem for ExtWriter {
 }
 
 /// Gives an existing regular file new content; its inode, and so its attributes, stay.
+///
+/// `false`: the file is empty now, and its content is to be appended.
 fn replace(
     tree: &fs_ext4::Filesystem,
     path: &str,
     number: u32,
     content: &[u8],
-) -> LibraryResult<()> {
+) -> LibraryResult<bool> {
     let inode = tree.stat_ino(number)?;
-    if !inode.has_extents() && !inode.has_inline_data() {
-        return tree.apply_replace_file_content(path, content).map(drop);
+    if !inode.has_extents() {
+        tree.apply_replace_file_content(path, &[])?;
+        return Ok(false);
     }
     tree.apply_truncate_ino(number, 0)?;
-    tree.apply_pwrite_ino(number, 0, content).map(drop)
+    tree.apply_pwrite_ino(number, 0, content)?;
+    Ok(true)
 }
 
 fn set_attributes(
@@ -402,6 +472,51 @@ fn translate(error: fs_ext4::Error, path: &str) -> Error {
         }
         other => Error::corrupt(STRUCTURE, 0, other.to_string()),
     }
+}
+
+/// Incompatible features that the library behind [`super::reader`] does not read, so that what was
+/// written could not be verified, or that the one here does not write.
+const REFUSED: [(u32, &str); 9] = [
+    (0x1, "compression"),
+    (0x10, "meta_bg"),
+    (0x100, "mmp"),
+    (0x400, "ea_inode"),
+    (0x1000, "dirdata"),
+    (0x4000, "large_dir"),
+    (0x8000, "inline_data"),
+    (0x10000, "encrypt"),
+    (0x20000, "casefold"),
+];
+
+fn refuse_features(superblock: &Superblock) -> Result<()> {
+    let refused = REFUSED
+        .iter()
+        .find(|(bit, _)| superblock.incompat & bit != 0);
+    match refused {
+        Some((_, name)) => Err(Error::unsupported(
+            STRUCTURE,
+            format!("writing with {name}"),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn set_orphans_present(device: &Staging, present: bool) -> Result<()> {
+    let mut bytes = vec![0; superblock::ext::LENGTH];
+    device.read_exact_at(OFFSET, &mut bytes)?;
+    let bit = feature::RO_COMPAT_ORPHAN_PRESENT;
+    let features = Fields(&bytes).u32(0x64);
+    let features = if present {
+        features | bit
+    } else {
+        features & !bit
+    };
+    bytes[0x64..0x68].copy_from_slice(&features.to_le_bytes());
+    if features & feature::RO_COMPAT_METADATA_CSUM != 0 {
+        let checksum = fs_ext4::checksum::linux_crc32c(!0, &bytes[..0x3fc]);
+        bytes[0x3fc..].copy_from_slice(&checksum.to_le_bytes());
+    }
+    device.write_all_at(OFFSET, &bytes)
 }
 
 /// The staging area as the library reads and writes it.

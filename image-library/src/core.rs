@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! An open library: its key, its index, its packs; and how a blob is found and read.
+//!
+//! A chunk may stand in several packs (two servers sent it at the same time, or it was sent again
+//! after damage): when one copy is damaged, the others are tried.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::cache::Cache;
+use crate::chunk::ChunkId;
+use crate::config::Config;
+use crate::crypto::LibraryKey;
+use crate::error::{Error, Result};
+use crate::id::ContentHash;
+use crate::index::{Adopted, Index, Location, PackRecord};
+use crate::manifest::{Root, leaf_from_bytes, leaf_length};
+use crate::pack::{OpenPack, PackId};
+use crate::store::{ListedPack, Tree};
+
+/// How many packs stay open.
+const OPEN_PACKS_MAX: usize = 64;
+/// Chunks that were read and may be wanted again, in bytes.
+const CHUNK_CACHE_LENGTH: usize = 32 << 20;
+/// Index entries that gather in memory: about 4 MiB, 4 GiB of disk.
+const INDEX_FLUSH_AT: usize = 1 << 16;
+
+/// What every part of an open library shares.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) tree: Tree,
+    pub(crate) config: Config,
+    pub(crate) key: LibraryKey,
+    pub(crate) index: Index,
+    pub(crate) clock: fn() -> Timestamp,
+    packs: Cache<PackId, Arc<OpenPack>>,
+    chunks: Cache<ChunkId, Arc<[u8]>>,
+}
+
+impl Core {
+    pub(crate) fn open(tree: Tree, clock: fn() -> Timestamp) -> Result<Self> {
+        let config = Config::read(&tree)?;
+        let key = config.read_key(&tree)?;
+        let index = Index::open(&tree.index(), INDEX_FLUSH_AT)?;
+        let core = Self {
+            tree,
+            config,
+            key,
+            index,
+            clock,
+            packs: Cache::new(OPEN_PACKS_MAX),
+            chunks: Cache::new(CHUNK_CACHE_LENGTH),
+        };
+        core.sync_index()?;
+        Ok(core)
+    }
+
+    /// Brings the index in line with the packs that exist now.
+    pub(crate) fn sync_index(&self) -> Result<()> {
+        let packs = self.tree.list_packs()?;
+        self.index.sync(&packs, &|pack| self.adopt(pack))
+    }
+
+    fn adopt(&self, listed: &ListedPack) -> Result<Adopted> {
+        let pack = self.open_pack(listed.id)?;
+        let footer = pack.footer()?;
+        let entry = |entry: &crate::pack::FooterEntry| (entry.id, entry.extent);
+        Ok(Adopted {
+            record: PackRecord {
+                id: listed.id,
+                length: pack.length(),
+                owner: footer.owner,
+            },
+            entries: footer.entries.iter().map(entry).collect(),
+        })
+    }
+
+    /// Opens a pack, or gives the one that is open.
+    pub(crate) fn open_pack(&self, id: PackId) -> Result<Arc<OpenPack>> {
+        if let Some(pack) = self.packs.get(&id) {
+            return Ok(pack);
+        }
+        let path = self.tree.pack(&id);
+        let pack = OpenPack::open(&path, id, &self.key, *self.config.id.as_bytes())?;
+        let pack = Arc::new(pack);
+        self.packs.insert(id, Arc::clone(&pack), 1);
+        Ok(pack)
+    }
+
+    /// Where a chunk stands; looks for packs of other programs before it says `None`.
+    pub(crate) fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
+        if let Some(location) = self.find(id)? {
+            return Ok(Some(location));
+        }
+        self.sync_index()?;
+        self.find(id)
+    }
+
+    /// Where a chunk stands, as far as the index knows now. A damaged index is made again.
+    pub(crate) fn find(&self, id: &ChunkId) -> Result<Option<Location>> {
+        match self.index.find(id) {
+            Err(error @ Error::Corrupt { .. }) => {
+                tracing::warn!(%error, "the index is damaged and is made again");
+                self.index.discard()?;
+                self.sync_index()?;
+                self.index.find(id)
+            }
+            found => found,
+        }
+    }
+
+    /// Reads one record and checks it.
+    pub(crate) fn read_at(&self, id: &ChunkId, location: &Location) -> Result<Vec<u8>> {
+        let pack = self.open_pack(location.pack)?;
+        let extent = &location.extent;
+        let mut record = vec![0; extent.length as usize];
+        pack.read_raw(u64::from(extent.offset), &mut record)?;
+        let mut plain = vec![0; extent.plain_length as usize];
+        pack.open_record(&self.key, id, extent, &mut record, &mut plain)?;
+        Ok(plain)
+    }
+
+    /// Reads a blob from wherever it is whole.
+    pub(crate) fn read_blob(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        let Some(first) = self.locate(id)? else {
+            return Err(Error::ChunkMissing {
+                chunk: id.to_string(),
+            });
+        };
+        self.read_at(id, &first)
+            .or_else(|error| self.read_other_copy(id, &first, error))
+    }
+
+    /// Tries the copies of a blob besides `damaged`; `error` when none is whole.
+    pub(crate) fn read_other_copy(
+        &self,
+        id: &ChunkId,
+        damaged: &Location,
+        error: Error,
+    ) -> Result<Vec<u8>> {
+        for location in self.index.find_all(id)? {
+            if location == *damaged {
+                continue;
+            }
+            if let Ok(plain) = self.read_at(id, &location) {
+                tracing::warn!(chunk = %id, %error, "another copy of a damaged chunk was used");
+                return Ok(plain);
+            }
+        }
+        Err(error)
+    }
+
+    /// A chunk that was read before.
+    pub(crate) fn cached(&self, id: &ChunkId) -> Option<Arc<[u8]>> {
+        self.chunks.get(id)
+    }
+
+    /// Keeps a chunk for the next reader.
+    pub(crate) fn cache(&self, id: ChunkId, plain: Arc<[u8]>) {
+        let weight = plain.len();
+        self.chunks.insert(id, plain, weight);
+    }
+
+    /// The root of a manifest; `place` names image and disk.
+    pub(crate) fn read_root(&self, manifest: &str, place: &str) -> Result<Root> {
+        let hash = blake3::Hash::from_hex(manifest).map_err(|_| {
+            let problem = format!("expected a hash as the manifest, found {manifest:?}");
+            Error::corrupt("image document", place, 0, problem)
+        })?;
+        let id = self
+            .key
+            .chunk_id(&ContentHash::from_bytes(*hash.as_bytes()));
+        let bytes = self.read_blob(&id)?;
+        Root::from_bytes(&bytes, self.config.chunk_size_bytes, place)
+    }
+
+    /// The entries of one leaf of a manifest.
+    pub(crate) fn read_leaf(
+        &self,
+        root: &Root,
+        leaf: usize,
+        place: &str,
+    ) -> Result<Vec<Option<ContentHash>>> {
+        let entries = root.leaf_entries(leaf);
+        let Some(hash) = root.leaves.get(leaf).copied().flatten() else {
+            return Ok(vec![None; entries]);
+        };
+        let bytes = self.read_blob(&self.key.chunk_id(&hash))?;
+        if bytes.len() != leaf_length(entries) {
+            let expected = leaf_length(entries);
+            let problem = format!("expected {expected} bytes, found {}", bytes.len());
+            return Err(Error::corrupt("manifest leaf", place, 0, problem));
+        }
+        Ok(leaf_from_bytes(&bytes))
+    }
+}

@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A run: an immutable file of index entries, sorted by chunk id.
+//!
+//! ```text
+//! blocks   4096 bytes each: up to 84 entries of 48 bytes, at 4032 the number of entries u32,
+//!          at 4040 the first 8 bytes of BLAKE3(first 4040 bytes, block number u64); 48 zero
+//!   entry  chunk id [32], pack number u32, offset u32, length u32, plain length u32
+//! fences   u64 per block, big-endian: the first 8 bytes of its first id
+//! packs    64 bytes each: pack id [32], owner tag [16], length u64, 8 zero
+//! footer   magic "RLVRUN01", version u32, number of packs u32, number of blocks u64,
+//!          number of entries u64, BLAKE3(fences, packs, the 32 bytes before) [32]; 64 bytes
+//! ```
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::{Entry, Location, PackRecord};
+use crate::chunk::ChunkId;
+use crate::crypto::OwnerTag;
+use crate::error::{Error, Result};
+use crate::pack::{Extent, PackId};
+use crate::store::file;
+
+const BLOCK_LENGTH: usize = 4096;
+const ENTRY_LENGTH: usize = 48;
+const ENTRIES_PER_BLOCK: usize = 84;
+const COUNT_AT: usize = 4032;
+const CHECKSUM_AT: usize = 4040;
+const FENCE_LENGTH: u64 = 8;
+const PACK_LENGTH: u64 = 64;
+const FOOTER_LENGTH: u64 = 64;
+const FOOTER_PLAIN: usize = 32;
+const MAGIC: &[u8; 8] = b"RLVRUN01";
+const VERSION: u32 = 1;
+/// Larger counts are damage: a run of so many blocks has 90 thousand million entries.
+const BLOCKS_MAX: u64 = 1 << 30;
+
+/// A run open for reading.
+#[derive(Debug)]
+pub(crate) struct Run {
+    path: PathBuf,
+    file: File,
+    fences: Vec<u64>,
+    packs: Vec<PackRecord>,
+    entry_count: u64,
+}
+
+impl Run {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::file("open", path))?;
+        let length = file.metadata().map_err(Error::file("read", path))?.len();
+        let corrupt = |offset, problem: &str| {
+            Error::corrupt("index run", path.display().to_string(), offset, problem)
+        };
+        let Some(footer_at) = length.checked_sub(FOOTER_LENGTH) else {
+            return Err(corrupt(0, "it is shorter than a footer"));
+        };
+        let mut footer = [0; FOOTER_LENGTH as usize];
+        file.read_exact_at(&mut footer, footer_at)
+            .map_err(Error::file("read", path))?;
+        if &footer[..8] != MAGIC || number(&footer, 8, 4) != u64::from(VERSION) {
+            return Err(corrupt(
+                footer_at,
+                "expected the magic RLVRUN01 and version 1",
+            ));
+        }
+        let pack_count = number(&footer, 12, 4);
+        let block_count = number(&footer, 16, 8);
+        let blocks_length = block_count.min(BLOCKS_MAX) * BLOCK_LENGTH as u64;
+        let tail_length = block_count.min(BLOCKS_MAX) * FENCE_LENGTH + pack_count * PACK_LENGTH;
+        if block_count > BLOCKS_MAX || blocks_length + tail_length != footer_at {
+            return Err(corrupt(footer_at, "its length does not fit its counts"));
+        }
+        let mut tail = vec![0; tail_length as usize];
+        file.read_exact_at(&mut tail, blocks_length)
+            .map_err(Error::file("read", path))?;
+        let checksum = tail_checksum(&tail, &footer[..FOOTER_PLAIN]);
+        if checksum.as_bytes() != &footer[FOOTER_PLAIN..] {
+            return Err(corrupt(blocks_length, "its checksum is wrong"));
+        }
+        let (fences, packs) = tail.split_at((block_count * FENCE_LENGTH) as usize);
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            fences: fences.chunks_exact(8).map(fence_from_bytes).collect(),
+            packs: packs.chunks_exact(64).map(pack_from_bytes).collect(),
+            entry_count: number(&footer, 24, 8),
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn packs(&self) -> &[PackRecord] {
+        &self.packs
+    }
+
+    pub(crate) const fn entry_count(&self) -> u64 {
+        self.entry_count
+    }
+
+    pub(crate) fn block_count(&self) -> usize {
+        self.fences.len()
+    }
+
+    /// Every entry with this id.
+    pub(crate) fn find(&self, id: &ChunkId) -> Result<Vec<Entry>> {
+        let prefix = id.prefix();
+        // Entries with the prefix of a fence may begin in the block before it.
+        let first = self.fences.partition_point(|fence| *fence < prefix);
+        let mut found = Vec::new();
+        for block in first.saturating_sub(1)..self.fences.len() {
+            if self.fences[block] > prefix {
+                break;
+            }
+            let entries = self.read_block(block)?;
+            let start = entries.partition_point(|entry| entry.id < *id);
+            found.extend(entries[start..].iter().take_while(|entry| entry.id == *id));
+        }
+        Ok(found)
+    }
+
+    /// What the entry of this run names.
+    pub(crate) fn locate(&self, entry: &Entry) -> Result<Location> {
+        let record = self.packs.get(entry.pack as usize).ok_or_else(|| {
+            let problem = format!("there is no pack number {}", entry.pack);
+            Error::corrupt("index run", self.path.display().to_string(), 0, problem)
+        })?;
+        Ok(Location {
+            pack: record.id,
+            owner: record.owner,
+            extent: entry.extent,
+        })
+    }
+
+    /// The entries of one block.
+    pub(crate) fn read_block(&self, block: usize) -> Result<Vec<Entry>> {
+        let offset = block as u64 * BLOCK_LENGTH as u64;
+        let mut bytes = [0; BLOCK_LENGTH];
+        self.file
+            .read_exact_at(&mut bytes, offset)
+            .map_err(Error::file("read", &self.path))?;
+        let corrupt = |problem: &str| {
+            Error::corrupt(
+                "index block",
+                self.path.display().to_string(),
+                offset,
+                problem,
+            )
+        };
+        if bytes[CHECKSUM_AT..CHECKSUM_AT + 8] != block_checksum(&bytes, block as u64) {
+            return Err(corrupt("its checksum is wrong"));
+        }
+        let count = number(&bytes, COUNT_AT, 4) as usize;
+        if count > ENTRIES_PER_BLOCK {
+            return Err(corrupt("it has too many entries"));
+        }
+        let entries = bytes[..count * ENTRY_LENGTH].chunks_exact(ENTRY_LENGTH);
+        Ok(entries.map(entry_from_bytes).collect())
+    }
+}
+
+/// Writes a run from sorted entries.
+#[derive(Debug)]
+pub(crate) struct RunWriter {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: BufWriter<File>,
+    block: Vec<u8>,
+    fences: Vec<u8>,
+    entry_count: u64,
+}
+
+impl RunWriter {
+    /// Creates a run under a temporary name beside `path`.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let temporary = path.with_extension("tmp");
+        let file = File::create(&temporary).map_err(Error::file("create", &temporary))?;
+        Ok(Self {
+            path: path.to_owned(),
+            temporary,
+            file: BufWriter::with_capacity(1 << 18, file),
+            block: Vec::with_capacity(BLOCK_LENGTH),
+            fences: Vec::new(),
+            entry_count: 0,
+        })
+    }
+
+    /// Appends an entry, which is not below the one before.
+    pub(crate) fn append(&mut self, entry: &Entry) -> Result<()> {
+        if self.block.is_empty() {
+            let fence = entry.id.prefix().to_be_bytes();
+            self.fences.extend_from_slice(&fence);
+        }
+        self.block.extend_from_slice(entry.id.as_bytes());
+        let extent = &entry.extent;
+        for field in [
+            entry.pack,
+            extent.offset,
+            extent.length,
+            extent.plain_length,
+        ] {
+            self.block.extend_from_slice(&field.to_le_bytes());
+        }
+        self.entry_count += 1;
+        if self.block.len() == ENTRIES_PER_BLOCK * ENTRY_LENGTH {
+            self.end_block()?;
+        }
+        Ok(())
+    }
+
+    fn end_block(&mut self) -> Result<()> {
+        let count = (self.block.len() / ENTRY_LENGTH) as u32;
+        let number = self.fences.len() as u64 / FENCE_LENGTH - 1;
+        self.block.resize(BLOCK_LENGTH, 0);
+        self.block[COUNT_AT..COUNT_AT + 4].copy_from_slice(&count.to_le_bytes());
+        let checksum = block_checksum(&self.block, number);
+        self.block[CHECKSUM_AT..CHECKSUM_AT + 8].copy_from_slice(&checksum);
+        self.file
+            .write_all(&self.block)
+            .map_err(Error::file("write", &self.temporary))?;
+        self.block.clear();
+        Ok(())
+    }
+
+    /// Names the run and opens it.
+    pub(crate) fn finish(mut self, packs: &[PackRecord]) -> Result<Run> {
+        if !self.block.is_empty() {
+            self.end_block()?;
+        }
+        let mut tail = std::mem::take(&mut self.fences);
+        let block_count = tail.len() as u64 / FENCE_LENGTH;
+        for pack in packs {
+            tail.extend_from_slice(pack.id.as_bytes());
+            tail.extend_from_slice(&pack.owner.0);
+            tail.extend_from_slice(&pack.length.to_le_bytes());
+            tail.extend_from_slice(&[0; 8]);
+        }
+        let mut footer = Vec::with_capacity(FOOTER_LENGTH as usize);
+        footer.extend_from_slice(MAGIC);
+        footer.extend_from_slice(&VERSION.to_le_bytes());
+        footer.extend_from_slice(&(packs.len() as u32).to_le_bytes());
+        footer.extend_from_slice(&block_count.to_le_bytes());
+        footer.extend_from_slice(&self.entry_count.to_le_bytes());
+        let checksum = tail_checksum(&tail, &footer);
+        footer.extend_from_slice(checksum.as_bytes());
+        self.file
+            .write_all(&tail)
+            .and_then(|()| self.file.write_all(&footer))
+            .and_then(|()| self.file.flush())
+            // A cache, but one that should not have to be discarded after a power failure.
+            .and_then(|()| self.file.get_ref().sync_all())
+            .map_err(Error::file("write", &self.temporary))?;
+        file::rename(&self.temporary, &self.path)?;
+        Run::open(&self.path)
+    }
+}
+
+impl Drop for RunWriter {
+    fn drop(&mut self) {
+        // After `finish` there is nothing under this name; otherwise it is half a run.
+        let _ = std::fs::remove_file(&self.temporary);
+    }
+}
+
+fn tail_checksum(tail: &[u8], footer: &[u8]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(tail).update(footer);
+    hasher.finalize()
+}
+
+fn block_checksum(block: &[u8], number: u64) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&block[..CHECKSUM_AT]);
+    hasher.update(&number.to_le_bytes());
+    let mut checksum = [0; 8];
+    checksum.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    checksum
+}
+
+/// A little-endian number of up to eight bytes; the caller has checked that they are there.
+fn number(bytes: &[u8], offset: usize, length: usize) -> u64 {
+    let mut number = [0; 8];
+    number[..length].copy_from_slice(&bytes[offset..offset + length]);
+    u64::from_le_bytes(number)
+}
+
+fn fence_from_bytes(bytes: &[u8]) -> u64 {
+    number(bytes, 0, 8).swap_bytes()
+}
+
+fn pack_from_bytes(bytes: &[u8]) -> PackRecord {
+    let mut id = [0; 32];
+    let mut owner = [0; 16];
+    id.copy_from_slice(&bytes[..32]);
+    owner.copy_from_slice(&bytes[32..48]);
+    PackRecord {
+        id: PackId::from_bytes(id),
+        owner: OwnerTag(owner),
+        length: number(bytes, 48, 8),
+    }
+}
+
+fn entry_from_bytes(bytes: &[u8]) -> Entry {
+    let mut id = [0; 32];
+    id.copy_from_slice(&bytes[..32]);
+    let field = |at| number(bytes, at, 4) as u32;
+    Entry {
+        id: ChunkId::from_bytes(id),
+        pack: field(32),
+        extent: Extent {
+            offset: field(36),
+            length: field(40),
+            plain_length: field(44),
+        },
+    }
+}

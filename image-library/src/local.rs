@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A library in a directory that this program opens itself, with its key.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use disk::ReadAt;
+use jiff::Timestamp;
+
+use crate::access::{ImageReader, ImageWriter, Upload, UploadTarget};
+use crate::config::{Config, InitOptions};
+use crate::core::Core;
+use crate::document::{Image, ImageDisk};
+use crate::error::{Error, Result};
+use crate::id::{ContentHash, DiskIndex, ImageId, ServerName};
+use crate::image::ImageDevice;
+use crate::manifest::LEAF_ENTRIES;
+use crate::store::{Tree, require_empty};
+use crate::upload::LocalUpload;
+
+/// A library in a directory. Clones share everything; several processes may open the same
+/// directory at once.
+#[derive(Debug, Clone)]
+pub struct LocalLibrary {
+    core: Arc<Core>,
+}
+
+impl LocalLibrary {
+    /// Creates a library in a new or empty directory, and opens it.
+    pub fn init(directory: &Path, options: &InitOptions) -> Result<Self> {
+        let tree = Tree::new(directory);
+        require_empty(directory)?;
+        tree.create()?;
+        Config::create(&tree, options, Timestamp::now())?;
+        Self::open(directory)
+    }
+
+    /// Opens an existing library with the key that is in it.
+    pub fn open(directory: &Path) -> Result<Self> {
+        Self::open_with_clock(directory, Timestamp::now)
+    }
+
+    /// Opens a library that takes its time from `clock`.
+    pub fn open_with_clock(directory: &Path, clock: fn() -> Timestamp) -> Result<Self> {
+        let core = Core::open(Tree::new(directory), clock)?;
+        Ok(Self {
+            core: Arc::new(core),
+        })
+    }
+
+    pub(crate) const fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    fn disk(&self, id: ImageId, disk: DiskIndex) -> Result<(Image, ImageDisk)> {
+        let image = self.core.image(id)?;
+        let found = image.disks.iter().find(|d| d.index == disk).cloned();
+        let found = found.ok_or_else(|| Error::NoSuchImage {
+            problem: format!(
+                "image {id} has no disk {disk}; it has {} disks, from 0",
+                image.disks.len()
+            ),
+        })?;
+        Ok((image, found))
+    }
+}
+
+impl ImageReader for LocalLibrary {
+    fn images(&self) -> Result<Vec<Image>> {
+        self.core.images()
+    }
+
+    fn image(&self, id: ImageId) -> Result<Image> {
+        self.core.image(id)
+    }
+
+    fn open_disk(&self, id: ImageId, disk: DiskIndex) -> Result<Arc<dyn ReadAt>> {
+        let (image, disk) = self.disk(id, disk)?;
+        let device = ImageDevice::open(Arc::clone(&self.core), &image, &disk)?;
+        Ok(Arc::new(device))
+    }
+
+    fn side_file(&self, id: ImageId, name: &str) -> Result<Option<Vec<u8>>> {
+        self.core.side_file(id, name)
+    }
+
+    fn put_side_file(&self, id: ImageId, name: &str, content: &[u8]) -> Result<()> {
+        self.core.put_side_file(id, name, content)
+    }
+}
+
+impl ImageWriter for LocalLibrary {
+    fn chunk_size_bytes(&self) -> u32 {
+        self.core.config.chunk_size_bytes
+    }
+
+    fn begin(&self, target: &UploadTarget) -> Result<Box<dyn Upload>> {
+        let upload = LocalUpload::begin(Arc::clone(&self.core), target)?;
+        Ok(Box::new(upload))
+    }
+
+    fn latest_hashes(
+        &self,
+        server: &ServerName,
+        disk_name: &str,
+    ) -> Result<Option<Vec<Option<ContentHash>>>> {
+        let Some(image) = self.core.latest_image(server)? else {
+            return Ok(None);
+        };
+        let Some(disk) = image.disks.iter().find(|disk| disk.name == disk_name) else {
+            return Ok(None);
+        };
+        let place = format!("image {}, disk {disk_name:?}", image.id);
+        let root = match self.core.read_root(&disk.manifest, &place) {
+            Ok(root) => root,
+            Err(error) if is_damage(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut hashes = Vec::with_capacity(root.leaves.len() * LEAF_ENTRIES);
+        for leaf in 0..root.leaves.len() {
+            match self.core.read_leaf(&root, leaf, &place) {
+                Ok(entries) => hashes.extend(entries),
+                Err(error) if is_damage(&error) => {
+                    hashes.extend(vec![Some(UNKNOWN); root.leaf_entries(leaf)]);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for hash in hashes.iter_mut().flatten() {
+            if self.core.find(&self.core.key.chunk_id(hash))?.is_none() {
+                *hash = UNKNOWN;
+            }
+        }
+        Ok(Some(hashes))
+    }
+}
+
+/// Stands for a chunk that the library has lost: no bytes have this hash, so its chunk is sent
+/// again and the library heals.
+const UNKNOWN: ContentHash = ContentHash::from_bytes([0xff; 32]);
+
+/// Whether the library, rather than the world around it, is what is wrong.
+pub(crate) const fn is_damage(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Corrupt { .. } | Error::ChunkMissing { .. } | Error::Lost { .. }
+    )
+}

@@ -1,0 +1,7 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Builds the three programs in release mode and prints the directory they are in.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cargo build --release --workspace --bins >&2
+printf '%s/release\n' "$(realpath "${CARGO_TARGET_DIR:-target}")"

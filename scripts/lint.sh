@@ -1,0 +1,28 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# What needs no test run to be known: formatting, clippy, documentation, and, where cargo-deny is
+# installed or can be had quickly, licences and advisories.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tests/fixtures/build/lib/common.sh
+say "formatting"
+cargo fmt --all --check
+say "clippy"
+cargo clippy --workspace --all-targets --quiet -- -D warnings
+say "documentation"
+RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --quiet
+if command -v cargo-deny >/dev/null; then
+    say "licences and sources of the dependencies"
+    cargo deny --offline check licenses bans sources
+    if [ -d "${CARGO_HOME:-$HOME/.cargo}/advisory-dbs" ]; then
+        cargo deny --offline check advisories
+    else
+        echo "skipped: advisories, no advisory database on this machine"
+    fi
+else
+    echo "skipped: cargo-deny is not installed (cargo install cargo-deny)"
+fi
+say "shell scripts"
+for script in .ci/run scripts/*.sh tests/fixtures/build/*.sh tests/fixtures/build/lib/*.sh; do
+    bash -n "$script"
+done

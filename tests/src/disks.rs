@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Small disks made in a second: what is enough to be refused for one reason.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::damage::overwrite;
+
+const MIB: u64 = 1 << 20;
+
+/// An empty sparse disk file.
+///
+/// # Panics
+/// When the file cannot be made.
+#[must_use]
+pub fn raw_disk(folder: &Path, name: &str, size_mib: u64) -> PathBuf {
+    let path = folder.join(name);
+    let file = File::create(&path).expect("the work directory can be written to");
+    file.set_len(size_mib * MIB)
+        .expect("the work directory can hold a sparse file");
+    path
+}
+
+/// The files of a Debian server that never ran: enough to be recognised, told apart and refused.
+#[derive(Debug)]
+pub struct PhonyServer {
+    tree: PathBuf,
+}
+
+impl PhonyServer {
+    /// A server with an operating system's name, an fstab and a GRUB menu, but no kernel.
+    ///
+    /// # Panics
+    /// When the work directory cannot be written to.
+    #[must_use]
+    pub fn without_kernel(folder: &Path) -> Self {
+        let server = Self {
+            tree: folder.join("tree"),
+        };
+        server.file(
+            "etc/os-release",
+            "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"Debian 12\"\n",
+        );
+        server.file("etc/debian_version", "12.5\n");
+        server.file("etc/hostname", "phony\n");
+        server.file("etc/fstab", "/dev/sda1 / ext4 errors=remount-ro 0 1\n");
+        server.file("boot/grub/grub.cfg", "set timeout=2\n");
+        fs::create_dir_all(server.tree.join("usr/bin")).expect("the tree is ours");
+        server
+    }
+
+    /// The same with a kernel and its modules, but no initramfs.
+    ///
+    /// # Panics
+    /// When the work directory cannot be written to.
+    #[must_use]
+    pub fn without_initramfs(folder: &Path) -> Self {
+        let server = Self::without_kernel(folder);
+        server.file("boot/vmlinuz-6.1.0-18-amd64", &kernel_header());
+        server.file(
+            "boot/config-6.1.0-18-amd64",
+            "CONFIG_MODULES=y\nCONFIG_VIRTIO_PCI=m\n",
+        );
+        server.file("lib/modules/6.1.0-18-amd64/modules.dep", "");
+        server.file("lib/modules/6.1.0-18-amd64/modules.builtin", "");
+        server.file(
+            "boot/grub/grub.cfg",
+            "menuentry 'Debian' {\n\
+             \tlinux /boot/vmlinuz-6.1.0-18-amd64 root=/dev/sda1 ro\n\
+             \tinitrd /boot/initrd.img-6.1.0-18-amd64\n}\n",
+        );
+        server
+    }
+
+    fn file(&self, path: &str, content: &str) {
+        let path = self.tree.join(path);
+        fs::create_dir_all(path.parent().expect("a file is in a folder"))
+            .expect("the tree is ours");
+        fs::write(path, content).expect("the tree is ours");
+    }
+
+    /// The server on a disk: MBR, one ext4 partition.
+    ///
+    /// # Panics
+    /// When `mke2fs` fails.
+    #[must_use]
+    pub fn on_disk(&self, folder: &Path) -> PathBuf {
+        let disk = raw_disk(folder, "phony.raw", 65);
+        let partition = raw_disk(folder, "phony.ext4", 64);
+        let output = Command::new("mke2fs")
+            .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+            .args(["-q", "-F", "-t", "ext4", "-d"])
+            .args([&self.tree, &partition])
+            .output()
+            .expect("mke2fs is installed");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        write_mbr(&disk, 0x83, MIB, 64 * MIB);
+        let content = fs::read(&partition).expect("mke2fs has just written it");
+        overwrite(&disk, MIB, &content);
+        disk
+    }
+}
+
+/// Writes a partition table with one partition.
+pub(crate) fn write_mbr(disk: &Path, kind: u8, start: u64, length: u64) {
+    let sectors = |bytes: u64| u32::try_from(bytes / 512).expect("the disks here are small");
+    let mut entry = [0_u8; 16];
+    entry[0] = 0x80;
+    entry[4] = kind;
+    entry[8..12].copy_from_slice(&sectors(start).to_le_bytes());
+    entry[12..16].copy_from_slice(&sectors(length).to_le_bytes());
+    overwrite(disk, 446, &entry);
+    overwrite(disk, 510, &[0x55, 0xAA]);
+}
+
+/// As much of a kernel image as names its version: the setup header of the x86 boot protocol.
+fn kernel_header() -> String {
+    let mut header = vec![0_u8; 0x400];
+    header[0x1FE..0x200].copy_from_slice(&[0x55, 0x2A]);
+    header[0x202..0x206].copy_from_slice(b"HdrS");
+    header[0x20E..0x210].copy_from_slice(&[0x00, 0x01]);
+    header[0x300..0x310].copy_from_slice(b"6.1.0-18-amd64 (");
+    String::from_utf8(header).expect("every byte above is ASCII")
+}

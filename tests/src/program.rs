@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Running `relevo`, `p2v-agent` and `image-library` as a user does, and reading what they say.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::server::PROJECT_DIR;
+
+/// No command of a test takes longer, drills included.
+const TIME_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// One of the three programs, with its arguments so far.
+#[derive(Debug)]
+pub struct Program {
+    command: Command,
+    shown: String,
+}
+
+impl Program {
+    /// `relevo --library LIBRARY`.
+    #[must_use]
+    pub fn relevo(library: impl AsRef<OsStr>) -> Self {
+        Self::named("relevo").arg("--library").arg(library)
+    }
+
+    /// `p2v-agent`.
+    #[must_use]
+    pub fn agent() -> Self {
+        Self::named("p2v-agent")
+    }
+
+    /// `image-library`.
+    #[must_use]
+    pub fn library() -> Self {
+        Self::named("image-library")
+    }
+
+    fn named(name: &str) -> Self {
+        Self::of(Command::new(programs_dir().join(name)), name)
+    }
+
+    fn of(mut command: Command, name: &str) -> Self {
+        command.stdin(Stdio::null()).env("NO_COLOR", "1");
+        Self {
+            command,
+            shown: name.to_owned(),
+        }
+    }
+
+    /// The same program started by another one (`unshare`, `sh`), whose arguments come first.
+    #[must_use]
+    pub fn within(self, wrapper: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(wrapper);
+        command
+            .args(arguments)
+            .arg(self.command.get_program())
+            .args(self.command.get_args());
+        Self::of(command, &format!("{wrapper} .. {}", self.shown))
+    }
+
+    /// One more argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.shown = format!("{} {}", self.shown, argument.as_ref().to_string_lossy());
+        self.command.arg(argument);
+        self
+    }
+
+    /// Several more arguments, separated by spaces; for words without spaces of their own.
+    #[must_use]
+    pub fn args(self, words: &str) -> Self {
+        words.split_whitespace().fold(self, Self::arg)
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Panics
+    /// When it cannot be started, or does not end.
+    pub fn run(self) -> Outcome {
+        self.start().wait()
+    }
+
+    /// Runs it to its end, which must be a success.
+    ///
+    /// # Panics
+    /// When its exit code is not 0.
+    pub fn succeeds(self) -> Outcome {
+        let outcome = self.run();
+        assert_eq!(outcome.code, Some(0), "{outcome}");
+        outcome
+    }
+
+    /// Starts it and goes on.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(mut self) -> Running {
+        let mut child = self
+            .command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", self.shown));
+        let stdout = collect(child.stdout.take());
+        let stderr = collect(child.stderr.take());
+        Running {
+            child,
+            shown: self.shown,
+            output: [stdout, stderr],
+        }
+    }
+}
+
+/// A started program; killed when dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    shown: String,
+    output: [thread::JoinHandle<String>; 2],
+}
+
+impl Running {
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it is still running.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Ends it at once, as a power cut would (SIGKILL), and gives what it had said.
+    pub fn kill(mut self) -> Outcome {
+        // An error means that it has ended by itself, which `wait` tells.
+        let _ = self.child.kill();
+        self.wait()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end within the time limit.
+    pub fn wait(mut self) -> Outcome {
+        let started = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("the child is ours") {
+                break status;
+            }
+            if started.elapsed() > TIME_LIMIT {
+                let _ = self.child.kill();
+                panic!("{} did not end within {TIME_LIMIT:?}", self.shown);
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        let [stdout, stderr] = self
+            .output
+            .map(|thread| thread.join().expect("reading a pipe does not panic"));
+        Outcome {
+            shown: self.shown,
+            code: status.code(),
+            stdout,
+            stderr,
+        }
+    }
+}
+
+fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            // A broken pipe ends the text, as the end of the program does.
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// How a program ended and what it said.
+#[derive(Debug)]
+pub struct Outcome {
+    shown: String,
+    /// The exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// Data.
+    pub stdout: String,
+    /// Messages.
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Its output as JSON.
+    ///
+    /// # Panics
+    /// When it is not JSON.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("not JSON ({error}):\n{self}"))
+    }
+
+    /// Asserts the shape of an error: the exit code, one `error:` line that names every word, one
+    /// hint, and no panic or backtrace.
+    ///
+    /// # Panics
+    /// When the message has another shape.
+    pub fn is_one_clear_error(&self, code: i32, words: &[&str]) -> &Self {
+        assert_eq!(self.code, Some(code), "{self}");
+        let lines: Vec<&str> = self.stderr.lines().collect();
+        let errors = lines
+            .iter()
+            .filter(|line| line.starts_with("error:"))
+            .count();
+        assert_eq!(errors, 1, "one error line expected\n{self}");
+        let hints = lines
+            .iter()
+            .filter(|line| line.starts_with("hint:"))
+            .count();
+        assert_eq!(hints, 1, "one hint expected\n{self}");
+        assert!(!self.stderr.contains("panicked"), "{self}");
+        let message = self.stderr.to_lowercase();
+        for word in words {
+            assert!(
+                message.contains(&word.to_lowercase()),
+                "\"{word}\" is not named\n{self}"
+            );
+        }
+        self
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let code = self
+            .code
+            .map_or("a signal".to_owned(), |code| code.to_string());
+        writeln!(f, "$ {}\nended with {code}", self.shown)?;
+        writeln!(
+            f,
+            "--- stdout\n{}\n--- stderr\n{}",
+            tail(&self.stdout),
+            tail(&self.stderr)
+        )
+    }
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
+/// Where the programs are: `RELEVO_BIN_DIR`, or beside this test, built now so that they are fresh.
+fn programs_dir() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| match env::var_os("RELEVO_BIN_DIR") {
+        Some(folder) => PathBuf::from(folder),
+        None => build_programs(),
+    })
+}
+
+fn build_programs() -> PathBuf {
+    let test = env::current_exe().expect("a test knows where it is");
+    let profile_dir = test
+        .ancestors()
+        .find(|folder| folder.join(".fingerprint").is_dir())
+        .expect("cargo runs tests from its target directory")
+        .to_owned();
+    let release = profile_dir.file_name() == Some(OsStr::new("release"));
+    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--workspace", "--bins"])
+        .args(release.then_some("--release"))
+        .current_dir(PROJECT_DIR)
+        .status()
+        .expect("cargo can be run");
+    assert!(status.success(), "building the programs failed");
+    profile_dir
+}

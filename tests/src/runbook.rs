@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Runbooks that the tests write: one server, its web page, the time it may take.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::server::SampleServer;
+
+/// A runbook in a file of the test's own.
+#[derive(Debug)]
+pub struct Runbook {
+    text: String,
+}
+
+impl Runbook {
+    /// Recovers one server on its own subnet and asks for its web page.
+    #[must_use]
+    pub fn for_server(server: &SampleServer) -> Self {
+        let SampleServer { name, page, .. } = server;
+        Self {
+            text: format!(
+                r#"version: 1
+name: {name}
+title: Recovery of {name}
+objectives: {{ rpo: 24h, rto: 30m }}
+platform: qemu
+networks:
+  lan: {{ mode: isolated, subnet: 10.20.0.0/24 }}
+servers:
+  {name}:
+    image: latest
+    hardware: {{ cpus: 2, memory: 512MiB, profile: auto }}
+    network: [lan]
+    checks:
+      - http: {{ port: 80, path: /, status: 200, contains: "{page}", within: 8m }}
+plan:
+  - start: [{name}]
+"#
+            ),
+        }
+    }
+
+    /// The same with one piece of its text replaced.
+    ///
+    /// # Panics
+    /// When the text does not have that piece: the test would prove nothing.
+    #[must_use]
+    pub fn replace(self, piece: &str, by: &str) -> Self {
+        assert!(self.text.contains(piece), "the runbook has no `{piece}`");
+        Self {
+            text: self.text.replace(piece, by),
+        }
+    }
+
+    /// Writes it into a folder.
+    ///
+    /// # Panics
+    /// When the folder cannot be written to.
+    #[must_use]
+    pub fn write(&self, folder: &Path) -> PathBuf {
+        let path = folder.join("runbook.yaml");
+        fs::write(&path, &self.text).expect("the work directory can be written to");
+        path
+    }
+}
