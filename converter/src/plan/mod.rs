@@ -8,9 +8,12 @@ mod boot;
 mod devices;
 mod drivers;
 mod edit;
+mod leftovers;
 mod network;
 mod print;
 mod vm;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
@@ -114,6 +117,7 @@ pub fn plan(inspection: &Inspection, options: &PlanOptions) -> Plan {
     let mut edits = Vec::new();
     if inspection.root.is_some() {
         check_system(inspection, &mut findings);
+        leftovers::plan(inspection, &mut findings);
         let names = DeviceNames::new(&inspection.disks, inspection.machine.as_ref());
         let mut rewrites = Rewrites::default();
         devices::plan(inspection, names, &mut rewrites, &mut findings);

@@ -76,7 +76,7 @@ impl NetworkPlan {
             let path = format!("/etc/systemd/network/10-relevo-{name}.link");
             (path, naming::link_file(name, mac))
         } else {
-            let path = format!("/etc/udev/rules.d/75-relevo-{name}.rules");
+            let path = format!("/etc/udev/rules.d/75-relevo-{name}-net.rules");
             (path, naming::udev_rule(name, mac))
         };
         self.inner_files.push(InnerFile {
