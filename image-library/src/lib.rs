@@ -26,22 +26,21 @@ mod image;
 mod index;
 mod local;
 pub mod machine;
+mod manifest;
+mod pack;
 mod protocol;
+mod reference;
 #[cfg(feature = "server")]
 pub mod server;
+mod session;
+mod store;
 #[cfg(feature = "terminal")]
 pub mod terminal;
+mod upload;
 
 pub use access::{
     ChunkState, ChunkUpload, ImageReader, ImageWriter, Library, Upload, UploadTarget,
 };
-mod manifest;
-mod pack;
-mod reference;
-mod session;
-mod store;
-mod upload;
-
 pub use check::VerifyReport;
 pub use chunk::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN};
 pub use config::InitOptions;
