@@ -242,7 +242,11 @@ mod tests {
 
         fn extent_at(&self, offset: u64) -> Result<Extent> {
             let hole = self.holes.iter().find(|hole| hole.contains(&offset));
-            let next = self.holes.iter().map(|hole| hole.start).find(|at| *at > offset);
+            let next = self
+                .holes
+                .iter()
+                .map(|hole| hole.start)
+                .find(|at| *at > offset);
             let end = hole.map_or(next.unwrap_or(self.length_bytes()), |hole| hole.end);
             let kind = hole.map_or(ExtentKind::Data, |_| ExtentKind::Zero);
             Ok(Extent {
@@ -346,7 +350,9 @@ mod tests {
         for copy in [copy_to_raw, copy_to_qcow2] {
             let error = copy(&Broken, &path, &Silent).expect_err("the source breaks");
             assert_eq!(error.to_string(), "read 1048576 bytes at byte 0x200000");
-            let left = std::fs::read_dir(directory.path()).expect("it exists").count();
+            let left = std::fs::read_dir(directory.path())
+                .expect("it exists")
+                .count();
             assert_eq!(left, 0);
         }
     }

@@ -272,7 +272,9 @@ mod tests {
             name: backing.to_owned(),
             format: "raw".to_owned(),
         };
-        overlay.save_qcow2(path, Some(backing)).expect("there is room");
+        overlay
+            .save_qcow2(path, Some(backing))
+            .expect("there is room");
     }
 
     const FOLLOW: OpenOptions = OpenOptions {
@@ -351,7 +353,11 @@ mod tests {
             image.display()
         );
         assert_eq!(error.to_string(), expected);
-        assert!(error.hint().is_some_and(|hint| hint.contains("allow backing files")));
+        assert!(
+            error
+                .hint()
+                .is_some_and(|hint| hint.contains("allow backing files"))
+        );
         let disk = open_disk(&image, &FOLLOW).expect("allowed");
         assert_eq!(disk.backing_files, [base]);
         let mut read = [0; 3];
@@ -371,7 +377,11 @@ mod tests {
             image.display()
         );
         assert_eq!(error.to_string(), expected);
-        assert!(error.hint().is_some_and(|hint| hint.contains("qemu-img rebase")));
+        assert!(
+            error
+                .hint()
+                .is_some_and(|hint| hint.contains("qemu-img rebase"))
+        );
     }
 
     #[test]
@@ -404,8 +414,14 @@ mod tests {
     }
 
     #[rstest]
-    #[case("nbd://host/export", Err("qcow2: a backing file by the protocol `nbd` is not supported"))]
-    #[case("json:{\"driver\":\"raw\"}", Err("qcow2: a backing file by the protocol `json` is not supported"))]
+    #[case(
+        "nbd://host/export",
+        Err("qcow2: a backing file by the protocol `nbd` is not supported")
+    )]
+    #[case(
+        "json:{\"driver\":\"raw\"}",
+        Err("qcow2: a backing file by the protocol `json` is not supported")
+    )]
     #[case("file:base.raw", Ok("/images/base.raw"))]
     #[case("../base.raw", Ok("/images/../base.raw"))]
     #[case("/base.raw", Ok("/base.raw"))]

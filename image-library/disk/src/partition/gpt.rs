@@ -352,7 +352,11 @@ pub(super) mod tests {
     }
 
     fn codes(table: &PartitionTable) -> Vec<&str> {
-        table.findings.iter().map(|found| found.code.as_str()).collect()
+        table
+            .findings
+            .iter()
+            .map(|found| found.code.as_str())
+            .collect()
     }
 
     #[rstest]

@@ -264,9 +264,10 @@ mod tests {
                 let sectors = found.length_bytes / 512;
                 (found.number.get(), found.start_bytes / 512, sectors)
             });
-            let codes = parsed.findings.iter().map(|found| {
-                format!("{} {}: {}", found.code, found.place, found.problem)
-            });
+            let codes = parsed
+                .findings
+                .iter()
+                .map(|found| format!("{} {}: {}", found.code, found.place, found.problem));
             (places.collect(), codes.collect())
         }
     }
@@ -280,7 +281,10 @@ mod tests {
         disk.entry(100, 1, 0x05, 50, 60);
         disk.entry(150, 0, 0x82, 2, 58);
         let (partitions, findings) = disk.read();
-        assert_eq!(partitions, [(2, 10, 20), (4, 100, 500), (5, 101, 9), (6, 152, 58)]);
+        assert_eq!(
+            partitions,
+            [(2, 10, 20), (4, 100, 500), (5, 101, 9), (6, 152, 58)]
+        );
         assert_eq!(findings, [""; 0]);
     }
 
@@ -373,14 +377,23 @@ mod tests {
     fn a_filesystem_on_the_whole_disk_is_no_table() {
         let mut sector = [0; 512];
         sector[510..].copy_from_slice(&[0x55, 0xaa]);
-        assert!(BootRecord::from_bytes(&sector).entries.is_some(), "an empty table");
+        assert!(
+            BootRecord::from_bytes(&sector).entries.is_some(),
+            "an empty table"
+        );
         sector[..3].copy_from_slice(&[0xeb, 0x3c, 0x90]);
         sector[11..13].copy_from_slice(&512_u16.to_le_bytes());
         sector[21] = 0xf8;
         assert!(BootRecord::from_bytes(&sector).entries.is_none(), "FAT");
         let mut text = [b' '; 512];
         text[510..].copy_from_slice(&[0x55, 0xaa]);
-        assert!(BootRecord::from_bytes(&text).entries.is_none(), "not 0 or 0x80");
-        assert!(BootRecord::from_bytes(&[0; 512]).entries.is_none(), "no signature");
+        assert!(
+            BootRecord::from_bytes(&text).entries.is_none(),
+            "not 0 or 0x80"
+        );
+        assert!(
+            BootRecord::from_bytes(&[0; 512]).entries.is_none(),
+            "no signature"
+        );
     }
 }

@@ -359,7 +359,10 @@ mod tests {
             ]
         );
         let slice = partition(&device, &table.partitions[0]).expect("it is on the disk");
-        assert_eq!((slice.start_bytes(), slice.length_bytes()), (20 * 512, 20 * 512));
+        assert_eq!(
+            (slice.start_bytes(), slice.length_bytes()),
+            (20 * 512, 20 * 512)
+        );
         assert!(partition(&device, &table.partitions[1]).is_err());
     }
 

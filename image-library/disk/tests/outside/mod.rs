@@ -37,7 +37,9 @@ pub fn testdata(name: &str) -> Option<Vec<u8>> {
         Some("xz") => Box::new(liblzma::read::XzDecoder::new(file)),
         _ => Box::new(file),
     };
-    reader.read_to_end(&mut bytes).expect("the test data is sound");
+    reader
+        .read_to_end(&mut bytes)
+        .expect("the test data is sound");
     Some(bytes)
 }
 
@@ -67,7 +69,8 @@ pub fn feed(directory: &Path, program: &str, arguments: &[&str], input: &str) ->
         .spawn()
         .unwrap_or_else(|error| panic!("start {program}: {error}"));
     let mut pipe = child.stdin.take().expect("it was asked for");
-    pipe.write_all(input.as_bytes()).expect("it reads its input");
+    pipe.write_all(input.as_bytes())
+        .expect("it reads its input");
     drop(pipe);
     let output = child.wait_with_output().expect("it ends");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

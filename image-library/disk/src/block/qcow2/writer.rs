@@ -308,10 +308,10 @@ mod tests {
         assert_eq!(bytes.len() as u64, length);
         let word = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
         assert_eq!(&bytes[..8], b"QFI\xfb\0\0\0\x03");
-        assert_eq!(&bytes[136..144], b"base.raw");
+        assert_eq!(&bytes[128..136], b"base.raw");
         assert_eq!(
             (word(8), word(24), word(40), word(48)),
-            (136, 1 << 20, 0x3_0000, 0x5_0000)
+            (128, 1 << 20, 0x3_0000, 0x5_0000)
         );
         assert_eq!(&bytes[0x1_0000..0x1_0008], b"changed\0");
         assert_eq!(word(0x2_0000 + 2 * 8), 0x8000_0000_0001_0000);
