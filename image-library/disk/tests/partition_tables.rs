@@ -79,27 +79,37 @@ fn partx(directory: &Path, sector_size: u32) -> String {
 
 #[rstest]
 #[case::primaries(
-    "label: dos\nlabel-id: 0x5c9d8e2f\n2048,4096,83,*\n8192,4096,82\n,,c\n",
+    "label: dos\nlabel-id: 0x5c9d8e2f\n2048,4096,83,*\n8192,4096,82\n12288,4096,c\n",
     false
 )]
 #[case::gap(
-    "label: dos\n/dev/sda2: 2048,4096,83\n/dev/sda4: 8192,4096,8e\n",
+    "label: dos\n/dev/sda2 : start=2048, size=4096, type=83\n\
+     /dev/sda4 : start=8192, size=4096, type=8e\n",
     false
 )]
 #[case::logical(
-    "label: dos\nlabel-id: 0x00000007\n2048,4096,83\n8192,,5\n10240,4096,83\n16384,2048,82\n20480,,83\n",
+    "label: dos\nlabel-id: 0x00000007\n2048,4096,83\n8192,57344,5\n10240,4096,83\n16384,2048,82\n\
+     20480,4096,83\n",
     false
 )]
 #[case::logical_lba(
-    "label: dos\n2048,4096,83\n/dev/sda4: 8192,,f\n10240,4096,83\n,2048,82\n",
+    "label: dos\n/dev/sda1 : start=2048, size=4096, type=83\n\
+     /dev/sda4 : start=8192, size=57344, type=f\n/dev/sda5 : start=10240, size=4096, type=83\n\
+     /dev/sda6 : start=16384, size=2048, type=82\n",
     false
 )]
 #[case::gpt(
     "label: gpt\nlabel-id: A5C2D4E6-0000-4000-8000-0123456789AB\n\
-     2048,4096,U,name=\"EFI System\"\n8192,4096,L,name=root\n,,S\n",
+     start=2048, size=4096, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, name=\"EFI System\"\n\
+     start=8192, size=4096, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, name=\"root\"\n",
     true
 )]
-#[case::gpt_gap("label: gpt\n/dev/sda3: 2048,4096,L\n/dev/sda128: 8192,4096,L\n", true)]
+#[case::gpt_gap(
+    "label: gpt\n\
+     /dev/sda3 : start=2048, size=4096, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4\n\
+     /dev/sda100 : start=8192, size=4096, type=0657FD6D-A4AB-43C4-84E5-0933C84B4F4F\n",
+    true
+)]
 fn a_table_of_sfdisk_reads_as_partx_reads_it(
     #[case] script: &str,
     #[case] is_gpt: bool,
@@ -131,6 +141,7 @@ fn a_table_of_sfdisk_reads_as_partx_reads_it(
     assert_eq!(matches!(table.scheme, Scheme::Gpt { .. }), is_gpt);
     assert_eq!(printed(&table), partx(directory.path(), sector_size));
     assert_eq!(table.findings, []);
+    assert!(table.partitions.len() >= 2);
     assert_eq!(table.boot_area_bytes, 2048 * u64::from(sector_size));
     for found in &table.partitions {
         partition(&disk.device, found).expect("it is on the disk");
