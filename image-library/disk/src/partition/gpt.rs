@@ -57,7 +57,7 @@ impl Header {
             return Err(format!("expected sector {lba}, found {}", u64_at(24)));
         }
         let (entry_count, entry_size) = (u32_at(80), u32_at(84));
-        if entry_size < 128 || entry_size % 8 != 0 {
+        if entry_size < 128 || !entry_size.is_multiple_of(8) {
             return Err(format!("expected entries of 128 bytes, found {entry_size}"));
         }
         if u64::from(entry_count) * u64::from(entry_size) > ENTRIES_LIMIT_BYTES {
@@ -89,7 +89,7 @@ pub(super) struct Table {
 pub(super) fn read(device: &dyn ReadAt, sector_size: SectorSize) -> Result<Parsed> {
     let disk = Disk::new(device, sector_size);
     let problem = match disk.table(1)? {
-        Ok(table) => return read_entries(device, sector_size, table),
+        Ok(table) => return read_entries(device, sector_size, &table),
         Err(problem) => problem,
     };
     let last = disk.last_lba();
@@ -125,10 +125,10 @@ pub(super) fn find_primary(device: &dyn ReadAt, sector_size: SectorSize) -> Resu
 pub(super) fn read_entries(
     device: &dyn ReadAt,
     sector_size: SectorSize,
-    table: Table,
+    table: &Table,
 ) -> Result<Parsed> {
     let disk = Disk::new(device, sector_size);
-    let (partitions, mut findings) = disk.partitions(&table);
+    let (partitions, mut findings) = disk.partitions(table);
     let place = table.header.other_lba;
     if let Err(problem) = disk.table(place)? {
         findings.push(finding(
@@ -142,7 +142,7 @@ pub(super) fn read_entries(
             Some("repair it on the server: gdisk DISK, then `w`"),
         ));
     }
-    Ok(parsed(&table, partitions, findings))
+    Ok(parsed(table, partitions, findings))
 }
 
 fn parsed(table: &Table, partitions: Vec<Partition>, findings: Vec<Finding>) -> Parsed {

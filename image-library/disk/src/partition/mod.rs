@@ -207,7 +207,7 @@ fn parse(device: &dyn ReadAt, sector_size: SectorSize, record: &mbr::BootRecord)
     let has_partitions = record
         .entries
         .is_some_and(|entries| entries.iter().any(|entry| entry.sectors != 0));
-    if let Some(header) = gpt::find_primary(device, sector_size)? {
+    if let Some(table) = gpt::find_primary(device, sector_size)? {
         if has_partitions {
             let mut parsed = mbr::read(device, sector_size, record)?;
             parsed.findings.push(finding(
@@ -219,7 +219,7 @@ fn parse(device: &dyn ReadAt, sector_size: SectorSize, record: &mbr::BootRecord)
             ));
             return Ok(parsed);
         }
-        let mut parsed = gpt::read_entries(device, sector_size, header)?;
+        let mut parsed = gpt::read_entries(device, sector_size, &table)?;
         parsed.findings.push(finding(
             Level::Warning,
             "disk.gpt.no-protective-mbr",

@@ -142,7 +142,9 @@ impl Header {
                 ),
             ));
         }
-        if self.l1_offset % self.cluster_size() != 0 || (needed > 0 && self.l1_offset == 0) {
+        if !self.l1_offset.is_multiple_of(self.cluster_size())
+            || (needed > 0 && self.l1_offset == 0)
+        {
             return Err(corrupt(
                 40,
                 format!(
@@ -173,7 +175,7 @@ impl Features {
         }
         let length = be_u32(bytes, 100);
         // Longer than any version of the format, and what follows must lie in the first cluster.
-        if !(104..=4096).contains(&length) || length % 8 != 0 {
+        if !(104..=4096).contains(&length) || !length.is_multiple_of(8) {
             return Err(corrupt(
                 100,
                 format!("expected a header length of 104 to 4096, found {length}"),

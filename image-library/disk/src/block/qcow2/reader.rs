@@ -270,7 +270,9 @@ fn read_l1(file: &dyn ReadAt, header: &Header) -> Result<Vec<u64>> {
     let mut l1 = Vec::with_capacity(bytes.len() / 8);
     for (index, word) in bytes.chunks_exact(8).enumerate() {
         let table = u64::from_be_bytes(array_at(word, 0)) & OFFSET_MASK;
-        if table % header.cluster_size() != 0 || table + header.cluster_size() > file_length {
+        if !table.is_multiple_of(header.cluster_size())
+            || table + header.cluster_size() > file_length
+        {
             return corrupt(
                 header.l1_offset + 8 * index as u64,
                 format!(

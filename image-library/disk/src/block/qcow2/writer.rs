@@ -29,7 +29,7 @@ const REFCOUNTS_PER_BLOCK: u64 = CLUSTER_SIZE / 2;
 const HEADER_LENGTH: u32 = 104;
 const COPIED: u64 = 1 << 63;
 const ZERO: u64 = 1;
-const ZEROS: [u8; CLUSTER_SIZE as usize] = [0; CLUSTER_SIZE as usize];
+static ZEROS: [u8; CLUSTER_SIZE as usize] = [0; CLUSTER_SIZE as usize];
 const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
 
 /// The file that an image goes on in where it holds nothing itself.
@@ -63,7 +63,7 @@ impl<'w, W: Write + Seek> Qcow2Writer<'w, W> {
         size_bytes: u64,
         backing: Option<Backing>,
     ) -> Result<Self> {
-        if size_bytes % 512 != 0 {
+        if !size_bytes.is_multiple_of(512) {
             return Err(Error::unsupported(
                 "qcow2",
                 format!("a disk of {size_bytes} bytes, no multiple of 512,"),
