@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Whether all these programs are here; prints the skip, or fails where skips are failures.
-pub fn have(programs: &[&str]) -> bool {
+pub(crate) fn have(programs: &[&str]) -> bool {
     for program in programs {
         let found = std::env::var_os("PATH")
             .into_iter()
@@ -21,8 +21,7 @@ pub fn have(programs: &[&str]) -> bool {
 }
 
 /// The bytes of a file of the shared test data, unpacked; `None`, and a skip, where it is absent.
-#[allow(dead_code, reason = "not every test file needs test data")]
-pub fn testdata(name: &str) -> Option<Vec<u8>> {
+pub(crate) fn testdata(name: &str) -> Option<Vec<u8>> {
     use std::io::Read;
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../../shared/testdata")
@@ -43,6 +42,10 @@ pub fn testdata(name: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+#[expect(
+    clippy::print_stderr,
+    reason = "a skip is shown to whoever runs the tests"
+)]
 fn skip(reason: &str) {
     assert!(
         std::env::var("E2E_REQUIRE").as_deref() != Ok("all"),
@@ -52,12 +55,12 @@ fn skip(reason: &str) {
 }
 
 /// Runs a program in a directory; gives what it printed, fails when it fails.
-pub fn run(directory: &Path, program: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(directory: &Path, program: &str, arguments: &[&str]) -> String {
     feed(directory, program, arguments, "")
 }
 
 /// Like [`run`], with input.
-pub fn feed(directory: &Path, program: &str, arguments: &[&str], input: &str) -> String {
+pub(crate) fn feed(directory: &Path, program: &str, arguments: &[&str], input: &str) -> String {
     use std::io::Write;
     let mut child = Command::new(program_path(program))
         .args(arguments)

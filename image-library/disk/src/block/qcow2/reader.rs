@@ -6,6 +6,7 @@
 //! opened; L2 tables too while they are few, so that a truncated file is told at once; the other
 //! tables when they are first used.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::cache::Cache;
@@ -22,7 +23,6 @@ const CLUSTER_CACHE_BYTES: u64 = 8 << 20;
 const CHECK_AT_OPEN_BYTES: u64 = 16 << 20;
 
 /// A qcow2 image over the device that holds it.
-#[derive(Debug)]
 pub(crate) struct Qcow2Image {
     file: Arc<dyn ReadAt>,
     header: Header,
@@ -207,6 +207,18 @@ impl Qcow2Image {
         self.file.read_exact_at(at, &mut bytes)?;
         decompress(self.header.compression, &bytes, self.cluster_length())
             .map_err(|problem| Error::corrupt("qcow2 compressed cluster", at, problem))
+    }
+}
+
+impl fmt::Debug for Qcow2Image {
+    /// Without the tables, which may have millions of entries.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Qcow2Image")
+            .field("file", &self.file)
+            .field("header", &self.header)
+            .field("backing", &self.backing)
+            .finish_non_exhaustive()
     }
 }
 
