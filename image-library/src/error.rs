@@ -109,6 +109,17 @@ pub enum Error {
         #[source]
         source: Box<Self>,
     },
+    /// What names the chunks of an image's disk cannot be read.
+    #[error("image {image}, disk {disk:?}: its manifest cannot be read")]
+    ManifestLost {
+        /// The image.
+        image: ImageId,
+        /// The disk's name.
+        disk: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<Self>,
+    },
     /// No image fits what was asked for.
     #[error("{problem}")]
     NoSuchImage {
@@ -232,7 +243,7 @@ impl Error {
         let text = match self {
             Self::File { source, .. } => return file_hint(source),
             Self::Disk(error) => return error.hint(),
-            Self::Lost { source, .. } => return source.hint(),
+            Self::Lost { source, .. } | Self::ManifestLost { source, .. } => return source.hint(),
             Self::NotALibrary { .. } => {
                 "give the directory that `image-library init` created, or create one with it"
             }

@@ -24,6 +24,7 @@ mod error;
 mod id;
 mod image;
 mod index;
+mod ingest;
 mod local;
 pub mod machine;
 mod manifest;
@@ -49,6 +50,7 @@ pub use digest::{Digest, content_digest, image_digest};
 pub use document::{Consistency, DiskDraft, Image, ImageDisk, ImageDraft};
 pub use error::{Error, Result};
 pub use id::{ContentHash, DiskIndex, ImageId, ServerName};
+pub use ingest::{IngestDisk, IngestStats, ingest};
 pub use local::LocalLibrary;
 pub use reference::{ImageRef, Which};
 
