@@ -10,5 +10,17 @@
 //! ever executed.
 #![forbid(unsafe_code)]
 
+pub mod apply;
+mod error;
 pub mod guest;
+mod guest_disk;
+pub mod inspect;
+#[cfg(test)]
+mod phony;
+pub mod plan;
+pub mod prepare;
+pub mod verify;
 pub mod vm;
+
+pub use error::{Error, Result};
+pub use guest_disk::GuestDisk;

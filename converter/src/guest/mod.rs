@@ -10,6 +10,7 @@ pub mod grub_cfg;
 pub mod initramfs;
 pub mod kernel_cmdline;
 pub mod kmod;
+pub mod network;
 #[cfg(test)]
 mod samples;
 pub mod shell_config;

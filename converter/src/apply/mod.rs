@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Carries out a plan, in an overlay over each disk that it touches.
+//!
+//! In three passes: what every file will hold is made first (and checked against what was
+//! inspected), then the room for it is checked, then it is written. An error drops the overlays, so
+//! a conversion is done whole or not at all.
+
+mod initramfs;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use disk::block::{Overlay, OverlayOptions, Slice};
+use disk::filesystem::{self, Attributes, Filesystem, WritableFilesystem, WriteOptions};
+use disk::{Finding, ReadAt, WriteAt};
+use image_library::DiskIndex;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::guest_disk::GuestDisk;
+use crate::inspect::tree::encode;
+use crate::inspect::{FilePlace, VolumeId, free_bytes, volume_range};
+use crate::plan::{Change, Edit, Plan};
+
+const FILE_BYTES_MAX: u64 = 1 << 30;
+/// Directory blocks, block maps and rounding, per file.
+const OVERHEAD_BYTES: u64 = 16 << 10;
+
+/// How a plan is applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApplyOptions {
+    /// The time that written files get, in seconds since 1970: two conversions of the same image
+    /// give the same bytes.
+    pub now_unix_seconds: i64,
+}
+
+/// A plan that was carried out.
+#[derive(Debug)]
+pub struct Applied {
+    /// What was written.
+    pub summary: AppliedSummary,
+    /// The changes of each disk that was touched.
+    pub overlays: Vec<(DiskIndex, Arc<Overlay>)>,
+}
+
+/// What was written where.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AppliedSummary {
+    /// Every file that was changed or made.
+    pub files: Vec<AppliedFile>,
+    /// What was noticed on the way, such as a journal that was replayed.
+    pub findings: Vec<Finding>,
+}
+
+/// A file that was changed or made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedFile {
+    /// Which.
+    pub place: FilePlace,
+    /// BLAKE3 of the content before, in hexadecimal; `None` for a new file.
+    pub before: Option<String>,
+    /// BLAKE3 of the content after.
+    pub after: String,
+    /// Size after, in bytes.
+    pub size_bytes: u64,
+}
+
+/// The filesystems of a guest during a conversion.
+#[derive(Debug, Default)]
+pub(crate) struct Volumes {
+    /// Those with files to be written.
+    pub(crate) writable: BTreeMap<VolumeId, Box<dyn WritableFilesystem>>,
+    /// Those that are only read.
+    pub(crate) readable: BTreeMap<VolumeId, Box<dyn Filesystem>>,
+    /// Bytes free on those to be written, where that is known.
+    pub(crate) free_bytes: BTreeMap<VolumeId, u64>,
+}
+
+/// Carries out a plan.
+pub fn apply(plan: &Plan, disks: &[GuestDisk], options: &ApplyOptions) -> Result<Applied> {
+    if !plan.verdict.is_ready() {
+        let errors = plan.findings.iter().filter(|f| f.level == disk::Level::Error);
+        let problems: Vec<String> = errors.map(|f| format!("{}: {}", f.code, f.problem)).collect();
+        return Err(Error::NotConvertible {
+            problem: problems.join("; "),
+        });
+    }
+    let mut overlays: BTreeMap<DiskIndex, Arc<Overlay>> = BTreeMap::new();
+    let mut volumes = Volumes::default();
+    let mut summary = AppliedSummary::default();
+    for edit in &plan.edits {
+        let id = edit.place.volume;
+        if volumes.writable.contains_key(&id) {
+            continue;
+        }
+        let disk = disk_of(disks, id)?;
+        let overlay = overlays.entry(disk.index).or_insert_with(|| {
+            let base = Arc::clone(&disk.device);
+            Arc::new(Overlay::new(base, OverlayOptions::default()))
+        });
+        open_writable(id, disk, overlay, options, &mut volumes, &mut summary.findings)?;
+    }
+    for id in plan.edits.iter().flat_map(read_volumes) {
+        if !volumes.writable.contains_key(&id) && !volumes.readable.contains_key(&id) {
+            let opened = open_readable(id, disk_of(disks, id)?)?;
+            volumes.readable.insert(id, opened);
+        }
+    }
+    summary.files = write_edits(&plan.edits, &mut volumes, options)?;
+    for (id, filesystem) in std::mem::take(&mut volumes.writable) {
+        filesystem.finish().map_err(Error::guest(id.to_string()))?;
+    }
+    Ok(Applied {
+        summary,
+        overlays: overlays.into_iter().collect(),
+    })
+}
+
+fn disk_of(disks: &[GuestDisk], id: VolumeId) -> Result<&GuestDisk> {
+    disks
+        .iter()
+        .find(|disk| disk.index == id.disk)
+        .ok_or_else(|| Error::Changed {
+            place: id.to_string(),
+        })
+}
+
+/// The volumes that an edit reads besides the one that it writes.
+fn read_volumes(edit: &Edit) -> Vec<VolumeId> {
+    match &edit.change {
+        Change::AppendToInitramfs(append) => {
+            let files = append.modules.iter().map(|module| module.file.volume);
+            files.chain(append.module_directory.iter().map(|place| place.volume)).collect()
+        }
+        Change::Rewrite { .. } | Change::Create { .. } => Vec::new(),
+    }
+}
+
+fn open_writable(
+    id: VolumeId,
+    disk: &GuestDisk,
+    overlay: &Arc<Overlay>,
+    options: &ApplyOptions,
+    volumes: &mut Volumes,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let (start, length) = volume_range(disk, id)?;
+    let place = || id.to_string();
+    let slice = Slice::new(Arc::clone(overlay), start, length).map_err(Error::guest(place()))?;
+    let device: Arc<dyn WriteAt> = Arc::new(slice);
+    let write_options = WriteOptions {
+        now_unix_seconds: options.now_unix_seconds,
+    };
+    let opened = filesystem::open_writable(Arc::clone(&device), write_options)
+        .map_err(Error::guest(place()))?;
+    // After the replay of a journal, which changes it.
+    if let Some(free) = free_bytes(&device).map_err(Error::guest(place()))? {
+        volumes.free_bytes.insert(id, free);
+    }
+    findings.extend(opened.findings);
+    volumes.writable.insert(id, opened.filesystem);
+    Ok(())
+}
+
+fn open_readable(id: VolumeId, disk: &GuestDisk) -> Result<Box<dyn Filesystem>> {
+    let (start, length) = volume_range(disk, id)?;
+    let place = || id.to_string();
+    let slice = Slice::new(Arc::clone(&disk.device), start, length).map_err(Error::guest(place()))?;
+    let device: Arc<dyn ReadAt> = Arc::new(slice);
+    filesystem::open(device).map_err(Error::guest(place()))
+}
+
+/// What one file is to hold.
+#[derive(Debug)]
+struct Write<'a> {
+    place: &'a FilePlace,
+    before: Option<String>,
+    after: String,
+    size_bytes: u64,
+    action: Action,
+}
+
+#[derive(Debug)]
+enum Action {
+    Replace(Vec<u8>),
+    Append(Vec<u8>),
+    Create(Vec<u8>, u32),
+}
+
+impl Action {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Replace(bytes) | Self::Append(bytes) | Self::Create(bytes, _) => bytes,
+        }
+    }
+}
+
+/// Makes, checks and writes all edits.
+pub(crate) fn write_edits(
+    edits: &[Edit],
+    volumes: &mut Volumes,
+    options: &ApplyOptions,
+) -> Result<Vec<AppliedFile>> {
+    let mut writes = Vec::new();
+    for edit in edits {
+        writes.push(make(edit, volumes, options)?);
+    }
+    check_space(&writes, volumes)?;
+    let mut files = Vec::new();
+    for write in writes {
+        carry_out(&write, volumes)?;
+        files.push(AppliedFile {
+            place: write.place.clone(),
+            before: write.before,
+            after: write.after,
+            size_bytes: write.size_bytes,
+        });
+    }
+    Ok(files)
+}
+
+impl Volumes {
+    /// A file's content.
+    pub(crate) fn read(&self, place: &FilePlace, limit_bytes: u64) -> Result<Vec<u8>> {
+        self.reader(place)?
+            .read(&place.path, limit_bytes)
+            .map_err(Error::guest(&place.guest_path))
+    }
+
+    fn reader(&self, place: &FilePlace) -> Result<&dyn Filesystem> {
+        if let Some(filesystem) = self.writable.get(&place.volume) {
+            return Ok(&**filesystem);
+        }
+        match self.readable.get(&place.volume) {
+            Some(filesystem) => Ok(&**filesystem),
+            None => Err(Error::Changed {
+                place: place.volume.to_string(),
+            }),
+        }
+    }
+
+    fn writer(&mut self, place: &FilePlace) -> Result<&mut Box<dyn WritableFilesystem>> {
+        self.writable.get_mut(&place.volume).ok_or_else(|| Error::Changed {
+            place: place.volume.to_string(),
+        })
+    }
+
+    fn exists(&self, place: &FilePlace, path: &str) -> Result<bool> {
+        match self.reader(place)?.metadata(path) {
+            Ok(_) => Ok(true),
+            Err(disk::Error::NotFound { .. }) => Ok(false),
+            Err(source) => Err(Error::Guest {
+                place: path.to_owned(),
+                source,
+            }),
+        }
+    }
+}
+
+fn make<'a>(edit: &'a Edit, volumes: &Volumes, options: &ApplyOptions) -> Result<Write<'a>> {
+    let place = &edit.place;
+    let changed = || Error::Changed {
+        place: place.guest_path.clone(),
+    };
+    match &edit.change {
+        Change::Rewrite {
+            before,
+            after,
+            encoding,
+        } => {
+            let current = volumes.read(place, FILE_BYTES_MAX)?;
+            if encode(*encoding, before).as_ref() != Some(&current) {
+                return Err(changed());
+            }
+            let bytes = encode(*encoding, after).ok_or_else(|| Error::File {
+                place: place.guest_path.clone(),
+                problem: "the new text has characters that the file's encoding lacks".to_owned(),
+            })?;
+            Ok(Write {
+                place,
+                before: Some(hash(&current)),
+                after: hash(&bytes),
+                size_bytes: bytes.len() as u64,
+                action: Action::Replace(bytes),
+            })
+        }
+        Change::Create { content, mode } => {
+            if volumes.exists(place, &place.path)? {
+                return Err(changed());
+            }
+            let bytes = content.as_bytes().to_vec();
+            Ok(Write {
+                place,
+                before: None,
+                after: hash(&bytes),
+                size_bytes: bytes.len() as u64,
+                action: Action::Create(bytes, *mode),
+            })
+        }
+        Change::AppendToInitramfs(append) => {
+            let file = volumes.read(place, FILE_BYTES_MAX)?;
+            if hash(&file) != append.hash_before {
+                return Err(changed());
+            }
+            let appended = initramfs::build(place, &file, append, volumes, options)?;
+            let whole = appended.apply_to(&file);
+            Ok(Write {
+                place,
+                before: Some(hash(&file)),
+                after: hash(&whole),
+                size_bytes: whole.len() as u64,
+                action: if appended.keep == file.len() as u64 {
+                    Action::Append(appended.bytes)
+                } else {
+                    Action::Replace(whole)
+                },
+            })
+        }
+    }
+}
+
+/// Refuses before the first write what would not fit. A replaced file is counted whole, because
+/// the old one is only removed after the new one is there.
+fn check_space(writes: &[Write<'_>], volumes: &Volumes) -> Result<()> {
+    for (id, free) in &volumes.free_bytes {
+        let on_volume = writes.iter().filter(|write| write.place.volume == *id);
+        let needed: u64 = on_volume
+            .map(|write| write.action.bytes().len() as u64 + OVERHEAD_BYTES)
+            .sum();
+        if needed > *free {
+            return Err(Error::NoSpace {
+                place: id.to_string(),
+                needed_bytes: needed,
+                free_bytes: *free,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn carry_out(write: &Write<'_>, volumes: &mut Volumes) -> Result<()> {
+    let place = write.place;
+    if let Action::Create(..) = write.action {
+        make_directories(place, volumes)?;
+    }
+    let filesystem = volumes.writer(place)?;
+    match &write.action {
+        Action::Replace(bytes) => filesystem.write(&place.path, bytes, None),
+        Action::Append(bytes) => filesystem.append(&place.path, bytes),
+        Action::Create(bytes, mode) => {
+            filesystem.write(&place.path, bytes, Some(&owned_by_root(*mode)))
+        }
+    }
+    .map_err(Error::guest(&place.guest_path))
+}
+
+fn make_directories(place: &FilePlace, volumes: &mut Volumes) -> Result<()> {
+    let ends: Vec<usize> = place.path.match_indices('/').map(|(end, _)| end).skip(1).collect();
+    for end in ends {
+        let directory = &place.path[..end];
+        if !volumes.exists(place, directory)? {
+            volumes
+                .writer(place)?
+                .create_directory(directory, &owned_by_root(0o755))
+                .map_err(Error::guest(directory))?;
+        }
+    }
+    Ok(())
+}
+
+fn owned_by_root(mode: u32) -> Attributes {
+    Attributes {
+        mode,
+        uid: 0,
+        gid: 0,
+        selinux: None,
+    }
+}
+
+/// BLAKE3 in hexadecimal.
+pub(crate) fn hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a guest's names of disks mean: `/dev/sda1`, `UUID=...`, `/dev/disk/by-id/...-part2`.
+//!
+//! | name | resolved by |
+//! |---|---|
+//! | `UUID=`, `LABEL=`, `/dev/disk/by-uuid`, `by-label` | superblocks |
+//! | `PARTUUID=`, `PARTLABEL=`, `by-partuuid`, `by-partlabel` | partition tables |
+//! | `/dev/sda1`, `hda`, `vda`, `xvda`, `nvme0n1p1`, `mmcblk0p1`, `cciss/c0d0p1` | the disks' names, else their order |
+//! | `/dev/disk/by-id`, `by-path` | the machine description's links; with a single disk, `-partN` alone |
+//!
+//! What cannot be resolved stays unresolved: a guess here would put a wrong disk into fstab.
+
+use image_library::DiskIndex;
+use image_library::machine::MachineDescription;
+
+use crate::inspect::inspection::{DiskFacts, VolumeFacts, VolumeId};
+
+/// What becomes of a name when the hardware changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stability {
+    /// It names content, and stays true: `UUID=`, `LABEL=`.
+    Stable,
+    /// It names hardware, and will be wrong: `/dev/sda1`, by-id, by-path.
+    Volatile,
+    /// A device stacked on others: LVM, md, device mapper.
+    Stacked,
+    /// Not a block device: `tmpfs`, `server:/export`.
+    NotADevice,
+}
+
+/// Resolves a guest's names of disks and partitions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DeviceNames<'a> {
+    disks: &'a [DiskFacts],
+    machine: Option<&'a MachineDescription>,
+}
+
+impl<'a> DeviceNames<'a> {
+    pub(crate) fn new(disks: &'a [DiskFacts], machine: Option<&'a MachineDescription>) -> Self {
+        Self { disks, machine }
+    }
+
+    /// Which volume a name means.
+    pub(crate) fn resolve(&self, spec: &str) -> Option<VolumeId> {
+        if let Some((tag, value)) = tag_of(spec) {
+            return self.by_tag(tag, &value);
+        }
+        let name = spec.strip_prefix("/dev/")?;
+        if let Some(link) = name
+            .strip_prefix("disk/by-id/")
+            .or_else(|| name.strip_prefix("disk/by-path/"))
+        {
+            return self.by_link(spec, link);
+        }
+        self.by_kernel_name(name)
+    }
+
+    /// A name of the volume that does not change with the hardware: `UUID=...`, or `PARTUUID=...`
+    /// where the UUID is missing or not the only one of its kind.
+    pub(crate) fn stable_name(&self, id: VolumeId) -> Option<String> {
+        let volume = self.volumes().find(|volume| volume.id == id)?;
+        let uuid = volume.content.as_ref().and_then(|content| content.uuid.as_ref());
+        if let Some(uuid) = uuid
+            && self.by_tag("UUID", uuid) == Some(id)
+        {
+            return Some(format!("UUID={uuid}"));
+        }
+        let part_uuid = volume.partition_uuid.as_ref()?;
+        (self.by_tag("PARTUUID", part_uuid) == Some(id)).then(|| format!("PARTUUID={part_uuid}"))
+    }
+
+    fn volumes(&self) -> impl Iterator<Item = &'a VolumeFacts> {
+        self.disks.iter().flat_map(|disk| &disk.volumes)
+    }
+
+    /// The only volume with that tag; two of the same are none.
+    fn by_tag(&self, tag: &str, value: &str) -> Option<VolumeId> {
+        let mut matching = self.volumes().filter(|volume| {
+            let content = volume.content.as_ref();
+            match tag {
+                "UUID" => content.and_then(|c| c.uuid.as_deref()).is_some_and(|uuid| {
+                    uuid.eq_ignore_ascii_case(value)
+                }),
+                "LABEL" => content.and_then(|c| c.label.as_deref()) == Some(value),
+                "PARTUUID" => volume
+                    .partition_uuid
+                    .as_deref()
+                    .is_some_and(|uuid| uuid.eq_ignore_ascii_case(value)),
+                "PARTLABEL" => volume.partition_label.as_deref() == Some(value),
+                _ => false,
+            }
+        });
+        let first = matching.next()?;
+        matching.next().is_none().then_some(first.id)
+    }
+
+    fn by_link(&self, spec: &str, link: &str) -> Option<VolumeId> {
+        let known = self.machine.and_then(|machine| {
+            let mut links = machine.disks.iter().flat_map(|disk| &disk.links);
+            links.find(|(name, _)| name == spec || name.ends_with(&format!("/{link}")))
+        });
+        if let Some((_, kernel_name)) = known {
+            return self.by_kernel_name(kernel_name.trim_start_matches("/dev/"));
+        }
+        let stacked = ["dm-", "md-", "lvm-"].iter().any(|p| link.starts_with(p));
+        let [only] = self.disks else { return None };
+        let (_, number) = link.rsplit_once("-part")?;
+        (!stacked).then_some(())?;
+        self.volume(only.index, Some(number.parse().ok()?))
+    }
+
+    fn by_kernel_name(&self, name: &str) -> Option<VolumeId> {
+        let parsed = KernelName::parse(name)?;
+        let by_name = self
+            .disks
+            .iter()
+            .find(|disk| disk.name.as_deref() == Some(parsed.disk));
+        let named = self
+            .disks
+            .iter()
+            .any(|disk| disk.name.as_deref().is_some_and(is_kernel_disk_name));
+        let index = match by_name {
+            Some(disk) => disk.index,
+            None if named => return None,
+            None => self.disks.get(parsed.order)?.index,
+        };
+        self.volume(index, parsed.partition)
+    }
+
+    fn volume(&self, disk: DiskIndex, partition: Option<u32>) -> Option<VolumeId> {
+        let id = VolumeId { disk, partition };
+        self.volumes().any(|volume| volume.id == id).then_some(id)
+    }
+}
+
+/// What becomes of a name when the hardware changes.
+pub(crate) fn stability(spec: &str) -> Stability {
+    if tag_of(spec).is_some() {
+        return Stability::Stable;
+    }
+    let Some(name) = spec.strip_prefix("/dev/") else {
+        return Stability::NotADevice;
+    };
+    let link = name
+        .strip_prefix("disk/by-id/")
+        .or_else(|| name.strip_prefix("disk/by-path/"));
+    if let Some(link) = link {
+        let stacked = ["dm-", "md-", "lvm-"].iter().any(|p| link.starts_with(p));
+        return if stacked { Stability::Stacked } else { Stability::Volatile };
+    }
+    if KernelName::parse(name).is_some() {
+        return Stability::Volatile;
+    }
+    let other = ["fd", "sr", "cdrom", "scd", "dvd", "loop", "ram", "zram", "shm", "pts"];
+    if other.iter().any(|prefix| name.starts_with(prefix)) {
+        return Stability::NotADevice;
+    }
+    Stability::Stacked
+}
+
+fn is_kernel_disk_name(name: &str) -> bool {
+    KernelName::parse(name).is_some_and(|parsed| parsed.partition.is_none())
+}
+
+/// `UUID="x"` and `/dev/disk/by-uuid/x` as the pair of tag and value.
+fn tag_of(spec: &str) -> Option<(&'static str, String)> {
+    const TAGS: [(&str, &str, &str); 4] = [
+        ("UUID", "UUID=", "/dev/disk/by-uuid/"),
+        ("LABEL", "LABEL=", "/dev/disk/by-label/"),
+        ("PARTUUID", "PARTUUID=", "/dev/disk/by-partuuid/"),
+        ("PARTLABEL", "PARTLABEL=", "/dev/disk/by-partlabel/"),
+    ];
+    for (tag, prefix, directory) in TAGS {
+        if let Some(value) = spec.strip_prefix(prefix) {
+            return Some((tag, value.trim_matches(['"', '\'']).to_owned()));
+        }
+        if let Some(value) = spec.strip_prefix(directory) {
+            return Some((tag, unescape(value)));
+        }
+    }
+    None
+}
+
+/// Undoes udev's `\x20` in link names.
+fn unescape(value: &str) -> String {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let escaped = tail
+            .strip_prefix(b"x")
+            .and_then(|hex| hex.get(..2))
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match escaped {
+            Some(byte) if first == b'\\' => {
+                bytes.push(byte);
+                rest = tail.get(3..).unwrap_or_default();
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A kernel's name of a disk or partition, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct KernelName<'a> {
+    /// The disk's part: `sda`, `nvme0n1`.
+    disk: &'a str,
+    /// The disk's place among its like, from 0.
+    order: usize,
+    /// The partition's number.
+    partition: Option<u32>,
+}
+
+impl<'a> KernelName<'a> {
+    fn parse(name: &'a str) -> Option<Self> {
+        for prefix in ["xvd", "sd", "hd", "vd"] {
+            if let Some(rest) = name.strip_prefix(prefix) {
+                return Self::lettered(name, prefix.len(), rest);
+            }
+        }
+        for prefix in ["nvme", "mmcblk", "cciss/c", "ida/c", "pmem"] {
+            if name.starts_with(prefix) {
+                return Self::numbered(name, prefix);
+            }
+        }
+        None
+    }
+
+    fn lettered(name: &'a str, prefix: usize, rest: &str) -> Option<Self> {
+        let letters = rest.bytes().take_while(u8::is_ascii_lowercase).count();
+        if letters == 0 || letters > 3 {
+            return None;
+        }
+        let order = rest.bytes().take(letters).fold(0_usize, |order, letter| {
+            order * 26 + usize::from(letter - b'a') + 1
+        }) - 1;
+        let (disk, number) = name.split_at_checked(prefix + letters)?;
+        let partition = partition_number(number)?;
+        Some(Self { disk, order, partition })
+    }
+
+    /// `nvme0n1p2`, `mmcblk0p1`, `cciss/c0d0p1`: the partition follows a `p` after a digit.
+    fn numbered(name: &'a str, prefix: &str) -> Option<Self> {
+        let rest = name.strip_prefix(prefix)?;
+        let (disk, number) = match name.rsplit_once('p') {
+            Some((disk, number))
+                if disk.len() > prefix.len()
+                    && disk.ends_with(|c: char| c.is_ascii_digit())
+                    && !number.is_empty() =>
+            {
+                (disk, number)
+            }
+            _ => (name, ""),
+        };
+        let partition = partition_number(number)?;
+        let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>();
+        let first: usize = digits(rest).parse().ok()?;
+        let drive = rest.split_once('d').map(|(_, drive)| digits(drive));
+        let order = match (prefix, drive) {
+            ("cciss/c" | "ida/c", Some(drive)) => drive.parse().ok()?,
+            _ => first,
+        };
+        Some(Self { disk, order, partition })
+    }
+}
+
+fn partition_number(text: &str) -> Option<Option<u32>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    let plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+    plain.then(|| text.parse().ok().map(Some)).flatten()
+}

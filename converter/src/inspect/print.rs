@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! An inspection as text for people.
+
+use std::fmt::{self, Write};
+
+use crate::inspect::inspection::{DriverPlace, Inspection, Kernel, VolumeFacts};
+
+const MIB: u64 = 1 << 20;
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.system {
+            Some(system) => {
+                let hostname = system.hostname.as_deref().unwrap_or("-");
+                let architecture = system.architecture.as_deref().unwrap_or("unknown");
+                writeln!(f, "system      {} ({architecture}), host {hostname}", system.name)?;
+            }
+            None => writeln!(f, "system      not known")?,
+        }
+        writeln!(f, "firmware    {:?}: {}", self.firmware, self.firmware_evidence)?;
+        for bootloader in &self.bootloaders {
+            writeln!(f, "boot loader {} ({})", bootloader.kind, bootloader.configuration.place)?;
+        }
+        self.write_disks(f)?;
+        for mount in &self.mounts {
+            let spec = mount.spec.as_deref().unwrap_or("not in fstab");
+            writeln!(f, "mount       {} on {} ({spec})", mount.volume, mount.mount_point)?;
+        }
+        for kernel in &self.kernels {
+            write_kernel(f, kernel)?;
+        }
+        for card in &self.network.cards {
+            let mac = card.mac.as_deref().unwrap_or("no MAC address known");
+            let addresses = match card.addresses.as_slice() {
+                [] => "no static address".to_owned(),
+                addresses => addresses.join(", "),
+            };
+            writeln!(f, "network     {}: {mac}; {addresses} ({})", card.name, card.file)?;
+        }
+        if !self.services.is_empty() {
+            writeln!(f, "services    {}", self.services.join(" "))?;
+        }
+        for finding in &self.findings {
+            let place = &finding.place;
+            writeln!(f, "{:<11} {} {place}: {}", level(finding.level), finding.code, finding.problem)?;
+        }
+        Ok(())
+    }
+}
+
+impl Inspection {
+    fn write_disks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for disk in &self.disks {
+            let name = disk.name.as_deref().unwrap_or("-");
+            let size = disk.size_bytes / MIB;
+            writeln!(f, "disk {:<6} {name}, {size} MiB, {:?} table", disk.index.0, disk.table)?;
+            for volume in &disk.volumes {
+                writeln!(f, "  {}", volume_line(volume))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn volume_line(volume: &VolumeFacts) -> String {
+    let mut line = format!("{}: {} MiB", volume.id, volume.size_bytes / MIB);
+    match &volume.content {
+        Some(content) => {
+            let uuid = content.uuid.as_deref().unwrap_or("none");
+            _ = write!(line, ", {:?}, UUID {uuid}", content.kind);
+            if let Some(label) = &content.label {
+                _ = write!(line, ", label {label}");
+            }
+            if content.journal_dirty {
+                line.push_str(", journal to be replayed");
+            }
+        }
+        None => line.push_str(", nothing that we know"),
+    }
+    line
+}
+
+fn write_kernel(f: &mut fmt::Formatter<'_>, kernel: &Kernel) -> fmt::Result {
+    writeln!(f, "kernel      {} ({})", kernel.version, kernel.image)?;
+    match &kernel.initramfs {
+        Some(initramfs) => writeln!(
+            f,
+            "  {}: {:?}, {}, {} modules, {} KiB",
+            initramfs.file,
+            initramfs.generator,
+            initramfs.compression,
+            initramfs.module_count,
+            initramfs.size_bytes / 1024
+        )?,
+        None => writeln!(f, "  no initramfs")?,
+    }
+    let places = [
+        (DriverPlace::BuiltIn, "built in"),
+        (DriverPlace::InInitramfs, "in initramfs"),
+        (DriverPlace::Module, "module only"),
+        (DriverPlace::Absent, "absent"),
+    ];
+    for (place, title) in places {
+        let drivers: Vec<&str> = kernel
+            .drivers
+            .iter()
+            .filter(|driver| driver.place == place)
+            .map(|driver| driver.name.as_str())
+            .collect();
+        if !drivers.is_empty() {
+            writeln!(f, "  {title}: {}", drivers.join(" "))?;
+        }
+    }
+    Ok(())
+}
+
+/// A level as a word of a line.
+pub(crate) fn level(level: disk::Level) -> &'static str {
+    match level {
+        disk::Level::Note => "note",
+        disk::Level::Warning => "warning",
+        disk::Level::Error => "error",
+    }
+}

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The guest's tree of files: several filesystems composed by mount points, with symbolic links
+//! resolved across them as the guest's kernel would (`/lib -> usr/lib`, `/etc/x -> /usr/x`).
+//!
+//! Limits: 40 symbolic links per path, as in Linux; text files up to 4 MiB.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use disk::filesystem::{DirectoryEntry, FileType, Filesystem, Metadata};
+
+use crate::error::{Error, Result};
+use crate::inspect::inspection::{Encoding, FilePlace, TextFile, VolumeId};
+
+const LINKS_MAX: usize = 40;
+const TEXT_BYTES_MAX: u64 = 4 << 20;
+
+/// Filesystems by volume, and where each is mounted.
+#[derive(Debug)]
+pub(crate) struct GuestTree {
+    filesystems: BTreeMap<VolumeId, Box<dyn Filesystem>>,
+    mounts: Vec<(String, VolumeId)>,
+}
+
+impl GuestTree {
+    /// A tree with nothing mounted.
+    pub(crate) fn new(filesystems: BTreeMap<VolumeId, Box<dyn Filesystem>>) -> Self {
+        Self {
+            filesystems,
+            mounts: Vec::new(),
+        }
+    }
+
+    /// The same filesystems with only `volume` mounted, as the root.
+    pub(crate) fn set_root(&mut self, volume: VolumeId) {
+        self.mounts = vec![("/".to_owned(), volume)];
+    }
+
+    /// Nothing mounted: every path is absent.
+    pub(crate) fn clear_mounts(&mut self) {
+        self.mounts.clear();
+    }
+
+    /// Mounts one more filesystem; false where there is none on that volume.
+    pub(crate) fn mount(&mut self, mount_point: &str, volume: VolumeId) -> bool {
+        let known = self.filesystems.contains_key(&volume);
+        if known {
+            self.mounts.push((mount_point.to_owned(), volume));
+        }
+        known
+    }
+
+    /// The volumes that hold a filesystem.
+    pub(crate) fn volumes(&self) -> Vec<VolumeId> {
+        self.filesystems.keys().copied().collect()
+    }
+
+    /// A filesystem by its volume.
+    pub(crate) fn filesystem(&self, volume: VolumeId) -> Option<&dyn Filesystem> {
+        self.filesystems.get(&volume).map(AsRef::as_ref)
+    }
+
+    /// Where a path really is, symbolic links followed; `None` when it does not exist.
+    pub(crate) fn resolve(&self, path: &str) -> Result<Option<FilePlace>> {
+        Ok(self.walk(path)?.map(|(place, _)| place))
+    }
+
+    /// What a path is, symbolic links followed.
+    pub(crate) fn metadata(&self, path: &str) -> Result<Option<(FilePlace, Metadata)>> {
+        self.walk(path)
+    }
+
+    /// Whether a path exists.
+    pub(crate) fn exists(&self, path: &str) -> Result<bool> {
+        Ok(self.walk(path)?.is_some())
+    }
+
+    /// A regular file's content; `None` when there is no such file.
+    pub(crate) fn read(&self, path: &str, limit_bytes: u64) -> Result<Option<(FilePlace, Vec<u8>)>> {
+        let Some((place, metadata)) = self.walk(path)? else {
+            return Ok(None);
+        };
+        if metadata.file_type != FileType::File {
+            return Ok(None);
+        }
+        let content = self.read_place(&place, limit_bytes)?;
+        Ok(Some((place, content)))
+    }
+
+    /// A regular file's content by its place.
+    pub(crate) fn read_place(&self, place: &FilePlace, limit_bytes: u64) -> Result<Vec<u8>> {
+        let filesystem = self.filesystem(place.volume).ok_or_else(|| Error::File {
+            place: place.guest_path.clone(),
+            problem: format!("{} holds no filesystem", place.volume),
+        })?;
+        filesystem
+            .read(&place.path, limit_bytes)
+            .map_err(Error::guest(&place.guest_path))
+    }
+
+    /// A text file; `None` when there is no such file.
+    pub(crate) fn text(&self, path: &str) -> Result<Option<TextFile>> {
+        let Some((place, bytes)) = self.read(path, TEXT_BYTES_MAX)? else {
+            return Ok(None);
+        };
+        let (encoding, text) = decode(bytes);
+        Ok(Some(TextFile {
+            place,
+            encoding,
+            text,
+        }))
+    }
+
+    /// The names in a directory; none when there is no such directory.
+    pub(crate) fn list(&self, path: &str) -> Result<Vec<DirectoryEntry>> {
+        let Some((place, metadata)) = self.walk(path)? else {
+            return Ok(Vec::new());
+        };
+        if metadata.file_type != FileType::Directory {
+            return Ok(Vec::new());
+        }
+        match self.filesystem(place.volume) {
+            Some(filesystem) => filesystem
+                .read_directory(&place.path)
+                .map_err(Error::guest(path)),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The text files of a directory whose name ends so, in the order of their names.
+    pub(crate) fn texts(&self, directory: &str, suffix: &str) -> Result<Vec<TextFile>> {
+        let mut found = Vec::new();
+        for entry in self.list(directory)? {
+            if entry.name.ends_with(suffix)
+                && let Some(file) = self.text(&format!("{directory}/{}", entry.name))?
+            {
+                found.push(file);
+            }
+        }
+        Ok(found)
+    }
+
+    fn walk(&self, path: &str) -> Result<Option<(FilePlace, Metadata)>> {
+        let mut pending: VecDeque<String> = components(path);
+        let mut done: Vec<String> = Vec::new();
+        let mut links = 0;
+        let Some(mut found) = self.look("/")? else {
+            return Ok(None);
+        };
+        while let Some(component) = pending.pop_front() {
+            if component == ".." {
+                done.pop();
+                match self.look(&join(&done))? {
+                    Some(parent) => found = parent,
+                    None => return Ok(None),
+                }
+                continue;
+            }
+            if found.1.file_type != FileType::Directory {
+                return Ok(None);
+            }
+            done.push(component);
+            let Some(next) = self.look(&join(&done))? else {
+                return Ok(None);
+            };
+            if next.1.file_type != FileType::Symlink {
+                found = next;
+                continue;
+            }
+            links += 1;
+            if links > LINKS_MAX {
+                return Ok(None);
+            }
+            let target = self.link_target(&next.0)?;
+            done.pop();
+            if target.starts_with('/') {
+                done.clear();
+            }
+            match self.look(&join(&done))? {
+                Some(parent) => found = parent,
+                None => return Ok(None),
+            }
+            let mut resolved = components(&target);
+            resolved.append(&mut pending);
+            pending = resolved;
+        }
+        Ok(Some(found))
+    }
+
+    /// One path without following a link in its last component.
+    fn look(&self, path: &str) -> Result<Option<(FilePlace, Metadata)>> {
+        let Some((volume, inner)) = self.mounted(path) else {
+            return Ok(None);
+        };
+        let Some(filesystem) = self.filesystem(volume) else {
+            return Ok(None);
+        };
+        let place = FilePlace {
+            volume,
+            path: inner,
+            guest_path: path.to_owned(),
+        };
+        match filesystem.metadata(&place.path) {
+            Ok(metadata) => Ok(Some((place, metadata))),
+            Err(disk::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(Error::Guest {
+                place: path.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    fn link_target(&self, place: &FilePlace) -> Result<String> {
+        match self.filesystem(place.volume) {
+            Some(filesystem) => filesystem
+                .read_link(&place.path)
+                .map_err(Error::guest(&place.guest_path)),
+            None => Ok(String::new()),
+        }
+    }
+
+    /// The volume that a path without links is on, and the path inside it.
+    fn mounted(&self, path: &str) -> Option<(VolumeId, String)> {
+        self.mounts
+            .iter()
+            .filter_map(|(mount_point, volume)| {
+                inside(mount_point, path).map(|inner| (mount_point.len(), *volume, inner))
+            })
+            .max_by_key(|(length, _, _)| *length)
+            .map(|(_, volume, inner)| (volume, inner))
+    }
+}
+
+/// The part of `path` below `mount_point`, as a path of its own.
+fn inside(mount_point: &str, path: &str) -> Option<String> {
+    if mount_point == "/" {
+        return Some(path.to_owned());
+    }
+    let rest = path.strip_prefix(mount_point)?;
+    match rest.chars().next() {
+        None => Some("/".to_owned()),
+        Some('/') => Some(rest.to_owned()),
+        Some(_) => None,
+    }
+}
+
+fn components(path: &str) -> VecDeque<String> {
+    path.split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .map(str::to_owned)
+        .collect()
+}
+
+fn join(parts: &[String]) -> String {
+    format!("/{}", parts.join("/"))
+}
+
+/// Bytes as text, losing nothing.
+pub(crate) fn decode(bytes: Vec<u8>) -> (Encoding, String) {
+    match String::from_utf8(bytes) {
+        Ok(text) => (Encoding::Utf8, text),
+        Err(error) => {
+            let text = error.into_bytes().into_iter().map(char::from).collect();
+            (Encoding::Latin1, text)
+        }
+    }
+}
+
+/// Text as bytes again; `None` when a character does not exist in the file's encoding.
+pub(crate) fn encode(encoding: Encoding, text: &str) -> Option<Vec<u8>> {
+    match encoding {
+        Encoding::Utf8 => Some(text.as_bytes().to_vec()),
+        Encoding::Latin1 => text.chars().map(|c| u8::try_from(c).ok()).collect(),
+    }
+}

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Guests for tests: trees in memory, laid out as distributions do, with kernels and initramfs
+//! images small enough to be made in a millisecond.
+
+mod memory;
+mod servers;
+
+use std::collections::BTreeMap;
+
+use disk::SectorSize;
+use disk::filesystem::{Filesystem, FilesystemKind};
+use image_library::DiskIndex;
+use image_library::machine::MachineDescription;
+
+use crate::apply::{AppliedFile, ApplyOptions, Volumes, write_edits};
+use crate::error::Result;
+use crate::guest::compression::{Compression, compress};
+use crate::guest::cpio::Writer;
+use crate::inspect::{
+    DiskFacts, Inspection, PartitionPurpose, Storage, TableKind, VolumeContent, VolumeFacts,
+    VolumeId, inspect_filesystems,
+};
+use crate::plan::Plan;
+
+pub(crate) use memory::{MemoryFilesystem, Node};
+
+const OPTIONS: ApplyOptions = ApplyOptions {
+    now_unix_seconds: 1_700_000_000,
+};
+
+/// A guest in memory.
+#[derive(Debug)]
+pub(crate) struct PhonyGuest {
+    pub(crate) disks: Vec<DiskFacts>,
+    pub(crate) filesystems: BTreeMap<VolumeId, MemoryFilesystem>,
+}
+
+/// What is on one partition of a phony guest.
+pub(crate) struct PhonyVolume {
+    pub(crate) kind: FilesystemKind,
+    pub(crate) uuid: &'static str,
+    pub(crate) purpose: PartitionPurpose,
+}
+
+pub(crate) fn volume(kind: FilesystemKind, uuid: &'static str) -> PhonyVolume {
+    PhonyVolume {
+        kind,
+        uuid,
+        purpose: PartitionPurpose::Other,
+    }
+}
+
+impl PhonyGuest {
+    /// One disk with these partitions.
+    pub(crate) fn new(table: TableKind, volumes: Vec<PhonyVolume>) -> Self {
+        let mut filesystems = BTreeMap::new();
+        let mut facts = Vec::new();
+        for (number, volume) in (1_u32..).zip(volumes) {
+            let id = VolumeId {
+                disk: DiskIndex(0),
+                partition: Some(number),
+            };
+            let has_files = matches!(
+                volume.kind,
+                FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 | FilesystemKind::Fat
+            );
+            if has_files {
+                filesystems.insert(id, MemoryFilesystem::new(volume.kind));
+            }
+            facts.push(VolumeFacts {
+                id,
+                start_bytes: u64::from(number) << 30,
+                size_bytes: 1 << 30,
+                purpose: volume.purpose,
+                partition_uuid: Some(format!("c0ffee00-0{number}")),
+                partition_label: None,
+                content: Some(VolumeContent {
+                    kind: volume.kind,
+                    uuid: Some(volume.uuid.to_owned()),
+                    label: None,
+                    free_bytes: Some(1 << 29),
+                    journal_dirty: false,
+                }),
+            });
+        }
+        let disk = DiskFacts {
+            index: DiskIndex(0),
+            name: None,
+            size_bytes: 8 << 30,
+            sector_size: SectorSize::B512,
+            table,
+            boot_code: true,
+            volumes: facts,
+        };
+        Self {
+            disks: vec![disk],
+            filesystems,
+        }
+    }
+
+    /// The filesystem of a partition of the first disk.
+    pub(crate) fn partition(&self, number: u32) -> &MemoryFilesystem {
+        let id = VolumeId {
+            disk: DiskIndex(0),
+            partition: Some(number),
+        };
+        &self.filesystems[&id]
+    }
+
+    pub(crate) fn inspect(&self) -> Inspection {
+        self.inspect_with(None)
+    }
+
+    pub(crate) fn inspect_with(&self, machine: Option<&MachineDescription>) -> Inspection {
+        let filesystems = self
+            .filesystems
+            .iter()
+            .map(|(id, filesystem)| (*id, Box::new(filesystem.clone()) as Box<dyn Filesystem>))
+            .collect();
+        let storage = Storage {
+            disks: self.disks.clone(),
+            filesystems,
+            findings: Vec::new(),
+        };
+        inspect_filesystems(storage, machine).expect("a filesystem in memory can be read")
+    }
+
+    /// Carries out a plan on the filesystems in memory.
+    pub(crate) fn apply(&self, plan: &Plan) -> Result<Vec<AppliedFile>> {
+        let mut volumes = Volumes::default();
+        for (id, filesystem) in &self.filesystems {
+            volumes.writable.insert(*id, Box::new(filesystem.clone()));
+        }
+        write_edits(&plan.edits, &mut volumes, &OPTIONS)
+    }
+
+    /// The text of a file on a partition of the first disk.
+    pub(crate) fn text(&self, number: u32, path: &str) -> String {
+        let bytes = self.partition(number).read(path, u64::MAX).expect("the file exists");
+        String::from_utf8(bytes).expect("the file is text")
+    }
+}
+
+/// A kernel of a phony guest.
+pub(crate) struct PhonyKernel<'a> {
+    pub(crate) version: &'a str,
+    /// Where `lib` is: "" or "/usr".
+    pub(crate) usr: &'a str,
+    /// The end of module files: ".ko" or ".ko.xz".
+    pub(crate) suffix: &'a str,
+    /// Modules that are built in.
+    pub(crate) builtin: &'a [&'a str],
+    /// Modules inside the initramfs, by name.
+    pub(crate) inside: &'a [&'a str],
+    pub(crate) compression: Compression,
+    /// Other files inside the initramfs.
+    pub(crate) files: &'a [(&'a str, &'a str)],
+}
+
+/// Path below `kernel/`, dependencies, aliases.
+const MODULES: [(&str, &[&str], &str); 16] = [
+    ("drivers/virtio/virtio", &[], ""),
+    ("drivers/virtio/virtio_ring", &[], ""),
+    ("drivers/virtio/virtio_pci_modern_dev", &[], ""),
+    ("drivers/virtio/virtio_pci_legacy_dev", &[], ""),
+    (
+        "drivers/virtio/virtio_pci",
+        &["virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio", "virtio_ring"],
+        "pci:v00001AF4d*sv*sd*bc*sc*i*",
+    ),
+    ("drivers/block/virtio_blk", &["virtio", "virtio_ring"], "virtio:d00000002v*"),
+    ("drivers/scsi/scsi_common", &[], ""),
+    ("drivers/scsi/scsi_mod", &["scsi_common"], ""),
+    ("drivers/scsi/virtio_scsi", &["scsi_mod", "virtio", "virtio_ring"], "virtio:d00000008v*"),
+    ("drivers/scsi/sd_mod", &["scsi_mod"], "scsi:t-0x00*"),
+    ("net/core/failover", &[], ""),
+    ("drivers/net/net_failover", &["failover"], ""),
+    ("drivers/net/virtio_net", &["net_failover", "virtio", "virtio_ring"], "virtio:d00000001v*"),
+    ("drivers/ata/ahci", &["scsi_mod"], "pci:v*d*sv*sd*bc01sc06i01*"),
+    ("drivers/net/ethernet/intel/e1000/e1000", &[], "pci:v00008086d0000100Esv*sd*bc*sc*i*"),
+    ("drivers/net/ethernet/intel/e1000e/e1000e", &[], "pci:v00008086d000010D3sv*sd*bc*sc*i*"),
+];
+
+fn name_of(path: &str) -> &str {
+    path.rsplit('/').next().expect("a path has a last part")
+}
+
+fn module_path(name: &str, suffix: &str) -> String {
+    let (path, _, _) = MODULES
+        .iter()
+        .find(|(path, _, _)| name_of(path) == name)
+        .expect("the tests name known modules");
+    format!("kernel/{path}{suffix}")
+}
+
+impl PhonyKernel<'_> {
+    /// Puts the kernel: `/boot` onto one filesystem, modules onto another.
+    pub(crate) fn install(&self, boot: &MemoryFilesystem, prefix: &str, root: &MemoryFilesystem) {
+        let version = self.version;
+        boot.file(&format!("{prefix}/vmlinuz-{version}"), "kernel");
+        boot.file(&format!("{prefix}/initrd.img-{version}"), self.initramfs());
+        let directory = format!("{}/lib/modules/{version}", self.usr);
+        let mut dep = String::new();
+        let mut alias = String::new();
+        for (path, dependencies, pattern) in MODULES {
+            if self.builtin.contains(&name_of(path)) {
+                continue;
+            }
+            let dependencies: Vec<String> = dependencies
+                .iter()
+                .filter(|name| !self.builtin.contains(name))
+                .map(|name| module_path(name, self.suffix))
+                .collect();
+            dep += &format!("kernel/{path}{}: {}\n", self.suffix, dependencies.join(" "));
+            if !pattern.is_empty() {
+                alias += &format!("alias {pattern} {}\n", name_of(path));
+            }
+            root.file(
+                &format!("{directory}/kernel/{path}{}", self.suffix),
+                self.module_file(path),
+            );
+        }
+        let builtin: String =
+            self.builtin.iter().map(|name| module_path(name, ".ko") + "\n").collect();
+        root.file(&format!("{directory}/modules.dep"), dep);
+        root.file(&format!("{directory}/modules.alias"), alias);
+        root.file(&format!("{directory}/modules.softdep"), "");
+        root.file(&format!("{directory}/modules.symbols"), "");
+        root.file(&format!("{directory}/modules.builtin"), builtin);
+    }
+
+    fn module_file(&self, path: &str) -> Vec<u8> {
+        let content = format!("module {path} of {}", self.version).into_bytes();
+        match self.suffix {
+            ".ko.xz" => compress(&content, Compression::Xz).expect("xz compresses"),
+            _ => content,
+        }
+    }
+
+    /// An initramfs of initramfs-tools.
+    fn initramfs(&self) -> Vec<u8> {
+        let mut writer = Writer::new(0);
+        let directory = format!("usr/lib/modules/{}", self.version);
+        let mut made = std::collections::BTreeSet::new();
+        let mut files: Vec<(String, Vec<u8>)> = vec![
+            ("init".to_owned(), b"#!/bin/sh\n".to_vec()),
+            ("conf/initramfs.conf".to_owned(), b"MODULES=dep\n".to_vec()),
+            (format!("{directory}/modules.builtin"), Vec::new()),
+        ];
+        for name in self.inside {
+            let path = module_path(name, ".ko");
+            files.push((format!("{directory}/{path}"), format!("inside {name}").into_bytes()));
+        }
+        for (path, text) in self.files {
+            files.push(((*path).to_owned(), text.as_bytes().to_vec()));
+        }
+        writer.symlink("lib", "usr/lib").expect("a name fits");
+        for (path, content) in files {
+            for (end, _) in path.match_indices('/') {
+                if made.insert(path[..end].to_owned()) {
+                    writer.directory(&path[..end], 0o755).expect("a name fits");
+                }
+            }
+            writer.file(&path, 0o644, &content).expect("a name fits");
+        }
+        compress(&writer.finish(), self.compression).expect("the tests name what we can write")
+    }
+}
+
+pub(crate) use servers::{debian_bookworm, debian_bullseye, debian_trixie, grub_cfg, ubuntu};
+
+/// A link.
+pub(crate) fn link(filesystem: &MemoryFilesystem, path: &str, target: &str) {
+    filesystem.put(path, Node::Symlink(target.to_owned()));
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The virtual machine that this guest can run on: a consequence of its drivers.
+//!
+//! Only hardware whose drivers the kernel that starts really has is offered: for disks inside its
+//! initramfs (or built in), for network cards anywhere in its modules.
+
+use crate::inspect::{DriverPlace, Inspection, Kernel};
+use crate::plan::PlanOptions;
+use crate::vm::{DiskController, Firmware, Mainboard, NicModel, Profile, VmDefinition, VmDisk, VmNic};
+
+const CPUS_DEFAULT: u32 = 2;
+const MEMORY_BYTES_DEFAULT: u64 = 2 << 30;
+const MEMORY_BYTES_MIN: u64 = 256 << 20;
+
+/// Defines the machine; `kernel` is the one that starts.
+pub(crate) fn define(
+    inspection: &Inspection,
+    kernel: Option<&Kernel>,
+    nics: Vec<VmNic>,
+    options: &PlanOptions,
+) -> VmDefinition {
+    let machine = inspection.machine.as_ref();
+    let cpus = machine.map_or(CPUS_DEFAULT, |machine| machine.cpu.threads);
+    let memory = machine.map_or(MEMORY_BYTES_DEFAULT, |machine| machine.memory_bytes);
+    let mainboard = mainboard(inspection.firmware, kernel);
+    VmDefinition {
+        name: options.server_name.clone(),
+        firmware: inspection.firmware,
+        mainboard,
+        cpus: cpus.clamp(1, options.cpus_max.max(1)),
+        memory_bytes: memory.clamp(MEMORY_BYTES_MIN, options.memory_bytes_max.max(MEMORY_BYTES_MIN)),
+        profiles: kernel.map_or_else(Vec::new, |kernel| profiles(kernel, mainboard)),
+        disks: disks(inspection),
+        nics,
+        clock_utc: inspection.system.as_ref().is_none_or(|system| system.clock_utc),
+    }
+}
+
+/// The disk that holds the boot loader first: the root's, unless /boot or the ESP is elsewhere.
+fn disks(inspection: &Inspection) -> Vec<VmDisk> {
+    let mount = |path: &str| {
+        let mut mounts = inspection.mounts.iter();
+        mounts.find(|mount| mount.mount_point == path).map(|mount| mount.volume.disk)
+    };
+    let first = match inspection.firmware {
+        Firmware::Uefi => inspection.efi.as_ref().map(|efi| efi.volume.disk),
+        Firmware::Bios => mount("/boot").or_else(|| mount("/")),
+    };
+    let mut disks: Vec<VmDisk> = inspection
+        .disks
+        .iter()
+        .map(|disk| VmDisk {
+            index: disk.index,
+            size_bytes: disk.size_bytes,
+            sector_size: disk.sector_size,
+        })
+        .collect();
+    // A disk without boot code cannot be started by a BIOS, whatever /boot says.
+    let starts = |disk: &VmDisk| {
+        let facts = inspection.disks.iter().find(|facts| facts.index == disk.index);
+        inspection.firmware == Firmware::Uefi || facts.is_some_and(|facts| facts.boot_code)
+    };
+    disks.sort_by_key(|disk| (!starts(disk), first != Some(disk.index), disk.index));
+    disks
+}
+
+fn mainboard(firmware: Firmware, kernel: Option<&Kernel>) -> Mainboard {
+    let ahci = kernel.is_none_or(|kernel| kernel.driver("ahci") != DriverPlace::Absent);
+    match firmware {
+        Firmware::Uefi => Mainboard::Q35,
+        Firmware::Bios if ahci => Mainboard::Q35,
+        Firmware::Bios => Mainboard::Pc,
+    }
+}
+
+fn profiles(kernel: &Kernel, mainboard: Mainboard) -> Vec<Profile> {
+    const DISKS: [(DiskController, &[&str]); 5] = [
+        (DiskController::VirtioBlk, &["virtio_pci", "virtio_blk"]),
+        (DiskController::VirtioScsi, &["virtio_pci", "virtio_scsi", "sd_mod"]),
+        (DiskController::Sata, &["ahci", "sd_mod"]),
+        (DiskController::Ide, &["ata_piix", "sd_mod"]),
+        (DiskController::ScsiLsi, &["sym53c8xx", "sd_mod"]),
+    ];
+    let at_boot = |driver: &&str| is_at_boot(kernel, driver);
+    DISKS
+        .iter()
+        .filter(|(controller, drivers)| {
+            let on_board = *controller != DiskController::Ide || mainboard == Mainboard::Pc;
+            on_board && drivers.iter().all(at_boot)
+        })
+        .filter_map(|(disk, _)| Some(Profile { disk: *disk, nic: nic(kernel, *disk)? }))
+        .collect()
+}
+
+/// Whether a driver is there when the root is looked for, once the plan is applied.
+fn is_at_boot(kernel: &Kernel, driver: &str) -> bool {
+    match kernel.driver(driver) {
+        DriverPlace::BuiltIn | DriverPlace::InInitramfs => true,
+        // The closure of the wanted drivers is what the plan adds.
+        DriverPlace::Module => {
+            kernel.initramfs.is_some() && kernel.closure.iter().any(|m| m.name == driver)
+        }
+        DriverPlace::Absent => false,
+    }
+}
+
+/// The best card for a controller: virtio beside virtio, a well-known one beside the fallbacks.
+fn nic(kernel: &Kernel, disk: DiskController) -> Option<NicModel> {
+    const VIRTIO: (NicModel, &str) = (NicModel::Virtio, "virtio_net");
+    const OTHERS: [(NicModel, &str); 4] = [
+        (NicModel::E1000e, "e1000e"),
+        (NicModel::E1000, "e1000"),
+        (NicModel::Rtl8139, "8139cp"),
+        (NicModel::Rtl8139, "8139too"),
+    ];
+    let is_virtio = matches!(disk, DiskController::VirtioBlk | DiskController::VirtioScsi);
+    let mut order: Vec<(NicModel, &str)> = OTHERS.to_vec();
+    order.insert(if is_virtio { 0 } else { OTHERS.len() }, VIRTIO);
+    order
+        .into_iter()
+        .find(|(_, driver)| kernel.driver(driver) != DriverPlace::Absent)
+        .map(|(model, _)| model)
+}
