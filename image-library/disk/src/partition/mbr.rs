@@ -201,6 +201,7 @@ impl Reader<'_> {
         self.device.read_exact_at(offset, &mut bytes)?;
         let record = BootRecord::from_bytes(&bytes);
         if !record.signed {
+            // Also what an extended partition without logical ones may look like.
             self.broken(sector, "it does not end in 55 aa");
         }
         Ok(record.signed.then_some(record.entries).flatten())
