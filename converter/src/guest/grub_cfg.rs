@@ -583,7 +583,7 @@ menuentry "UEFI" --id uefi {
         fn what_is_not_edited_stays(text in any::<Vec<u8>>(), words in "[a-z {}'\"\\\\\n#=-]{0,200}") {
             assert_eq!(GrubCfg::parse(&text).to_bytes(), text);
             let config = GrubCfg::parse(format!("menuentry {words}").as_bytes());
-            config.menu_entries();
+            let _entries = config.menu_entries();
             let config = GrubCfg::parse(format!("search {words}").as_bytes());
             config.commands().count();
         }
