@@ -177,7 +177,7 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A library server went away, or forgot the upload, before the commit.
+    /// A library server went away before the commit.
     #[error("the library at {location} was lost in the middle of an upload")]
     UploadLost {
         /// Its URL.
@@ -185,6 +185,13 @@ pub enum Error {
         /// What was seen of it.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A library server answers, but was restarted since the upload began, or another upload of
+    /// the same server took over.
+    #[error("the library at {location} does not know this upload any more")]
+    UploadForgotten {
+        /// Its URL.
+        location: String,
     },
     /// A library server would not do what it was asked.
     #[error("the library at {location} refused to {action} ({status}): {message}")]
@@ -272,6 +279,10 @@ impl Error {
             Self::UploadLost { .. } => {
                 "nothing was committed and nothing is lost: run the same command again when the \
                  server is back; what it had stored is not sent twice"
+            }
+            Self::UploadForgotten { .. } => {
+                "nothing was committed and nothing is lost: run the same command again, and only \
+                 one for each server at a time"
             }
             Self::ServerRefused { hint, .. } => return hint.clone(),
             Self::Protocol { .. } => "check the address, and that both sides have the same version",

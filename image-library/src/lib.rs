@@ -26,6 +26,7 @@ mod image;
 mod index;
 mod ingest;
 mod local;
+mod location;
 pub mod machine;
 mod manifest;
 mod pack;
@@ -34,6 +35,7 @@ mod reference;
 #[cfg(feature = "server")]
 pub mod server;
 mod session;
+mod statistics;
 mod store;
 #[cfg(feature = "terminal")]
 pub mod terminal;
@@ -52,7 +54,9 @@ pub use error::{Error, Result};
 pub use id::{ContentHash, DiskIndex, ImageId, ServerName};
 pub use ingest::{IngestDisk, IngestStats, ingest};
 pub use local::LocalLibrary;
+pub use location::{open_library, open_library_with};
 pub use reference::{ImageRef, Which};
+pub use statistics::{ServerStatistics, Statistics};
 
 #[cfg(test)]
 mod tests;
