@@ -276,3 +276,124 @@ fn partition_number(text: &str) -> Option<Option<u32>> {
     let plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
     plain.then(|| text.parse().ok().map(Some)).flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use disk::SectorSize;
+    use disk::filesystem::FilesystemKind;
+    use rstest::rstest;
+
+    use super::*;
+    use crate::inspect::inspection::{PartitionPurpose, TableKind, VolumeContent};
+
+    fn volume(disk: u16, number: u32, uuid: &str) -> VolumeFacts {
+        VolumeFacts {
+            id: VolumeId {
+                disk: DiskIndex(disk),
+                partition: Some(number),
+            },
+            start_bytes: 0,
+            size_bytes: 1,
+            purpose: PartitionPurpose::Other,
+            partition_uuid: Some(format!("0badcafe-{disk}{number}")),
+            partition_label: Some(format!("part {number}")),
+            content: Some(VolumeContent {
+                kind: FilesystemKind::Ext4,
+                uuid: Some(uuid.to_owned()),
+                label: Some(format!("label{disk}{number}")),
+                free_bytes: None,
+                journal_dirty: false,
+            }),
+        }
+    }
+
+    fn disk(index: u16, name: Option<&str>, uuids: &[&str]) -> DiskFacts {
+        DiskFacts {
+            index: DiskIndex(index),
+            name: name.map(str::to_owned),
+            size_bytes: 1,
+            sector_size: SectorSize::B512,
+            table: TableKind::Mbr,
+            boot_code: true,
+            volumes: (1..).zip(uuids).map(|(number, uuid)| volume(index, number, uuid)).collect(),
+        }
+    }
+
+    fn id(disk: u16, partition: u32) -> Option<VolumeId> {
+        Some(VolumeId {
+            disk: DiskIndex(disk),
+            partition: Some(partition),
+        })
+    }
+
+    #[rstest]
+    #[case("/dev/sda1", id(0, 1))]
+    #[case("/dev/sdb2", id(1, 2))]
+    #[case("/dev/nvme1n1p2", id(1, 2))]
+    #[case("/dev/cciss/c0d1p1", id(1, 1))]
+    #[case("/dev/mmcblk0p1", id(0, 1))]
+    #[case("/dev/xvda2", id(0, 2))]
+    #[case("/dev/sdc1", None)]
+    #[case("/dev/sda9", None)]
+    #[case("/dev/sda01", None)]
+    #[case("UUID=b-1", id(1, 1))]
+    #[case("UUID=\"B-1\"", id(1, 1))]
+    #[case("LABEL=label02", id(0, 2))]
+    #[case("/dev/disk/by-label/label02", id(0, 2))]
+    #[case("/dev/disk/by-uuid/a-2", id(0, 2))]
+    #[case("PARTUUID=0badcafe-12", id(1, 2))]
+    #[case("/dev/disk/by-partlabel/part\\x201", None)]
+    #[case("/dev/disk/by-id/ata-X-part1", None)]
+    #[case("/dev/mapper/vg-root", None)]
+    fn names_mean_what_they_meant_on_the_server(
+        #[case] spec: &str,
+        #[case] expected: Option<VolumeId>,
+    ) {
+        let disks = [disk(0, None, &["a-1", "a-2"]), disk(1, None, &["b-1", "b-2"])];
+        assert_eq!(DeviceNames::new(&disks, None).resolve(spec), expected);
+    }
+
+    #[test]
+    fn known_names_of_disks_count_more_than_their_order() {
+        let disks = [disk(0, Some("sdb"), &["a-1"]), disk(1, Some("nvme0n1"), &["b-1"])];
+        let names = DeviceNames::new(&disks, None);
+        assert_eq!(names.resolve("/dev/sdb1"), id(0, 1));
+        assert_eq!(names.resolve("/dev/nvme0n1p1"), id(1, 1));
+        assert_eq!(names.resolve("/dev/sda1"), None);
+    }
+
+    #[test]
+    fn with_a_single_disk_a_link_by_id_needs_only_the_partitions_number() {
+        let disks = [disk(0, None, &["a-1", "a-2"])];
+        let names = DeviceNames::new(&disks, None);
+        assert_eq!(names.resolve("/dev/disk/by-id/ata-WDC_1-part2"), id(0, 2));
+        assert_eq!(names.resolve("/dev/disk/by-path/pci-0000:00:1f.2-ata-1-part1"), id(0, 1));
+        assert_eq!(names.resolve("/dev/disk/by-id/dm-name-x-part1"), None);
+        assert_eq!(names.resolve("/dev/disk/by-partlabel/part\\x201"), id(0, 1));
+    }
+
+    #[test]
+    fn a_uuid_that_two_volumes_have_names_neither() {
+        let disks = [disk(0, None, &["same", "same"])];
+        let names = DeviceNames::new(&disks, None);
+        assert_eq!(names.resolve("UUID=same"), None);
+        let stable = names.stable_name(id(0, 2).expect("it is some"));
+        assert_eq!(stable.as_deref(), Some("PARTUUID=0badcafe-02"));
+    }
+
+    #[rstest]
+    #[case("UUID=1", Stability::Stable)]
+    #[case("/dev/disk/by-label/x", Stability::Stable)]
+    #[case("/dev/sda", Stability::Volatile)]
+    #[case("/dev/hda3", Stability::Volatile)]
+    #[case("/dev/disk/by-id/wwn-0x5-part1", Stability::Volatile)]
+    #[case("/dev/disk/by-id/md-uuid-1", Stability::Stacked)]
+    #[case("/dev/md0", Stability::Stacked)]
+    #[case("/dev/vg0/root", Stability::Stacked)]
+    #[case("/dev/sr0", Stability::NotADevice)]
+    #[case("tmpfs", Stability::NotADevice)]
+    #[case("nas:/export", Stability::NotADevice)]
+    fn a_names_fate_is_known(#[case] spec: &str, #[case] expected: Stability) {
+        assert_eq!(stability(spec), expected);
+    }
+}

@@ -19,7 +19,7 @@ use disk::{Finding, Level, ReadAt};
 use crate::error::{Error, Result};
 use crate::guest_disk::GuestDisk;
 use crate::inspect::Storage;
-use crate::inspect::findings::finding;
+use crate::inspect::findings::{WithRemedy, finding};
 use crate::inspect::inspection::{
     DiskFacts, PartitionPurpose, TableKind, VolumeContent, VolumeFacts, VolumeId,
 };
@@ -66,7 +66,14 @@ pub(crate) fn free_bytes(device: &dyn ReadAt) -> disk::Result<Option<u64>> {
 
 fn open_disk(disk: &GuestDisk, storage: &mut Storage) -> Result<DiskFacts> {
     let place = format!("disk {}", disk.index);
-    let table = read_partition_table(&disk.device, disk.sector_size).map_err(Error::guest(&place))?;
+    let table = match read_partition_table(&disk.device, disk.sector_size) {
+        Ok(table) => table,
+        Err(error @ (disk::Error::Corrupt { .. } | disk::Error::Unsupported { .. })) => {
+            storage.findings.push(damaged_table(place, &error));
+            return Ok(unknown_disk(disk));
+        }
+        Err(source) => return Err(Error::Guest { place, source }),
+    };
     for found in table.findings {
         let place = format!("{place}: {}", found.place);
         storage.findings.push(Finding { place, ..found });
@@ -112,6 +119,26 @@ fn open_disk(disk: &GuestDisk, storage: &mut Storage) -> Result<DiskFacts> {
         boot_code: table.boot_code,
         volumes,
     })
+}
+
+fn damaged_table(place: String, error: &disk::Error) -> Finding {
+    let problem = error.to_string();
+    finding(Level::Error, "disk.table.damaged", place, problem).remedy(
+        "restore the partition table on the server from a backup (sgdisk --load-backup), and take \
+         a new image",
+    )
+}
+
+fn unknown_disk(disk: &GuestDisk) -> DiskFacts {
+    DiskFacts {
+        index: disk.index,
+        name: disk.name.clone(),
+        size_bytes: disk.device.length_bytes(),
+        sector_size: disk.sector_size,
+        table: TableKind::None,
+        boot_code: false,
+        volumes: Vec::new(),
+    }
 }
 
 fn partition_facts(disk: &GuestDisk, entry: &Partition) -> VolumeFacts {

@@ -272,3 +272,83 @@ pub(crate) fn encode(encoding: Encoding, text: &str) -> Option<Vec<u8>> {
         Encoding::Latin1 => text.chars().map(|c| u8::try_from(c).ok()).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use disk::filesystem::FilesystemKind;
+    use image_library::DiskIndex;
+
+    use super::*;
+    use crate::phony::{MemoryFilesystem, link};
+
+    fn id(partition: u32) -> VolumeId {
+        VolumeId {
+            disk: DiskIndex(0),
+            partition: Some(partition),
+        }
+    }
+
+    /// A root and a /usr of its own.
+    fn tree() -> (GuestTree, MemoryFilesystem, MemoryFilesystem) {
+        let root = MemoryFilesystem::new(FilesystemKind::Ext4);
+        let usr = MemoryFilesystem::new(FilesystemKind::Ext4);
+        let filesystems: BTreeMap<VolumeId, Box<dyn Filesystem>> = BTreeMap::from([
+            (id(1), Box::new(root.clone()) as Box<dyn Filesystem>),
+            (id(2), Box::new(usr.clone()) as Box<dyn Filesystem>),
+        ]);
+        let mut tree = GuestTree::new(filesystems);
+        tree.set_root(id(1));
+        assert!(tree.mount("/usr", id(2)));
+        (tree, root, usr)
+    }
+
+    #[test]
+    fn links_are_followed_across_mounts() {
+        let (tree, root, usr) = tree();
+        link(&root, "/lib", "usr/lib");
+        link(&root, "/etc/os-release", "../lib/os-release");
+        usr.file("/lib/os-release", "ID=debian\n");
+        let file = tree.text("/etc/os-release").unwrap().unwrap();
+        assert_eq!(file.text, "ID=debian\n");
+        assert_eq!(file.place.volume, id(2));
+        assert_eq!(file.place.path, "/lib/os-release");
+        assert_eq!(file.place.guest_path, "/usr/lib/os-release");
+    }
+
+    #[test]
+    fn a_mount_hides_what_is_below_it() {
+        let (tree, root, usr) = tree();
+        root.file("/usr/hidden", "");
+        usr.file("/seen", "");
+        assert!(!tree.exists("/usr/hidden").unwrap());
+        assert!(tree.exists("/usr/seen").unwrap());
+        assert!(!tree.exists("/usrseen").unwrap());
+    }
+
+    #[test]
+    fn links_in_a_circle_end() {
+        let (tree, root, _usr) = tree();
+        link(&root, "/a", "b");
+        link(&root, "/b", "/a");
+        assert_eq!(tree.resolve("/a").unwrap(), None);
+        assert_eq!(tree.resolve("/a/b/c").unwrap(), None);
+    }
+
+    #[test]
+    fn the_way_above_the_root_is_the_root() {
+        let (tree, root, _usr) = tree();
+        root.file("/etc/fstab", "x");
+        link(&root, "/etc/link", "../../../etc/./fstab");
+        assert!(tree.exists("/etc/link").unwrap());
+        assert!(!tree.exists("/etc/fstab/below").unwrap());
+    }
+
+    #[test]
+    fn bytes_in_any_encoding_come_back_as_they_were() {
+        for bytes in [b"plain".to_vec(), "grün".into(), vec![b'g', 0xfc, b'n', 0x80]] {
+            let (encoding, text) = decode(bytes.clone());
+            assert_eq!(encode(encoding, &text), Some(bytes));
+        }
+        assert_eq!(encode(Encoding::Latin1, "Ω"), None);
+    }
+}
