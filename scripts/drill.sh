@@ -24,7 +24,8 @@ say "4/6 does it start on virtio as it is?"
 
 say "5/6 snapshot of its disk into the library $library"
 mkdir -p "$drill_dir"
-"$bin/p2v-agent" snapshot --library "$library" --server sample --disk "$server/disk.raw"
+[ -e "$library" ] || "$bin/image-library" init "$library"
+"$bin/p2v-agent" snapshot --library "$library" --state "$drill_dir/agent" --server sample --disk "$server/disk.raw"
 
 say "6/6 drill of runbooks/sample.yaml"
 rm -rf "$report"

@@ -11,6 +11,7 @@
 
 mod damage;
 mod disks;
+mod library;
 mod program;
 mod runbook;
 mod server;
@@ -19,6 +20,7 @@ mod toolbox;
 
 pub use damage::{overwrite, scatter_writes, truncate_to_half};
 pub use disks::{PhonyServer, raw_disk};
+pub use library::{Library, files_ending, the_only_disk, wait_until};
 pub use program::{Outcome, Program, Running};
 pub use runbook::Runbook;
 pub use server::{PROJECT_DIR, SampleServer};
