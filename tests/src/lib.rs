@@ -17,6 +17,7 @@ mod runbook;
 mod server;
 pub mod tidy;
 mod toolbox;
+mod usage;
 
 pub use damage::{overwrite, scatter_writes, truncate_to_half};
 pub use disks::{PhonyServer, raw_disk};
@@ -25,3 +26,4 @@ pub use program::{Outcome, Program, Running};
 pub use runbook::Runbook;
 pub use server::{PROJECT_DIR, SampleServer};
 pub use toolbox::{free_port, have_tool, one_machine_at_a_time, skip, work_dir};
+pub use usage::Usage;

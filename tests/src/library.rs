@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A library of the test's own: in a directory, served over HTTP when asked, measured from outside.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -19,10 +20,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Library {
     folder: PathBuf,
     agent_state: PathBuf,
+    configuration: PathBuf,
 }
 
 impl Library {
     /// A new, empty library in the test's folder.
+    ///
+    /// # Panics
+    /// When it cannot be made.
     #[must_use]
     pub fn create(work: &Path) -> Self {
         Self::create_named(work, "library")
@@ -45,10 +50,20 @@ impl Library {
         &self.folder
     }
 
-    /// `relevo --library` this one.
+    /// `relevo --library` this one, with journals and reports in the test's folder.
     #[must_use]
     pub fn relevo(&self) -> Program {
-        Program::relevo(&self.folder)
+        self.relevo_with(&self.folder)
+    }
+
+    /// The same with another directory or a URL as library.
+    #[must_use]
+    pub fn relevo_with(&self, place: impl AsRef<OsStr>) -> Program {
+        Program::relevo()
+            .arg("--config")
+            .arg(&self.configuration)
+            .arg("--library")
+            .arg(place)
     }
 
     /// Makes a disk file an image of a server.

@@ -195,15 +195,15 @@ fn a_full_disk_stops_the_conversion_and_the_next_try_succeeds() {
 #[test]
 fn a_library_that_does_not_answer_is_named() {
     let address = format!("http://127.0.0.1:{}", free_port());
+    let work = work_dir();
+    let library = Library::create(work.path());
+    let disk = raw_disk(work.path(), "disk.raw", 64);
 
-    Program::relevo(&address)
+    library
+        .relevo_with(&address)
         .args("image list")
         .run()
         .is_one_clear_error(COULD_NOT, &[&address]);
-
-    let work = work_dir();
-    let disk = raw_disk(work.path(), "disk.raw", 64);
-    let library = Library::create(work.path());
     library
         .snapshot(&address, &disk)
         .run()
@@ -215,7 +215,8 @@ fn a_library_folder_that_does_not_exist_is_named() {
     let work = work_dir();
     let missing = work.path().join("nowhere");
 
-    Program::relevo(&missing)
+    Library::create(work.path())
+        .relevo_with(&missing)
         .args("image list")
         .run()
         .is_one_clear_error(COULD_NOT, &["nowhere"]);
@@ -254,7 +255,7 @@ fn a_runbook_with_an_unknown_key_is_refused_with_its_line() {
         .replace("    network: [lan]", "    netwrok: [lan]")
         .write(work.path());
 
-    Program::relevo(work.path())
+    Program::relevo()
         .args("runbook check")
         .arg(&runbook)
         .run()
