@@ -27,7 +27,7 @@ bench: ## measure, print the table and keep it in tests/benches/RESULTS.md
 	@scripts/bench.sh
 
 coverage: ## lines covered by the fast tests
-	@scripts/coverage.sh
+	@tests/coverage.sh
 
 servers: ## build every sample server that is not in the cache
 	@scripts/prepare-machine.sh test

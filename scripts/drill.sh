@@ -24,12 +24,14 @@ say "4/6 does it start on virtio as it is?"
 
 say "5/6 snapshot of its disk into the library $library"
 mkdir -p "$drill_dir"
-"$bin/p2v-agent" snapshot --library "$library" --server sample --disk "$server/disk.raw"
+printf 'state = "%s"\n' "$drill_dir/state" >"$drill_dir/relevo.toml"
+[ -e "$library" ] || "$bin/image-library" init "$library"
+"$bin/p2v-agent" snapshot --library "$library" --state "$drill_dir/agent" --server sample --disk "$server/disk.raw"
 
 say "6/6 drill of runbooks/sample.yaml"
 rm -rf "$report"
 status=0
-"$bin/relevo" --library "$library" drill run "$PROJECT_DIR/runbooks/sample.yaml" --report "$report" || status=$?
+"$bin/relevo" --config "$drill_dir/relevo.toml" --library "$library" drill run "$PROJECT_DIR/runbooks/sample.yaml" --report "$report" || status=$?
 say "the report is in $report"
 ls "$report" >&2 || true
 exit "$status"

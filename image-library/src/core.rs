@@ -4,14 +4,15 @@
 //! A chunk may stand in several packs (two servers sent it at the same time, or it was sent again
 //! after damage): when one copy is damaged, the others are tried.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
 
 use crate::cache::Cache;
 use crate::chunk::ChunkId;
 use crate::config::Config;
-use crate::crypto::LibraryKey;
+use crate::crypto::{LibraryKey, OwnerTag};
 use crate::error::{Error, Result};
 use crate::id::ContentHash;
 use crate::index::{Adopted, Index, Location, PackRecord};
@@ -26,6 +27,19 @@ const CHUNK_CACHE_LENGTH: usize = 32 << 20;
 /// Index entries that gather in memory: about 4 MiB, 4 GiB of disk.
 const INDEX_FLUSH_AT: usize = 1 << 16;
 
+/// The owner of a pack whose footer cannot be read.
+const NOBODY: OwnerTag = OwnerTag([0; 16]);
+/// Damaged records that are remembered; with more, the library is to be replaced, not healed.
+const DAMAGED_MAX: usize = 1 << 20;
+
+/// Copies of chunks that turned out to be damaged since the library was opened. Nothing is
+/// deduplicated against them, so that what is sent again heals the library.
+#[derive(Debug, Default)]
+struct Damaged {
+    records: HashSet<(PackId, ChunkId)>,
+    packs: HashSet<PackId>,
+}
+
 /// What every part of an open library shares.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -36,6 +50,7 @@ pub(crate) struct Core {
     pub(crate) clock: fn() -> Timestamp,
     packs: Cache<PackId, Arc<OpenPack>>,
     chunks: Cache<ChunkId, Arc<[u8]>>,
+    damaged: RwLock<Damaged>,
 }
 
 impl Core {
@@ -51,6 +66,7 @@ impl Core {
             clock,
             packs: Cache::new(OPEN_PACKS_MAX),
             chunks: Cache::new(CHUNK_CACHE_LENGTH),
+            damaged: RwLock::default(),
         };
         core.sync_index()?;
         Ok(core)
@@ -64,15 +80,21 @@ impl Core {
 
     fn adopt(&self, listed: &ListedPack) -> Result<Adopted> {
         let pack = self.open_pack(listed.id)?;
-        let footer = pack.footer()?;
-        let entry = |entry: &crate::pack::FooterEntry| (entry.id, entry.extent);
+        let (owner, entries) = match pack.footer() {
+            Ok(footer) => (footer.owner, footer.entries),
+            Err(error @ Error::Corrupt { .. }) => {
+                tracing::warn!(%error, "a pack's records are read from the front");
+                (NOBODY, pack.scan(&self.key)?)
+            }
+            Err(error) => return Err(error),
+        };
         Ok(Adopted {
             record: PackRecord {
                 id: listed.id,
                 length: pack.length(),
-                owner: footer.owner,
+                owner,
             },
-            entries: footer.entries.iter().map(entry).collect(),
+            entries: entries.iter().map(|e| (e.id, e.extent)).collect(),
         })
     }
 
@@ -94,24 +116,73 @@ impl Core {
             return Ok(Some(location));
         }
         self.sync_index()?;
-        self.find(id)
+        let whole = self.find(id)?;
+        // A damaged copy is better than none: reading it says what is wrong, and where.
+        whole.map_or_else(
+            || Ok(self.find_all(id)?.into_iter().next()),
+            |whole| Ok(Some(whole)),
+        )
     }
 
-    /// Where a chunk stands, as far as the index knows now. A damaged index is made again.
+    /// Where a chunk stands, as far as the index knows now; copies known to be damaged do not
+    /// count. A damaged index is made again.
     pub(crate) fn find(&self, id: &ChunkId) -> Result<Option<Location>> {
-        match self.index.find(id) {
+        let found = self.with_index(|index| index.find(id))?;
+        match found {
+            Some(location) if self.is_damaged(id, &location) => {
+                let mut others = self.find_all(id)?.into_iter();
+                Ok(others.find(|location| !self.is_damaged(id, location)))
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// Everywhere that a chunk stands, damaged or not.
+    pub(crate) fn find_all(&self, id: &ChunkId) -> Result<Vec<Location>> {
+        self.with_index(|index| index.find_all(id))
+    }
+
+    fn with_index<T>(&self, ask: impl Fn(&Index) -> Result<T>) -> Result<T> {
+        match ask(&self.index) {
             Err(error @ Error::Corrupt { .. }) => {
                 tracing::warn!(%error, "the index is damaged and is made again");
                 self.index.discard()?;
                 self.sync_index()?;
-                self.index.find(id)
+                ask(&self.index)
             }
-            found => found,
+            answer => answer,
         }
+    }
+
+    fn is_damaged(&self, id: &ChunkId, location: &Location) -> bool {
+        let damaged = self.damaged.read().unwrap_or_else(PoisonError::into_inner);
+        damaged.packs.contains(&location.pack) || damaged.records.contains(&(location.pack, *id))
+    }
+
+    /// Remembers that a copy of a chunk is damaged.
+    pub(crate) fn note_damaged_record(&self, pack: PackId, id: ChunkId) {
+        let mut damaged = self.damaged.write().unwrap_or_else(PoisonError::into_inner);
+        if damaged.records.len() < DAMAGED_MAX {
+            damaged.records.insert((pack, id));
+        }
+    }
+
+    /// Remembers that a pack is damaged beyond single records.
+    pub(crate) fn note_damaged_pack(&self, pack: PackId) {
+        let mut damaged = self.damaged.write().unwrap_or_else(PoisonError::into_inner);
+        damaged.packs.insert(pack);
     }
 
     /// Reads one record and checks it.
     pub(crate) fn read_at(&self, id: &ChunkId, location: &Location) -> Result<Vec<u8>> {
+        let plain = self.try_read_at(id, location);
+        if matches!(plain, Err(Error::Corrupt { .. })) {
+            self.note_damaged_record(location.pack, *id);
+        }
+        plain
+    }
+
+    fn try_read_at(&self, id: &ChunkId, location: &Location) -> Result<Vec<u8>> {
         let pack = self.open_pack(location.pack)?;
         let extent = &location.extent;
         let mut record = vec![0; extent.length as usize];
@@ -139,7 +210,7 @@ impl Core {
         damaged: &Location,
         error: Error,
     ) -> Result<Vec<u8>> {
-        for location in self.index.find_all(id)? {
+        for location in self.find_all(id)? {
             if location == *damaged {
                 continue;
             }

@@ -27,12 +27,13 @@ const CONTEXT_CHECK: &str = "relevo image-library 2026-11 v1 key check";
 
 /// With which cipher a file is sealed; stored as one byte in its header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Cipher {
     /// AES-256-GCM: fastest where the processor has AES instructions.
     #[default]
+    #[serde(rename = "aes-256-gcm")]
     Aes256Gcm,
     /// ChaCha20-Poly1305: fastest elsewhere.
+    #[serde(rename = "chacha20-poly1305")]
     ChaCha20Poly1305,
 }
 

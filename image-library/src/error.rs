@@ -109,6 +109,17 @@ pub enum Error {
         #[source]
         source: Box<Self>,
     },
+    /// What names the chunks of an image's disk cannot be read.
+    #[error("image {image}, disk {disk:?}: its manifest cannot be read")]
+    ManifestLost {
+        /// The image.
+        image: ImageId,
+        /// The disk's name.
+        disk: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<Self>,
+    },
     /// No image fits what was asked for.
     #[error("{problem}")]
     NoSuchImage {
@@ -166,7 +177,7 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A library server went away, or forgot the upload, before the commit.
+    /// A library server went away before the commit.
     #[error("the library at {location} was lost in the middle of an upload")]
     UploadLost {
         /// Its URL.
@@ -174,6 +185,13 @@ pub enum Error {
         /// What was seen of it.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A library server answers, but was restarted since the upload began, or another upload of
+    /// the same server took over.
+    #[error("the library at {location} does not know this upload any more")]
+    UploadForgotten {
+        /// Its URL.
+        location: String,
     },
     /// A library server would not do what it was asked.
     #[error("the library at {location} refused to {action} ({status}): {message}")]
@@ -232,7 +250,7 @@ impl Error {
         let text = match self {
             Self::File { source, .. } => return file_hint(source),
             Self::Disk(error) => return error.hint(),
-            Self::Lost { source, .. } => return source.hint(),
+            Self::Lost { source, .. } | Self::ManifestLost { source, .. } => return source.hint(),
             Self::NotALibrary { .. } => {
                 "give the directory that `image-library init` created, or create one with it"
             }
@@ -261,6 +279,10 @@ impl Error {
             Self::UploadLost { .. } => {
                 "nothing was committed and nothing is lost: run the same command again when the \
                  server is back; what it had stored is not sent twice"
+            }
+            Self::UploadForgotten { .. } => {
+                "nothing was committed and nothing is lost: run the same command again, and only \
+                 one for each server at a time"
             }
             Self::ServerRefused { hint, .. } => return hint.clone(),
             Self::Protocol { .. } => "check the address, and that both sides have the same version",

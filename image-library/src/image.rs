@@ -57,7 +57,13 @@ struct Found<'a> {
 impl ImageDevice {
     pub(crate) fn open(core: Arc<Core>, image: &Image, disk: &ImageDisk) -> Result<Self> {
         let place = format!("image {}, disk {:?}", image.id, disk.name);
-        let root = core.read_root(&disk.manifest, &place)?;
+        let root =
+            core.read_root(&disk.manifest, &place)
+                .map_err(|source| Error::ManifestLost {
+                    image: image.id,
+                    disk: disk.name.clone(),
+                    source: Box::new(source),
+                })?;
         if root.disk_size != disk.size_bytes {
             let (expected, found) = (disk.size_bytes, root.disk_size);
             let problem = format!("expected a disk of {expected} bytes, found {found}");

@@ -24,24 +24,26 @@ mod error;
 mod id;
 mod image;
 mod index;
+mod ingest;
 mod local;
+mod location;
 pub mod machine;
+mod manifest;
+mod pack;
 mod protocol;
+mod reference;
 #[cfg(feature = "server")]
 pub mod server;
+mod session;
+mod statistics;
+mod store;
 #[cfg(feature = "terminal")]
 pub mod terminal;
+mod upload;
 
 pub use access::{
     ChunkState, ChunkUpload, ImageReader, ImageWriter, Library, Upload, UploadTarget,
 };
-mod manifest;
-mod pack;
-mod reference;
-mod session;
-mod store;
-mod upload;
-
 pub use check::VerifyReport;
 pub use chunk::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN};
 pub use config::InitOptions;
@@ -50,8 +52,11 @@ pub use digest::{Digest, content_digest, image_digest};
 pub use document::{Consistency, DiskDraft, Image, ImageDisk, ImageDraft};
 pub use error::{Error, Result};
 pub use id::{ContentHash, DiskIndex, ImageId, ServerName};
+pub use ingest::{IngestDisk, IngestStats, ingest};
 pub use local::LocalLibrary;
+pub use location::{open_library, open_library_with};
 pub use reference::{ImageRef, Which};
+pub use statistics::{ServerStatistics, Statistics};
 
 #[cfg(test)]
 mod tests;

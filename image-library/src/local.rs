@@ -143,6 +143,9 @@ const UNKNOWN: ContentHash = ContentHash::from_bytes([0xff; 32]);
 pub(crate) const fn is_damage(error: &Error) -> bool {
     matches!(
         error,
-        Error::Corrupt { .. } | Error::ChunkMissing { .. } | Error::Lost { .. }
+        Error::Corrupt { .. }
+            | Error::ChunkMissing { .. }
+            | Error::Lost { .. }
+            | Error::ManifestLost { .. }
     )
 }

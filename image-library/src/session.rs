@@ -48,6 +48,8 @@ impl Session {
     pub(crate) fn begin(tree: &Tree, owner: OwnerTag) -> Result<Self> {
         // No other upload begins meanwhile: a directory appears together with its lock.
         let _begin = FileLock::wait_exclusive(&tree.lock("begin"))?;
+        file::remove_stale(&tree.temporary_directory(), "")?;
+        file::remove_stale(&tree.index(), ".tmp")?;
         let interrupted = interrupted(tree, owner)?;
         let name = format!("{}.{}", owner.to_hex(), Uuid::now_v7());
         let directory = tree.uploads().join(name);

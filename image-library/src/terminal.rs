@@ -184,7 +184,17 @@ pub fn bytes_text(bytes: u64) -> String {
 /// ends with exit code 2.
 #[must_use]
 pub fn error_text(error: &(dyn std::error::Error + 'static), hint: Option<&str>) -> String {
-    let mut text = format!("error: {error}");
+    let mut text = format!("error: {}", chain_text(error));
+    if let Some(hint) = hint {
+        let _ = write!(text, "\n\nhint: {hint}");
+    }
+    text
+}
+
+/// An error with its sources in one line.
+#[must_use]
+pub fn chain_text(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
     let mut last = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
@@ -195,9 +205,6 @@ pub fn error_text(error: &(dyn std::error::Error + 'static), hint: Option<&str>)
         }
         last = message;
         source = error.source();
-    }
-    if let Some(hint) = hint {
-        let _ = write!(text, "\n\nhint: {hint}");
     }
     text
 }

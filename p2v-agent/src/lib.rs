@@ -9,7 +9,12 @@
 //! Nothing on the server is changed; the agent's only files are in its state directory.
 #![forbid(unsafe_code)]
 
+pub mod check;
 mod error;
 pub mod inventory;
+pub mod snapshot;
+mod source;
+mod usage;
 
 pub use error::{Error, Result};
+pub use source::InUse;

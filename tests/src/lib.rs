@@ -11,15 +11,19 @@
 
 mod damage;
 mod disks;
+mod library;
 mod program;
 mod runbook;
 mod server;
 pub mod tidy;
 mod toolbox;
+mod usage;
 
 pub use damage::{overwrite, scatter_writes, truncate_to_half};
 pub use disks::{PhonyServer, raw_disk};
+pub use library::{Library, files_ending, the_only_disk, wait_until};
 pub use program::{Outcome, Program, Running};
 pub use runbook::Runbook;
 pub use server::{PROJECT_DIR, SampleServer};
 pub use toolbox::{free_port, have_tool, one_machine_at_a_time, skip, work_dir};
+pub use usage::Usage;

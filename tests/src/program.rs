@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::server::PROJECT_DIR;
+use crate::usage::Usage;
 
 /// No command of a test takes longer, drills included.
 const TIME_LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -24,10 +25,10 @@ pub struct Program {
 }
 
 impl Program {
-    /// `relevo --library LIBRARY`.
+    /// `relevo`; tests that use a library take `Library::relevo`.
     #[must_use]
-    pub fn relevo(library: impl AsRef<OsStr>) -> Self {
-        Self::named("relevo").arg("--library").arg(library)
+    pub fn relevo() -> Self {
+        Self::named("relevo")
     }
 
     /// `p2v-agent`.
@@ -151,7 +152,9 @@ impl Running {
     /// When it does not end within the time limit.
     pub fn wait(mut self) -> Outcome {
         let started = Instant::now();
+        let mut usage = Usage::default();
         let status = loop {
+            usage.look(self.child.id());
             if let Some(status) = self.child.try_wait().expect("the child is ours") {
                 break status;
             }
@@ -159,8 +162,9 @@ impl Running {
                 let _ = self.child.kill();
                 panic!("{} did not end within {TIME_LIMIT:?}", self.shown);
             }
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(5));
         };
+        usage.wall = started.elapsed();
         let [stdout, stderr] = self
             .output
             .map(|thread| thread.join().expect("reading a pipe does not panic"));
@@ -194,6 +198,8 @@ pub struct Outcome {
     pub stdout: String,
     /// Messages.
     pub stderr: String,
+    /// What it took, while it was waited for.
+    pub usage: Usage,
 }
 
 impl Outcome {

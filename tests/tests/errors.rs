@@ -5,12 +5,10 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use e2e::{
-    Outcome, PhonyServer, Program, Runbook, SampleServer, free_port, have_tool, overwrite,
-    raw_disk, truncate_to_half, work_dir,
+    Library, Outcome, PhonyServer, Program, Runbook, SampleServer, free_port, have_tool, overwrite,
+    raw_disk, truncate_to_half, wait_until, work_dir,
 };
 
 const COULD_NOT: i32 = 2;
@@ -18,19 +16,21 @@ const COULD_NOT: i32 = 2;
 /// Imports a disk and converts it, until one of the two says why not.
 fn recover(disk: &Path, work: &Path) -> Outcome {
     let library = work.join("library");
-    let import = Program::relevo(&library)
+    let import = library
+        .relevo()
         .args("image import --server x")
         .arg(disk)
         .run();
     if import.code != Some(0) {
         return import;
     }
-    let outcome = Program::relevo(&library)
+    let outcome = library
+        .relevo()
         .args("convert x --to qcow2 -o")
         .arg(work.join("out"))
         .run();
     // The image itself is whole, whatever became of its conversion.
-    Program::relevo(&library).args("image verify").succeeds();
+    library.relevo().args("image verify").succeeds();
     outcome
 }
 
@@ -99,24 +99,19 @@ fn a_gpt_damaged_at_its_start_is_read_from_its_end_and_reported() {
         return;
     };
     let work = work_dir();
-    let library = work.path().join("library");
+    let library = Library::create(work.path());
     let disk = server.copy_disk(work.path());
     overwrite(&disk, 512 + 16, &[0xFF; 4]);
-    Program::relevo(&library)
-        .args("image import --server x")
-        .arg(&disk)
-        .succeeds();
+    library.import("x", &disk);
 
-    let inspected = Program::relevo(&library).args("inspect x").run();
+    let inspected = library.relevo().args("inspect x").run();
 
     let said = format!("{}{}", inspected.stdout, inspected.stderr).to_lowercase();
     assert!(
         said.contains("gpt") && said.contains("backup"),
         "{inspected}"
     );
-    Program::relevo(&library)
-        .args("convert x --plan")
-        .succeeds();
+    library.relevo().args("convert x --plan").succeeds();
 }
 
 #[test]
@@ -162,19 +157,17 @@ fn a_full_disk_stops_the_conversion_and_the_next_try_succeeds() {
         return;
     }
     let work = work_dir();
-    let library = work.path().join("library");
+    let library = Library::create(work.path());
     let out = work.path().join("out");
     fs::create_dir(&out).unwrap();
-    Program::relevo(&library)
-        .args("image import --server x")
-        .arg(server.disk())
-        .succeeds();
+    library.import("x", &server.disk());
     let mount_and_run = format!(
         "mount -t tmpfs -o size=64k tmpfs {} && exec \"$@\"",
         out.display()
     );
 
-    let outcome = Program::relevo(&library)
+    let outcome = library
+        .relevo()
         .args("convert x --to qcow2 -o")
         .arg(&out)
         .within(
@@ -191,8 +184,9 @@ fn a_full_disk_stops_the_conversion_and_the_next_try_succeeds() {
         .run();
 
     outcome.is_one_clear_error(COULD_NOT, &["space"]);
-    Program::relevo(&library).args("image verify").succeeds();
-    Program::relevo(&library)
+    library.relevo().args("image verify").succeeds();
+    library
+        .relevo()
         .args("convert x --to qcow2 -o")
         .arg(&out)
         .succeeds();
@@ -201,19 +195,17 @@ fn a_full_disk_stops_the_conversion_and_the_next_try_succeeds() {
 #[test]
 fn a_library_that_does_not_answer_is_named() {
     let address = format!("http://127.0.0.1:{}", free_port());
+    let work = work_dir();
+    let library = Library::create(work.path());
+    let disk = raw_disk(work.path(), "disk.raw", 64);
 
-    Program::relevo(&address)
+    library
+        .relevo_with(&address)
         .args("image list")
         .run()
         .is_one_clear_error(COULD_NOT, &[&address]);
-
-    let work = work_dir();
-    let disk = raw_disk(work.path(), "disk.raw", 64);
-    Program::agent()
-        .args("snapshot --server x --library")
-        .arg(&address)
-        .arg("--disk")
-        .arg(&disk)
+    library
+        .snapshot(&address, &disk)
         .run()
         .is_one_clear_error(COULD_NOT, &[&address]);
 }
@@ -223,7 +215,8 @@ fn a_library_folder_that_does_not_exist_is_named() {
     let work = work_dir();
     let missing = work.path().join("nowhere");
 
-    Program::relevo(&missing)
+    Library::create(work.path())
+        .relevo_with(&missing)
         .args("image list")
         .run()
         .is_one_clear_error(COULD_NOT, &["nowhere"]);
@@ -235,47 +228,24 @@ fn a_server_killed_in_mid_upload_loses_nothing() {
         return;
     };
     let work = work_dir();
-    let library = work.path().join("library");
+    let library = Library::create(work.path());
     let port = free_port();
-    let address = format!("http://127.0.0.1:{port}");
-    let serve = || {
-        let running = Program::library()
-            .args("serve --library")
-            .arg(&library)
-            .args(&format!("--listen 127.0.0.1:{port}"))
-            .start();
-        wait_until(Duration::from_secs(20), || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
-        running
-    };
-    let snapshot = || {
-        Program::agent()
-            .args("snapshot --server x --library")
-            .arg(&address)
-            .arg("--disk")
-            .arg(server.disk())
-    };
-    let first_server = serve();
-    let agent = snapshot().start();
-    wait_until(Duration::from_secs(60), || {
-        stored_bytes(&library) > 20 << 20
-    });
+    let (first_server, address) = library.serve_on(port);
+    let agent = library.snapshot(&address, &server.disk()).start();
+    wait_until("20 MiB are stored", || library.stored_bytes() > 20 << 20);
     first_server.kill();
 
     agent.wait().is_one_clear_error(COULD_NOT, &[&address]);
 
-    let images = Program::relevo(&library)
-        .args("image list --json")
-        .succeeds();
+    let images = library.relevo().args("image list --json").succeeds();
     assert!(
         !images.stdout.contains("\"x\""),
         "half an image was committed\n{images}"
     );
-    let second_server = serve();
-    snapshot().succeeds();
+    let (second_server, address) = library.serve_on(port);
+    library.snapshot(&address, &server.disk()).succeeds();
     second_server.kill();
-    Program::relevo(&library).args("image verify").succeeds();
+    library.gives_back("x", &server.disk(), work.path());
 }
 
 #[test]
@@ -285,7 +255,7 @@ fn a_runbook_with_an_unknown_key_is_refused_with_its_line() {
         .replace("    network: [lan]", "    netwrok: [lan]")
         .write(work.path());
 
-    Program::relevo(work.path())
+    Program::relevo()
         .args("runbook check")
         .arg(&runbook)
         .run()
@@ -295,15 +265,13 @@ fn a_runbook_with_an_unknown_key_is_refused_with_its_line() {
 #[test]
 fn a_runbook_whose_server_is_not_in_the_library_is_refused_before_anything_starts() {
     let work = work_dir();
-    let library = work.path().join("library");
+    let library = Library::create(work.path());
     let disk = raw_disk(work.path(), "other.raw", 64);
-    Program::relevo(&library)
-        .args("image import --server other")
-        .arg(&disk)
-        .succeeds();
+    library.import("other", &disk);
     let runbook = phony_runbook().write(work.path());
 
-    Program::relevo(&library)
+    library
+        .relevo()
         .args("drill run")
         .arg(&runbook)
         .run()
@@ -333,28 +301,4 @@ fn gpt_disk(work: &Path) -> std::path::PathBuf {
         .unwrap();
     assert!(made.success());
     disk
-}
-
-fn stored_bytes(folder: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return 0;
-    };
-    entries
-        .filter_map(Result::ok)
-        .map(|entry| match entry.file_type() {
-            Ok(kind) if kind.is_dir() => stored_bytes(&entry.path()),
-            _ => entry.metadata().map_or(0, |metadata| metadata.len()),
-        })
-        .sum()
-}
-
-fn wait_until(limit: Duration, mut happened: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !happened() {
-        assert!(
-            started.elapsed() < limit,
-            "it did not happen within {limit:?}"
-        );
-        thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -5,7 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use e2e::{Program, Runbook, SampleServer, have_tool, one_machine_at_a_time, skip, work_dir};
+use e2e::{
+    Library, Runbook, SampleServer, files_ending, have_tool, one_machine_at_a_time, skip,
+    the_only_disk, work_dir,
+};
 use rstest::rstest;
 
 #[rstest]
@@ -30,15 +33,12 @@ fn a_server_passes_its_drill(
     }
     let _slot = one_machine_at_a_time();
     let work = work_dir();
-    let library = work.path().join("library");
+    let library = Library::create(work.path());
     let report = work.path().join("report");
-    Program::relevo(&library)
-        .args("image import --server")
-        .arg(name)
-        .arg(server.disk())
-        .succeeds();
+    library.import(name, &server.disk());
 
-    let drill = Program::relevo(&library)
+    let drill = library
+        .relevo()
         .args("drill run")
         .arg(Runbook::for_server(&server).write(work.path()))
         .arg("--report")
@@ -57,8 +57,8 @@ fn a_server_passes_its_drill(
         "no JSON in {}",
         report.display()
     );
-    the_image_is_still_the_disk(&library, name, &server.disk(), work.path());
-    nothing_is_left_running(&library);
+    library.gives_back(name, &server.disk(), work.path());
+    nothing_is_left_running(library.folder());
 }
 
 #[rstest]
@@ -82,21 +82,17 @@ fn a_converted_disk_needs_no_further_change(
         return;
     }
     let work = work_dir();
-    let library = work.path().join("library");
+    let library = Library::create(work.path());
     let converted = work.path().join("converted");
-    Program::relevo(&library)
-        .args("image import --server original")
-        .arg(server.disk())
-        .succeeds();
-    let plan = Program::relevo(&library)
-        .args("convert original --plan")
-        .succeeds();
+    library.import("original", &server.disk());
+    let plan = library.relevo().args("convert original --plan").succeeds();
     assert!(
         plan.stdout.contains("fstab") || plan.stdout.contains("initr"),
         "{plan}"
     );
 
-    Program::relevo(&library)
+    library
+        .relevo()
         .args("convert original --to qcow2 --check -o")
         .arg(&converted)
         .succeeds();
@@ -112,11 +108,9 @@ fn a_converted_disk_needs_no_further_change(
         "{}",
         String::from_utf8_lossy(&check.stderr)
     );
-    Program::relevo(&library)
-        .args("image import --server again")
-        .arg(&disk)
-        .succeeds();
-    let second = Program::relevo(&library)
+    library.import("again", &disk);
+    let second = library
+        .relevo()
         .args("convert again --plan --json")
         .succeeds();
     assert_eq!(edits_in(&second.json()), Some(0), "{second}");
@@ -139,31 +133,6 @@ fn the_sample_server_does_not_start_on_virtio_unconverted() {
     );
 }
 
-/// What the library gives back after the drill is the server's disk, byte for byte.
-fn the_image_is_still_the_disk(library: &Path, server: &str, disk: &Path, work: &Path) {
-    let exported = work.join("exported");
-    Program::relevo(library).args("image verify").succeeds();
-    Program::relevo(library)
-        .args("image export")
-        .arg(server)
-        .arg("-o")
-        .arg(&exported)
-        .succeeds();
-    let copy = the_only_disk(&exported);
-    let same = Command::new("cmp")
-        .arg("--silent")
-        .arg(disk)
-        .arg(&copy)
-        .status()
-        .unwrap();
-    assert!(
-        same.success(),
-        "{} is not {} any more",
-        copy.display(),
-        disk.display()
-    );
-}
-
 /// No process names the library in its arguments, and nothing is there to clean up.
 fn nothing_is_left_running(library: &Path) {
     let path = library.to_string_lossy();
@@ -174,28 +143,6 @@ fn nothing_is_left_running(library: &Path) {
         .filter(|line| line.contains(path.as_ref()))
         .collect();
     assert!(left.is_empty(), "still running: {left:#?}");
-}
-
-fn the_only_disk(folder: &Path) -> std::path::PathBuf {
-    let disks: Vec<_> = [".qcow2", ".raw"]
-        .iter()
-        .flat_map(|ending| files_ending(folder, ending))
-        .collect();
-    assert_eq!(
-        disks.len(),
-        1,
-        "one disk expected in {}: {disks:?}",
-        folder.display()
-    );
-    disks[0].clone()
-}
-
-fn files_ending(folder: &Path, ending: &str) -> Vec<std::path::PathBuf> {
-    fs::read_dir(folder)
-        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.to_string_lossy().ends_with(ending))
-        .collect()
 }
 
 /// How many edits a plan has, wherever the JSON keeps the list.

@@ -455,9 +455,12 @@ mod tests {
 
     #[test]
     fn the_first_header_has_these_bytes() {
-        let expected = "07070100000001000041ED0000000000000000000000026553F10000000000000000000000\
-                        0000000000000000000000000400000000etc\0\0\0";
-        assert_eq!(archive()[..116], expected.as_bytes()[..116]);
+        let expected = [
+            "070701 00000001 000041ED 00000000 00000000 00000002 6553F100 00000000",
+            "00000000 00000000 00000000 00000000 00000004 00000000 etc\0\0\0",
+        ];
+        let expected = expected.concat().replace(' ', "");
+        assert_eq!(&archive()[..116], expected.as_bytes());
         assert_eq!(archive().len() % 4, 0);
     }
 

@@ -316,6 +316,7 @@ impl<'a> Words<'a> {
         };
         let is_short_form = by.is_some();
         let mut variable = "root".to_owned();
+        let mut named = None;
         let mut values = Vec::new();
         let mut words = self.texts[1..].iter().peekable();
         while let Some(word) = words.next() {
@@ -323,23 +324,22 @@ impl<'a> Words<'a> {
                 "--fs-uuid" | "-u" => by = Some(SearchBy::FsUuid),
                 "--label" | "--fs-label" | "-l" => by = Some(SearchBy::Label),
                 "--file" | "-f" => by = Some(SearchBy::File),
-                "--set" | "-s" => {
-                    // The name may be left out: `--set 1234-5678` sets `root`.
-                    if words.len() > 1 && !words.peek().is_some_and(|next| next.starts_with('-')) {
-                        variable = words.next()?.clone();
-                    }
-                }
+                "--set" | "-s" => named = words.next_if(|next| !next.starts_with('-')),
                 option if option.starts_with("--set=") => variable = option[6..].to_owned(),
                 option if option.starts_with('-') => {}
-                _ => values.push(word.clone()),
+                _ => values.push(word),
             }
         }
-        // `search.fs_uuid UUID VARIABLE HINT..`, else the value stands last.
+        // `search.fs_uuid UUID VARIABLE HINT..`, else the value stands last. Old scripts leave the
+        // variable out: in `--set 1234-5678` the only word is the value.
         let value = if is_short_form {
-            variable = values.get(1).cloned().unwrap_or(variable);
-            values.first()
+            variable = values.get(1).map_or(variable, |name| (*name).clone());
+            values.first().copied()
+        } else if let Some(value) = values.last() {
+            variable = named.cloned().unwrap_or(variable);
+            Some(*value)
         } else {
-            values.last()
+            named
         };
         Some(CommandKind::Search {
             by: by?,
@@ -498,6 +498,10 @@ menuentry "UEFI" --id uefi {
             search("search -f /boot/x --set boot"),
             found(SearchBy::File, "/boot/x", "boot")
         );
+        assert_eq!(
+            search("search --no-floppy --fs-uuid --set 1a-2b"),
+            found(SearchBy::FsUuid, "1a-2b", "root")
+        );
         assert_eq!(search("search --set=root 1a"), None);
     }
 
@@ -579,7 +583,7 @@ menuentry "UEFI" --id uefi {
         fn what_is_not_edited_stays(text in any::<Vec<u8>>(), words in "[a-z {}'\"\\\\\n#=-]{0,200}") {
             assert_eq!(GrubCfg::parse(&text).to_bytes(), text);
             let config = GrubCfg::parse(format!("menuentry {words}").as_bytes());
-            config.menu_entries();
+            let _entries = config.menu_entries();
             let config = GrubCfg::parse(format!("search {words}").as_bytes());
             config.commands().count();
         }

@@ -150,7 +150,7 @@ pub(super) fn escape(text: &str) -> String {
     for (position, character) in text.char_indices() {
         match character {
             ' ' | '\t' | '\n' | '\r' | '\\' => {
-                escaped.push_str(&format!("\\{:03o}", character as u32))
+                escaped.push_str(&format!("\\{:03o}", character as u32));
             }
             '#' if position == 0 => escaped.push_str("\\043"),
             other => escaped.push(other),

@@ -59,7 +59,7 @@ pub enum Error {
         backing: PathBuf,
         /// Why not.
         #[source]
-        source: Box<Error>,
+        source: Box<Self>,
     },
     /// A path inside a filesystem does not exist.
     #[error("no such file in the guest: {path}")]

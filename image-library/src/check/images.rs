@@ -102,7 +102,7 @@ fn check_disk(
 /// Why a chunk cannot be given back; `None` when one whole copy stands somewhere.
 fn lost_chunk(core: &Core, hash: &ContentHash, damage: &Damage) -> Option<String> {
     let id = core.key.chunk_id(hash);
-    let found = match core.index.find_all(&id) {
+    let found = match core.find_all(&id) {
         Ok(found) => found,
         Err(error) => return Some(text(&error)),
     };

@@ -85,17 +85,19 @@ impl Findings<'_> {
     }
 }
 
-/// What the first pass found not to be whole: single records, and packs of which nothing can be
-/// said.
+/// What the first pass found not to be whole.
 #[derive(Debug, Default)]
 struct Damage {
     records: HashSet<(PackId, ChunkId)>,
+    /// Packs without a readable footer; only the records in `salvaged` can be relied on.
     packs: HashSet<PackId>,
+    salvaged: HashSet<(PackId, ChunkId)>,
 }
 
 impl Damage {
     fn covers(&self, pack: PackId, id: ChunkId) -> bool {
-        self.packs.contains(&pack) || self.records.contains(&(pack, id))
+        let is_doubtful = self.packs.contains(&pack) && !self.salvaged.contains(&(pack, id));
+        is_doubtful || self.records.contains(&(pack, id))
     }
 }
 

@@ -32,6 +32,7 @@ pub(super) fn check(core: &Core, findings: &Findings<'_>) -> Result<Damage> {
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             damage.packs.extend(found.packs);
             damage.records.extend(found.records);
+            damage.salvaged.extend(found.salvaged);
             findings.monitor.advance(pack.length);
         }
         Ok(())
@@ -63,8 +64,7 @@ fn check_pack(core: &Core, listed: &ListedPack, findings: &Findings<'_>) -> Resu
         Ok(None) => return Ok(damage),
         Ok(Some(bytes)) => bytes,
         Err(error @ (Error::Limit { .. } | Error::File { .. })) => {
-            damage.packs.insert(id);
-            report_pack(findings, id, &problem_of(&error));
+            lose_pack(core, id, &error, findings, &mut damage);
             return Ok(damage);
         }
         Err(error) => return Err(error),
@@ -77,26 +77,47 @@ fn check_pack(core: &Core, listed: &ListedPack, findings: &Findings<'_>) -> Resu
     if !is_unchanged {
         report_pack(findings, id, "its bytes do not have the hash in its name");
     }
-    let opened = OpenPack::open(&path, id, &core.key, *core.config.id.as_bytes());
-    let footer = opened.and_then(|pack| pack.footer().map(|footer| (pack, footer)));
-    match footer {
-        Ok((pack, footer)) => {
-            let mut bytes = bytes;
-            for entry in &footer.entries {
-                if let Err(problem) = check_record(core, &pack, entry, &mut bytes) {
-                    damage.records.insert((id, entry.id));
-                    report_record(findings, id, entry, &problem);
-                }
-            }
-            findings.update(|report| report.chunks += footer.entries.len() as u64);
-        }
-        Err(error) => {
-            damage.packs.insert(id);
-            // Where the hash is right, the pack was made wrong, or of another library.
-            report_pack(findings, id, &problem_of(&error));
-        }
+    match OpenPack::open(&path, id, &core.key, *core.config.id.as_bytes()) {
+        Ok(pack) => check_records(core, &pack, bytes, findings, &mut damage)?,
+        // Where the hash is right, the pack was made wrong, or of another library.
+        Err(error) => lose_pack(core, id, &error, findings, &mut damage),
     }
     Ok(damage)
+}
+
+fn lose_pack(core: &Core, id: PackId, error: &Error, findings: &Findings<'_>, damage: &mut Damage) {
+    damage.packs.insert(id);
+    core.note_damaged_pack(id);
+    report_pack(findings, id, &problem_of(error));
+}
+
+fn check_records(
+    core: &Core,
+    pack: &OpenPack,
+    mut bytes: Vec<u8>,
+    findings: &Findings<'_>,
+    damage: &mut Damage,
+) -> Result<()> {
+    let id = pack.id();
+    let footer = match pack.footer() {
+        Ok(footer) => footer,
+        Err(error) => {
+            lose_pack(core, id, &error, findings, damage);
+            let salvaged = pack.scan(&core.key)?;
+            findings.update(|report| report.chunks += salvaged.len() as u64);
+            damage.salvaged = salvaged.iter().map(|entry| (id, entry.id)).collect();
+            return Ok(());
+        }
+    };
+    for entry in &footer.entries {
+        if let Err(problem) = check_record(core, pack, entry, &mut bytes) {
+            damage.records.insert((id, entry.id));
+            core.note_damaged_record(id, entry.id);
+            report_record(findings, id, entry, &problem);
+        }
+    }
+    findings.update(|report| report.chunks += footer.entries.len() as u64);
+    Ok(())
 }
 
 fn check_record(
@@ -118,18 +139,9 @@ fn check_record(
         return Err(format!("expected a {:?}, found a {kind:?}", entry.kind));
     }
     // The index is a cache, but readers go by it: it must know this copy.
-    let location = Location {
-        pack: pack.id(),
-        owner: crate::crypto::OwnerTag([0; 16]),
-        extent: *extent,
-    };
-    let known = core.index.find_all(&entry.id);
-    let is_known = known.is_ok_and(|known| {
-        known
-            .iter()
-            .any(|found| found.pack == location.pack && found.extent == location.extent)
-    });
-    if is_known {
+    let found = core.find_all(&entry.id);
+    let is_this = |found: &Location| found.pack == pack.id() && found.extent == *extent;
+    if found.is_ok_and(|found| found.iter().any(is_this)) {
         Ok(())
     } else {
         Err("the index does not know it; delete the directory index/".to_owned())

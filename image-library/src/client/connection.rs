@@ -3,7 +3,7 @@
 
 use std::io::Read;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::blocking::{Client, RequestBuilder, Response};
@@ -15,6 +15,8 @@ use crate::client::Patience;
 use crate::error::{Error, Result};
 use crate::protocol::{Failure, HASH_HEADER};
 
+/// The first pause between two attempts; each further one is twice as long.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// The most bytes of an answer that is JSON or bytes: the hashes of a disk of 64 TiB need 32 GiB
@@ -170,23 +172,22 @@ impl Connection {
 
     /// Makes the request until it is answered or patience ends.
     fn repeat(&self, action: &'static str, request: impl Fn() -> RequestBuilder) -> Result<Answer> {
-        let mut pause = self.patience.first_pause;
-        let mut attempt = 1;
+        let started = Instant::now();
+        let mut pause = PAUSE_MIN;
         loop {
             let cause = match self.attempt(action, request()) {
                 Ok(done) => return done,
                 Err(cause) => cause,
             };
-            if attempt >= self.patience.attempts.max(1) {
+            if started.elapsed().saturating_add(pause) > self.patience.give_up_after {
                 return Err(Error::Unreachable {
                     location: self.location(),
                     source: cause,
                 });
             }
-            tracing::warn!(action, attempt, %cause, "the library does not answer; trying again");
+            tracing::warn!(action, %cause, "the library does not answer; trying again");
             thread::sleep(pause);
             pause = pause.saturating_mul(2).min(PAUSE_MAX);
-            attempt += 1;
         }
     }
 

@@ -26,13 +26,14 @@ use crate::protocol::{
     hashes_from_bytes,
 };
 
+/// For how long the first question to a server is repeated.
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How patient a client is.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// How often a request is made before the server counts as unreachable.
-    pub attempts: u32,
-    /// The pause after the first attempt; doubled after each further one.
-    pub first_pause: Duration,
+    /// For how long a request is repeated before the server counts as unreachable.
+    pub give_up_after: Duration,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
     /// How long one request may take.
@@ -40,11 +41,10 @@ pub struct Patience {
 }
 
 impl Default for Patience {
-    /// A server that is back within about twelve seconds is not noticed to have been away.
+    /// A server that is restarted is not noticed to have been away.
     fn default() -> Self {
         Self {
-            attempts: 6,
-            first_pause: Duration::from_millis(400),
+            give_up_after: Duration::from_secs(15),
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(120),
         }
@@ -66,10 +66,10 @@ impl RemoteLibrary {
 
     /// Like [`RemoteLibrary::connect`], with another patience.
     ///
-    /// The first question is asked at most three times: a wrong address is told at once.
+    /// The first question is repeated for a second at most: a wrong address is told at once.
     pub fn connect_with(url: &str, patience: Patience) -> Result<Self> {
         let asking = Patience {
-            attempts: patience.attempts.min(3),
+            give_up_after: patience.give_up_after.min(FIRST_PATIENCE),
             ..patience
         };
         let description: ServiceDescription =

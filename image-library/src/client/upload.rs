@@ -48,16 +48,13 @@ impl RemoteUpload {
             .map_err(|error| self.lost(error))
     }
 
-    /// A server that is gone, or knows nothing of this upload, means the same to the caller.
+    /// What a failed request means for the upload.
     fn lost(&self, error: Error) -> Error {
         let location = self.connection.location();
         match error {
             Error::Unreachable { source, .. } => Error::UploadLost { location, source },
-            Error::ServerRefused { code, message, .. } if code == UNKNOWN_UPLOAD => {
-                Error::UploadLost {
-                    location,
-                    source: message.into(),
-                }
+            Error::ServerRefused { code, .. } if code == UNKNOWN_UPLOAD => {
+                Error::UploadForgotten { location }
             }
             other => other,
         }

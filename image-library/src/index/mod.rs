@@ -386,7 +386,14 @@ impl Index {
         let Some(_lock) = FileLock::try_exclusive(&self.directory.join("lock"))? else {
             return Ok(());
         };
-        let merged = merge::merge(&inputs, &gone, &self.new_run_path())?;
+        let merged = match merge::merge(&inputs, &gone, &self.new_run_path()) {
+            Err(error @ Error::Corrupt { .. }) => {
+                // Whoever looks something up in the damaged run has the index made again.
+                tracing::warn!(%error, "index runs are not merged");
+                return Ok(());
+            }
+            merged => merged?,
+        };
         let mut state = self.write();
         let is_input = |run: &Arc<Run>| inputs.iter().any(|input| Arc::ptr_eq(input, run));
         state.runs.retain(|run| !is_input(run));

@@ -203,3 +203,6 @@ fn u32_at(bytes: &[u8], offset: usize) -> u32 {
     number.copy_from_slice(&bytes[offset..offset + 4]);
     u32::from_le_bytes(number)
 }
+
+#[cfg(test)]
+mod tests;

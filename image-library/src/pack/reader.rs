@@ -139,6 +139,50 @@ impl OpenPack {
         Ok(kind)
     }
 
+    /// The records from the front up to the first that is damaged or cut off: what is left of a
+    /// pack whose footer cannot be read.
+    pub(crate) fn scan(&self, key: &LibraryKey) -> Result<Vec<FooterEntry>> {
+        let mut bytes = vec![0; self.length as usize];
+        self.read_raw(0, &mut bytes)?;
+        let mut entries = Vec::new();
+        let mut offset = HEADER_LENGTH;
+        while let Some((entry, end)) = self.scan_record(key, &mut bytes, offset) {
+            entries.push(entry);
+            offset = end;
+        }
+        Ok(entries)
+    }
+
+    /// The record at `offset` and the byte after it; `None` when there is no whole one.
+    fn scan_record(
+        &self,
+        key: &LibraryKey,
+        bytes: &mut [u8],
+        offset: usize,
+    ) -> Option<(FooterEntry, usize)> {
+        let field = bytes.get(offset..offset.checked_add(RECORD_LENGTH_FIELD)?)?;
+        let sealed_length = self.seal.mask_length(offset as u64, u32_at(field, 0));
+        let end = (offset + RECORD_LENGTH_FIELD).checked_add(sealed_length as usize)?;
+        let record = bytes.get_mut(offset..end)?;
+        // What is wrong with it does not matter here: it is where the pack ends.
+        let record = self.unseal(offset as u64, record).ok()?;
+        if record.plain_length > BLOB_LENGTH_MAX {
+            return None;
+        }
+        let mut plain = vec![0; record.plain_length as usize];
+        record.decode(&mut plain).ok()?;
+        let entry = FooterEntry {
+            id: key.chunk_id(&ContentHash::of(&plain)),
+            extent: Extent {
+                offset: u32::try_from(offset).ok()?,
+                length: u32::try_from(end - offset).ok()?,
+                plain_length: record.plain_length,
+            },
+            kind: record.kind,
+        };
+        Some((entry, end))
+    }
+
     fn unseal<'a>(&self, offset: u64, bytes: &'a mut [u8]) -> Result<Record<'a>, String> {
         if bytes.len() < RECORD_OVERHEAD {
             return Err(format!("{} bytes are too few for a record", bytes.len()));

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A request that is not done: status, stable code, message and hint.
 
-use std::error::Error as _;
-
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::error::Error;
 use crate::protocol::{Failure, NOT_FOUND, UNKNOWN_UPLOAD};
+use crate::terminal::chain_text;
 
 /// Why a request is not done.
 #[derive(Debug)]
@@ -78,28 +77,20 @@ impl RequestFailure {
     }
 }
 
-/// The message of an error with those of its sources.
-pub(super) fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
-}
-
 impl From<&Error> for RequestFailure {
     fn from(error: &Error) -> Self {
         let (status, code) = match error {
             Error::InvalidName { .. } => (StatusCode::BAD_REQUEST, "invalid"),
+            Error::NoSuchImage { .. } => (StatusCode::NOT_FOUND, NOT_FOUND),
+            Error::Refused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
+            Error::Limit { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+            Error::Locked { .. } => (StatusCode::SERVICE_UNAVAILABLE, "locked"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "library"),
         };
         if status.is_server_error() {
-            tracing::error!(error = chain(error), "a request failed");
+            tracing::error!(error = chain_text(error), "a request failed");
         }
-        let mut failed = Self::new(status, code, chain(error));
+        let mut failed = Self::new(status, code, chain_text(error));
         failed.failure.hint = error.hint();
         failed
     }

@@ -65,6 +65,8 @@ pub(super) struct Sessions(Mutex<HashMap<Uuid, Arc<Session>>>);
 struct Session {
     server: ServerName,
     stage: RwLock<Stage>,
+    /// What was put: the answer to a disk may be lost, and the disk then be put again.
+    disks: Mutex<Vec<(DiskDraft, blake3::Hash)>>,
     last_used: Mutex<Instant>,
 }
 
@@ -85,6 +87,23 @@ impl Session {
             Stage::Open(upload) => work(&**upload).map_err(|error| RequestFailure::from(&error)),
             Stage::Committed(_) | Stage::Ended => Err(RequestFailure::unknown_upload()),
         }
+    }
+
+    /// Puts a disk; one that was put before with the same content is put already.
+    fn put_disk(
+        &self,
+        draft: &DiskDraft,
+        chunks: &[Option<ContentHash>],
+        content: blake3::Hash,
+    ) -> Result<(), RequestFailure> {
+        let mut disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = |(known, hash): &(DiskDraft, _)| known == draft && *hash == content;
+        if disks.iter().any(is_same) {
+            return Ok(());
+        }
+        self.with_upload(|upload| upload.put_disk(draft, chunks))?;
+        disks.push((draft.clone(), content));
+        Ok(())
     }
 
     fn commit(&self, draft: &ImageDraft) -> Result<Image, RequestFailure> {
@@ -191,6 +210,7 @@ async fn begin(
         let upload = shared.sessions.add(Session {
             server: request.server,
             stage: RwLock::new(Stage::Open(upload)),
+            disks: Mutex::default(),
             last_used: Mutex::new(Instant::now()),
         })?;
         Ok(Json(UploadOpened { upload }))
@@ -304,9 +324,12 @@ async fn put_disk(
     let expected = draft.size_bytes.div_ceil(chunk_size);
     let mut chunks: Vec<Option<ContentHash>> = Vec::new();
     let mut waiting: Vec<u8> = Vec::new();
+    let mut hasher = blake3::Hasher::new();
     let mut body = request.into_body().into_data_stream();
     while let Some(piece) = body.next().await {
-        waiting.extend_from_slice(&received_piece(piece)?);
+        let piece = received_piece(piece)?;
+        hasher.update(&piece);
+        waiting.extend_from_slice(&piece);
         let (hashes, rest) = hashes_from_bytes(&waiting);
         chunks.extend(hashes);
         waiting = rest.to_vec();
@@ -323,8 +346,8 @@ async fn put_disk(
             chunks.len()
         )));
     }
-    blocking_request(move || session.with_upload(|upload| upload.put_disk(&draft, &chunks)))
-        .await?;
+    let content = hasher.finalize();
+    blocking_request(move || session.put_disk(&draft, &chunks, content)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -5,8 +5,12 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
+
+/// Temporary files that are older belong to no living program.
+const STALE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A name in a directory.
 #[derive(Debug)]
@@ -138,6 +142,21 @@ pub(crate) fn length(path: &Path) -> Result<Option<u64>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::file("read", path)(error)),
     }
+}
+
+/// Removes the files of a directory that nobody has written to for a day and whose name ends so:
+/// a program that was killed left them.
+pub(crate) fn remove_stale(directory: &Path, suffix: &str) -> Result<()> {
+    for listed in list(directory)? {
+        let age = fs::metadata(&listed.path)
+            .and_then(|metadata| metadata.modified())
+            .map(|modified| modified.elapsed().unwrap_or_default());
+        // Gone meanwhile: then it need not be removed.
+        if listed.name.ends_with(suffix) && age.is_ok_and(|age| age > STALE_AFTER) {
+            remove(&listed.path)?;
+        }
+    }
+    Ok(())
 }
 
 /// The directory that a path is in.

@@ -105,13 +105,13 @@ impl Walk<'_> {
         while let Some(task) = self.tasks.pop() {
             match task {
                 Task::Done(name) => closure.modules.push(name),
-                Task::Visit(name) => self.visit(name, closure),
+                Task::Visit(name) => self.visit(&name, closure),
             }
         }
     }
 
-    fn visit(&mut self, name: ModuleName, closure: &mut Closure) {
-        let Some(facts) = self.index.facts(&name) else {
+    fn visit(&mut self, name: &ModuleName, closure: &mut Closure) {
+        let Some(facts) = self.index.facts(name) else {
             return;
         };
         if !self.seen.insert(name.clone()) {

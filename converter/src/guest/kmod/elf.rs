@@ -255,7 +255,12 @@ impl<'a> Elf<'a> {
             );
             return Err(Error::corrupt(STRUCTURE, 0, problem));
         }
-        // At most 65535.
+        // At most 65535 of them.
+        let end = table.saturating_add(count * entry_length);
+        if end > self.bytes.len() {
+            let problem = format!("the section headers end at {end:#x}, behind the file");
+            return Err(Error::corrupt(STRUCTURE, table as u64, problem));
+        }
         (0..count)
             .map(|index| {
                 let header = table.saturating_add(index * entry_length);

@@ -167,7 +167,7 @@ impl<'a> Open<'a> {
     }
 
     /// The next child and the byte that leads to it.
-    fn next_child(&mut self) -> Option<(u8, Open<'a>)> {
+    fn next_child(&mut self) -> Option<(u8, Self)> {
         let rest = &self.entries[self.written..];
         let byte = rest.first()?.0[self.end];
         let count = rest.partition_point(|(key, _)| key[self.end] == byte);

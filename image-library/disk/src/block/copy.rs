@@ -214,3 +214,161 @@ fn failed(offset: u64, length: usize, source: io::Error) -> Error {
         source: source.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{DiskFile, Extent, MemoryDevice, OpenOptions, open_disk};
+    use crate::monitor::Silent;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Bytes, of which ranges are known to be zeros; reading those is a mistake.
+    #[derive(Debug)]
+    struct Sparse {
+        bytes: Vec<u8>,
+        holes: Vec<std::ops::Range<u64>>,
+    }
+
+    impl ReadAt for Sparse {
+        fn length_bytes(&self) -> u64 {
+            self.bytes.len() as u64
+        }
+
+        fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+            let start = usize::try_from(offset).expect("it is small");
+            buffer.copy_from_slice(&self.bytes[start..start + buffer.len()]);
+            Ok(())
+        }
+
+        fn extent_at(&self, offset: u64) -> Result<Extent> {
+            let hole = self.holes.iter().find(|hole| hole.contains(&offset));
+            let next = self
+                .holes
+                .iter()
+                .map(|hole| hole.start)
+                .find(|at| *at > offset);
+            let end = hole.map_or(next.unwrap_or(self.length_bytes()), |hole| hole.end);
+            let kind = hole.map_or(ExtentKind::Data, |_| ExtentKind::Zero);
+            Ok(Extent {
+                length: end - offset,
+                kind,
+            })
+        }
+    }
+
+    #[derive(Default)]
+    struct Amounts(AtomicU64, AtomicU64);
+
+    impl Monitor for Amounts {
+        fn stage(&self, _title: &str) {}
+        fn expect(&self, total: u64, _unit: Unit) {
+            self.0.fetch_add(total, Ordering::Relaxed);
+        }
+        fn advance(&self, amount: u64) {
+            self.1.fetch_add(amount, Ordering::Relaxed);
+        }
+        fn finding(&self, _finding: &crate::finding::Finding) {}
+    }
+
+    /// 3 MiB and a bit with data here and there, and holes whose ends no cluster knows.
+    fn sparse() -> Sparse {
+        let mut bytes = vec![0; (3 << 20) + 1024];
+        bytes[..5000].fill(1);
+        bytes[70_000..70_100].fill(2);
+        bytes[1_500_000..1_700_000].fill(3);
+        let end = bytes.len();
+        bytes[end - 1..].fill(4);
+        Sparse {
+            bytes,
+            holes: vec![5000..70_000, 70_100..1_500_000, 1_700_000..(3 << 20) + 100],
+        }
+    }
+
+    fn read_all(device: &dyn ReadAt) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(device.length_bytes()).expect("it is small")];
+        device.read_exact_at(0, &mut bytes).expect("all of it");
+        bytes
+    }
+
+    #[test]
+    fn a_raw_copy_has_the_bytes_and_the_holes() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("disk.raw");
+        let (source, amounts) = (sparse(), Amounts::default());
+        let stats = copy_to_raw(&source, &path, &amounts).expect("there is room");
+        let expected = CopyStats {
+            disk_bytes: (3 << 20) + 1024,
+            // 2 blocks, 1 block, 1 499 136 to 1 703 936, the last block of 1 KiB.
+            written_bytes: 8192 + 4096 + 204_800 + 1024,
+        };
+        assert_eq!(stats, expected);
+        let copy = DiskFile::open(&path).expect("it was written");
+        assert!(read_all(&copy) == source.bytes);
+        assert_eq!(amounts.0.into_inner(), stats.disk_bytes);
+        assert_eq!(amounts.1.into_inner(), stats.disk_bytes);
+    }
+
+    #[test]
+    fn a_qcow2_copy_has_the_bytes_and_leaves_out_zeros() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("disk.qcow2");
+        let source = sparse();
+        let stats = copy_to_qcow2(&source, &path, &Silent).expect("there is room");
+        // Clusters 0, 1, 22 to 25, and the last one, which has 1 KiB.
+        assert_eq!(stats.written_bytes, 6 * CLUSTER_SIZE + 1024);
+        let copy = open_disk(&path, &OpenOptions::default()).expect("it was written");
+        assert_eq!(copy.format, crate::block::DiskFormat::Qcow2);
+        assert!(read_all(&copy.device) == source.bytes);
+    }
+
+    #[derive(Debug)]
+    struct Broken;
+
+    impl ReadAt for Broken {
+        fn length_bytes(&self) -> u64 {
+            4 << 20
+        }
+
+        fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+            buffer.fill(1);
+            if offset < 2 << 20 {
+                return Ok(());
+            }
+            Err(Error::Device {
+                action: "read",
+                offset,
+                length: buffer.len() as u64,
+                source: "the library is gone".into(),
+            })
+        }
+    }
+
+    #[test]
+    fn a_copy_that_fails_leaves_no_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("disk");
+        for copy in [copy_to_raw, copy_to_qcow2] {
+            let error = copy(&Broken, &path, &Silent).expect_err("the source breaks");
+            assert_eq!(error.to_string(), "read 1048576 bytes at byte 0x200000");
+            let left = std::fs::read_dir(directory.path())
+                .expect("it exists")
+                .count();
+            assert_eq!(left, 0);
+        }
+    }
+
+    #[test]
+    fn an_existing_file_is_not_replaced_but_an_abandoned_attempt_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("disk");
+        std::fs::write(directory.path().join("disk.partial"), [9; 9000]).expect("written");
+        let source = MemoryDevice::from(vec![5; 1024]);
+        copy_to_raw(&source, &path, &Silent).expect("the rest of an attempt is no hindrance");
+        assert_eq!(std::fs::read(&path).expect("it was written"), [5; 1024]);
+        let error = copy_to_raw(&source, &path, &Silent).expect_err("it exists");
+        assert_eq!(error.to_string(), format!("create {}", path.display()));
+        assert!(error.hint().is_some());
+        let nowhere = directory.path().join("no/disk");
+        assert!(copy_to_raw(&source, &nowhere, &Silent).is_err());
+    }
+}

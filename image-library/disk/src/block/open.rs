@@ -246,3 +246,210 @@ fn not_a_disk(path: &Path, problem: &str, hint: &'static str) -> Error {
         hint,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{Backing, MemoryDevice, Overlay, OverlayOptions, WriteAt};
+    use rstest::rstest;
+
+    fn directory_with(name: &str, content: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).expect("written");
+        (directory, path)
+    }
+
+    fn open_error(path: &Path) -> Error {
+        open_disk(path, &OpenOptions::default()).expect_err("it is no disk")
+    }
+
+    /// An overlay with one changed byte over a disk of 1 KiB, naming `backing`.
+    fn write_overlay(path: &Path, backing: &str) {
+        let base = Arc::new(MemoryDevice::from(vec![1; 1024]));
+        let overlay = Overlay::new(base, OverlayOptions::default());
+        let backing = Backing {
+            name: backing.to_owned(),
+            format: "raw".to_owned(),
+        };
+        overlay
+            .save_qcow2(path, Some(backing))
+            .expect("there is room");
+    }
+
+    const FOLLOW: OpenOptions = OpenOptions {
+        backing_files: BackingFiles::Follow,
+        format: None,
+        sector_size: None,
+    };
+
+    #[test]
+    fn a_raw_file_is_opened() {
+        let (_directory, path) = directory_with("disk.raw", &[0; 1024]);
+        let disk = open_disk(&path, &OpenOptions::default()).expect("two sectors");
+        assert_eq!(disk.format, DiskFormat::Raw);
+        assert_eq!(disk.sector_size, SectorSize::B512);
+        assert_eq!(disk.device.length_bytes(), 1024);
+        let options = OpenOptions {
+            sector_size: Some(SectorSize::B4096),
+            ..OpenOptions::default()
+        };
+        let disk = open_disk(&path, &options).expect("two sectors");
+        assert_eq!(disk.sector_size, SectorSize::B4096);
+    }
+
+    #[rstest]
+    #[case::empty(b"", "it is empty")]
+    #[case::text(b"hello\n", "it is a text file")]
+    #[case::odd(&[0; 700], "expected a multiple of 512 bytes, found 700")]
+    #[case::gzip(b"\x1f\x8b\x08\0", "it is a gzip-compressed file")]
+    fn what_is_no_disk_is_refused_with_a_hint(#[case] content: &[u8], #[case] problem: &str) {
+        let (_directory, path) = directory_with("file", content);
+        let error = open_error(&path);
+        let expected = format!("{} is not a disk: {problem}", path.display());
+        assert_eq!(error.to_string(), expected);
+        assert!(error.hint().is_some());
+    }
+
+    #[test]
+    fn another_format_is_named_with_the_way_to_convert_it() {
+        let (_directory, path) = directory_with("disk.vhdx", b"vhdxfile\0\0\0\0");
+        let error = open_error(&path);
+        let expected = format!(
+            "disk image: the format vhdx of {} is not supported",
+            path.display()
+        );
+        assert_eq!(error.to_string(), expected);
+        let hint = error.hint().unwrap_or_default();
+        assert!(hint.contains("qemu-img convert"), "{hint}");
+    }
+
+    #[test]
+    fn a_missing_file_is_told() {
+        let error = open_error(Path::new("/nonexistent/disk.raw"));
+        assert_eq!(error.to_string(), "open /nonexistent/disk.raw");
+    }
+
+    #[test]
+    fn a_named_format_is_not_detected() {
+        let (_directory, path) = directory_with("disk", &[b'Q', b'F', b'I', 0xfb].repeat(128));
+        assert!(open_disk(&path, &OpenOptions::default()).is_err());
+        let options = OpenOptions {
+            format: Some(DiskFormat::Raw),
+            ..OpenOptions::default()
+        };
+        let disk = open_disk(&path, &options).expect("the caller knows");
+        assert_eq!(disk.format, DiskFormat::Raw);
+    }
+
+    #[test]
+    fn a_backing_file_is_opened_only_when_allowed() {
+        let (directory, base) = directory_with("base.raw", &[1; 1024]);
+        let image = directory.path().join("top.qcow2");
+        write_overlay(&image, "base.raw");
+        let error = open_error(&image);
+        let expected = format!(
+            "{} needs the backing file `base.raw`, which it may not open by itself",
+            image.display()
+        );
+        assert_eq!(error.to_string(), expected);
+        assert!(
+            error
+                .hint()
+                .is_some_and(|hint| hint.contains("allow backing files"))
+        );
+        let disk = open_disk(&image, &FOLLOW).expect("allowed");
+        assert_eq!(disk.backing_files, [base]);
+        let mut read = [0; 3];
+        disk.device.read_exact_at(1021, &mut read).expect("inside");
+        assert_eq!(read, [1; 3]);
+    }
+
+    #[test]
+    fn a_missing_backing_file_is_told_with_a_hint() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let image = directory.path().join("top.qcow2");
+        write_overlay(&image, "gone.raw");
+        let error = open_disk(&image, &FOLLOW).expect_err("it is gone");
+        let expected = format!(
+            "open {}, the backing file of {}",
+            directory.path().join("gone.raw").display(),
+            image.display()
+        );
+        assert_eq!(error.to_string(), expected);
+        assert!(
+            error
+                .hint()
+                .is_some_and(|hint| hint.contains("qemu-img rebase"))
+        );
+    }
+
+    #[test]
+    fn a_backing_file_that_is_broken_gives_its_own_hint() {
+        let (directory, _base) = directory_with("base.raw", &[1; 700]);
+        let image = directory.path().join("top.qcow2");
+        write_overlay(&image, "file:base.raw");
+        let error = open_disk(&image, &FOLLOW).expect_err("it is cut off");
+        assert!(matches!(error, Error::Backing { .. }), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("cut off")));
+    }
+
+    #[test]
+    fn a_chain_in_a_circle_ends() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let image = directory.path().join("top.qcow2");
+        let base = Arc::new(MemoryDevice::from(vec![1; 1024]));
+        let backing = Backing {
+            name: "top.qcow2".to_owned(),
+            format: "qcow2".to_owned(),
+        };
+        Overlay::new(base, OverlayOptions::default())
+            .save_qcow2(&image, Some(backing))
+            .expect("there is room");
+        let error = open_disk(&image, &FOLLOW).expect_err("it stands on itself");
+        assert_eq!(
+            error.to_string(),
+            "the number of backing files would exceed the limit of 32"
+        );
+    }
+
+    #[rstest]
+    #[case(
+        "nbd://host/export",
+        Err("qcow2: a backing file by the protocol `nbd` is not supported")
+    )]
+    #[case(
+        "json:{\"driver\":\"raw\"}",
+        Err("qcow2: a backing file by the protocol `json` is not supported")
+    )]
+    #[case("file:base.raw", Ok("/images/base.raw"))]
+    #[case("../base.raw", Ok("/images/../base.raw"))]
+    #[case("/base.raw", Ok("/base.raw"))]
+    #[case("./a:b", Ok("/images/./a:b"))]
+    fn the_name_of_a_backing_file_is_relative_to_the_image(
+        #[case] name: &str,
+        #[case] expected: Result<&str, &str>,
+    ) {
+        let found = backing_path(Path::new("/images/top.qcow2"), name);
+        let found = found.map_err(|error| error.to_string());
+        assert_eq!(
+            found.as_deref().map_err(String::as_str),
+            expected.map(Path::new)
+        );
+    }
+
+    #[test]
+    fn the_sector_size_of_an_image_is_where_its_gpt_says() {
+        let device = MemoryDevice::from(vec![0; 1 << 20]);
+        assert_eq!(guess_sector_size(&device).expect("blank"), SectorSize::B512);
+        let last = (1 << 20) / 4096 - 1;
+        let header = [&b"EFI PART"[..], &[0; 16], &u64::to_le_bytes(last)].concat();
+        device.write_all_at(last * 4096, &header).expect("inside");
+        assert_eq!(guess_sector_size(&device).expect("copy"), SectorSize::B4096);
+        let header = [&b"EFI PART"[..], &[0; 16], &u64::to_le_bytes(1)].concat();
+        device.write_all_at(512, &header).expect("inside");
+        assert_eq!(guess_sector_size(&device).expect("first"), SectorSize::B512);
+        let tiny = MemoryDevice::from(vec![0; 8]);
+        assert_eq!(guess_sector_size(&tiny).expect("tiny"), SectorSize::B512);
+    }
+}

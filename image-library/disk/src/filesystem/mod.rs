@@ -33,7 +33,7 @@ pub use superblock::detect;
 /// package can read.
 pub fn open(device: Arc<dyn ReadAt>) -> Result<Box<dyn Filesystem>> {
     if let Some(superblock) = superblock::ext::read(&device)? {
-        return Ok(Box::new(ext::ExtReader::open(device, &superblock)?));
+        return ext::open(device, &superblock);
     }
     if let Some(boot) = superblock::fat::read(&device)? {
         return Ok(Box::new(fat::FatVolume::open(device, &boot)?));

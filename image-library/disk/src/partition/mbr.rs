@@ -201,6 +201,7 @@ impl Reader<'_> {
         self.device.read_exact_at(offset, &mut bytes)?;
         let record = BootRecord::from_bytes(&bytes);
         if !record.signed {
+            // Also what an extended partition without logical ones may look like.
             self.broken(sector, "it does not end in 55 aa");
         }
         Ok(record.signed.then_some(record.entries).flatten())
@@ -225,4 +226,175 @@ fn fits(entry: Entry, start: u64, record_sectors: u32, extended: Entry) -> bool 
     u64::from(entry.start) + u64::from(entry.sectors) <= u64::from(record_sectors)
         && start >= u64::from(extended.start)
         && end <= extended_end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::MemoryDevice;
+
+    /// A disk of 1 MiB of zeros with entries written into it.
+    struct Disk(Vec<u8>);
+
+    impl Disk {
+        fn new() -> Self {
+            let mut disk = Self(vec![0; 1 << 20]);
+            disk.sign(0);
+            disk.0[440..444].copy_from_slice(&[0x78, 0x56, 0x34, 0x12]);
+            disk
+        }
+
+        fn sign(&mut self, sector: usize) {
+            self.0[sector * 512 + 510..sector * 512 + 512].copy_from_slice(&[0x55, 0xaa]);
+        }
+
+        fn entry(&mut self, sector: usize, index: usize, kind: u8, start: u32, sectors: u32) {
+            self.sign(sector);
+            let at = sector * 512 + 446 + 16 * index;
+            self.0[at + 4] = kind;
+            self.0[at + 8..at + 12].copy_from_slice(&start.to_le_bytes());
+            self.0[at + 12..at + 16].copy_from_slice(&sectors.to_le_bytes());
+        }
+
+        /// Numbers, first sectors and lengths; codes of the findings.
+        fn read(self) -> (Vec<(u32, u64, u64)>, Vec<String>) {
+            let record = BootRecord::from_bytes(self.0[..512].try_into().expect("a sector"));
+            let device = MemoryDevice::from(self.0);
+            let parsed = read(&device, SectorSize::B512, &record).expect("memory");
+            let places = parsed.partitions.iter().map(|found| {
+                let sectors = found.length_bytes / 512;
+                (found.number.get(), found.start_bytes / 512, sectors)
+            });
+            let codes = parsed
+                .findings
+                .iter()
+                .map(|found| format!("{} {}: {}", found.code, found.place, found.problem));
+            (places.collect(), codes.collect())
+        }
+    }
+
+    #[test]
+    fn logical_partitions_count_from_5() {
+        let mut disk = Disk::new();
+        disk.entry(0, 1, 0x83, 10, 20);
+        disk.entry(0, 3, 0x0f, 100, 500);
+        disk.entry(100, 0, 0x83, 1, 9);
+        disk.entry(100, 1, 0x05, 50, 60);
+        disk.entry(150, 0, 0x82, 2, 58);
+        let (partitions, findings) = disk.read();
+        assert_eq!(
+            partitions,
+            [(2, 10, 20), (4, 100, 500), (5, 101, 9), (6, 152, 58)]
+        );
+        assert_eq!(findings, [""; 0]);
+    }
+
+    #[test]
+    fn a_chain_that_leads_back_ends_with_a_finding() {
+        let mut disk = Disk::new();
+        disk.entry(0, 0, 0x05, 100, 500);
+        disk.entry(100, 0, 0x83, 1, 9);
+        disk.entry(100, 1, 0x05, 50, 60);
+        disk.entry(150, 1, 0x05, 0, 60);
+        let (partitions, findings) = disk.read();
+        assert_eq!(partitions, [(1, 100, 500), (5, 101, 9)]);
+        assert_eq!(
+            findings,
+            ["disk.mbr.chain-broken partition record at byte 0xc800: \
+              it leads back to a record before it"]
+        );
+    }
+
+    #[test]
+    fn a_chain_that_leaves_the_disk_or_is_not_signed_ends_with_a_finding() {
+        let mut disk = Disk::new();
+        disk.entry(0, 0, 0x05, u32::MAX, u32::MAX);
+        disk.entry(0, 1, 0x85, 200, 10);
+        let (partitions, findings) = disk.read();
+        assert_eq!(partitions.len(), 2);
+        assert_eq!(
+            findings,
+            [
+                "disk.mbr.chain-broken partition record at byte 0x1fffffffe00: \
+                 it lies beyond the end of the disk",
+                "disk.mbr.chain-broken partition record at byte 0x19000: \
+                 it does not end in 55 aa"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_chain_longer_than_linux_numbers_ends_with_a_finding() {
+        let mut disk = Disk::new();
+        disk.entry(0, 0, 0x05, 100, 1900);
+        for index in 0..300 {
+            let sector = 100 + index as usize;
+            disk.entry(sector, 0, 0x83, 1000, 1);
+            disk.entry(sector, 1, 0x05, index + 1, 1);
+        }
+        let (partitions, findings) = disk.read();
+        assert_eq!(partitions.last(), Some(&(255, 1350, 1)));
+        assert_eq!(partitions.len(), 252);
+        assert_eq!(findings.len(), 1);
+        assert!(findings[0].ends_with("it has more records than Linux numbers"));
+    }
+
+    #[test]
+    fn garbage_in_the_unused_entries_of_a_record_is_left_out() {
+        let mut disk = Disk::new();
+        disk.entry(0, 0, 0x05, 100, 500);
+        disk.entry(100, 0, 0x83, 1, 9);
+        disk.entry(100, 2, 0x83, 7, 900);
+        disk.entry(100, 3, 0x83, 20, 5);
+        let (partitions, _) = disk.read();
+        assert_eq!(partitions, [(1, 100, 500), (5, 101, 9), (6, 120, 5)]);
+    }
+
+    #[test]
+    fn identity_type_and_active_mark_are_told() {
+        let mut disk = Disk::new();
+        disk.entry(0, 0, 0x07, 1, 2);
+        disk.0[446] = 0x80;
+        let record = BootRecord::from_bytes(disk.0[..512].try_into().expect("a sector"));
+        let device = MemoryDevice::from(disk.0);
+        let parsed = read(&device, SectorSize::B4096, &record).expect("memory");
+        let expected = Partition {
+            number: PartitionNumber::new(1),
+            start_bytes: 4096,
+            length_bytes: 8192,
+            partition_type: PartitionType::Mbr(7),
+            partuuid: "12345678-01".to_owned(),
+            name: String::new(),
+            bootable: true,
+        };
+        assert_eq!(parsed.partitions, [expected]);
+        let signature = Scheme::Mbr {
+            disk_signature: 0x1234_5678,
+        };
+        assert_eq!(parsed.scheme, signature);
+    }
+
+    #[test]
+    fn a_filesystem_on_the_whole_disk_is_no_table() {
+        let mut sector = [0; 512];
+        sector[510..].copy_from_slice(&[0x55, 0xaa]);
+        assert!(
+            BootRecord::from_bytes(&sector).entries.is_some(),
+            "an empty table"
+        );
+        sector[..3].copy_from_slice(&[0xeb, 0x3c, 0x90]);
+        sector[11..13].copy_from_slice(&512_u16.to_le_bytes());
+        sector[21] = 0xf8;
+        assert!(BootRecord::from_bytes(&sector).entries.is_none(), "FAT");
+        let mut text = [b' '; 512];
+        text[510..].copy_from_slice(&[0x55, 0xaa]);
+        assert!(
+            BootRecord::from_bytes(&text).entries.is_none(),
+            "not 0 or 0x80"
+        );
+        assert!(
+            BootRecord::from_bytes(&[0; 512]).entries.is_none(),
+            "no signature"
+        );
+    }
 }

@@ -207,7 +207,7 @@ fn parse(device: &dyn ReadAt, sector_size: SectorSize, record: &mbr::BootRecord)
     let has_partitions = record
         .entries
         .is_some_and(|entries| entries.iter().any(|entry| entry.sectors != 0));
-    if let Some(header) = gpt::find_primary(device, sector_size)? {
+    if let Some(table) = gpt::find_primary(device, sector_size)? {
         if has_partitions {
             let mut parsed = mbr::read(device, sector_size, record)?;
             parsed.findings.push(finding(
@@ -219,7 +219,7 @@ fn parse(device: &dyn ReadAt, sector_size: SectorSize, record: &mbr::BootRecord)
             ));
             return Ok(parsed);
         }
-        let mut parsed = gpt::read_entries(device, sector_size, header)?;
+        let mut parsed = gpt::read_entries(device, sector_size, &table)?;
         parsed.findings.push(finding(
             Level::Warning,
             "disk.gpt.no-protective-mbr",
@@ -287,5 +287,128 @@ fn finding(
         place,
         problem: problem.to_owned(),
         remedy: remedy.map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::MemoryDevice;
+    use proptest::prelude::{any, prop, proptest};
+
+    fn read(bytes: Vec<u8>) -> Result<PartitionTable> {
+        let device: Arc<dyn ReadAt> = Arc::new(MemoryDevice::from(bytes));
+        read_partition_table(&device, SectorSize::B512)
+    }
+
+    /// A disk of 64 KiB whose MBR has the given entries: first sector and number of sectors.
+    fn disk(entries: &[(u8, u8)]) -> Vec<u8> {
+        let mut bytes = vec![0; 0x1_0000];
+        bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+        for (index, (start, sectors)) in entries.iter().enumerate() {
+            let at = 446 + 16 * index;
+            (bytes[at + 4], bytes[at + 8], bytes[at + 12]) = (0x83, *start, *sectors);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_blank_disk_has_no_table_and_no_boot_code() {
+        let table = read(vec![0; 4096]).expect("blank");
+        let expected = PartitionTable {
+            scheme: Scheme::None,
+            partitions: Vec::new(),
+            boot_code: false,
+            boot_area_bytes: 4096,
+            findings: Vec::new(),
+        };
+        assert_eq!(table, expected);
+        let error = read(vec![0; 511]).expect_err("no sector");
+        assert_eq!(
+            error.to_string(),
+            "disk at byte 0x0: expected at least one sector of 512 bytes, found 511"
+        );
+    }
+
+    #[test]
+    fn boot_code_and_the_area_before_the_first_partition_are_told() {
+        let mut bytes = disk(&[(40, 10), (20, 10)]);
+        bytes[439] = 1;
+        let table = read(bytes).expect("sound");
+        assert!(table.boot_code);
+        assert_eq!(table.boot_area_bytes, 20 * 512);
+        assert_eq!(table.findings, []);
+    }
+
+    #[test]
+    fn overlapping_partitions_and_those_beyond_the_end_are_findings() {
+        let device: Arc<dyn ReadAt> = Arc::new(MemoryDevice::from(disk(&[(20, 20), (30, 200)])));
+        let table = read_partition_table(&device, SectorSize::B512).expect("readable");
+        let told: Vec<String> = table
+            .findings
+            .iter()
+            .map(|found| format!("{} {}: {}", found.code, found.place, found.problem))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "disk.partition.beyond-end partition 2: it ends at byte 0x1cc00, the disk at \
+                 0x10000",
+                "disk.partition.overlap partitions 1 and 2: the first ends at byte 0x5000, the \
+                 second begins at 0x3c00"
+            ]
+        );
+        let slice = partition(&device, &table.partitions[0]).expect("it is on the disk");
+        assert_eq!(
+            (slice.start_bytes(), slice.length_bytes()),
+            (20 * 512, 20 * 512)
+        );
+        assert!(partition(&device, &table.partitions[1]).is_err());
+    }
+
+    #[test]
+    fn types_and_numbers_are_printed_as_tools_print_them() {
+        let efi = PartitionType::EFI_SYSTEM;
+        assert_eq!(efi.to_string(), "c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
+        let bios = PartitionType::BIOS_BOOT;
+        assert_eq!(bios.to_string(), "21686148-6449-6e6f-744e-656564454649");
+        assert_eq!(PartitionType::Mbr(5).to_string(), "0x05");
+        assert!(PartitionType::Mbr(5).is_extended() && !efi.is_extended());
+        assert_eq!(PartitionNumber::new(12).to_string(), "12");
+    }
+
+    proptest! {
+        #[test]
+        fn no_mbr_makes_the_parser_panic(
+            head in prop::collection::vec(any::<u8>(), 66),
+            chain in prop::collection::vec((0..128_usize, any::<[u8; 66]>()), 0..8),
+        ) {
+            let mut bytes = vec![0; 0x1_0000];
+            for (sector, table) in [(0, &head[..])].into_iter().chain(
+                chain.iter().map(|(sector, table)| (*sector, &table[..])),
+            ) {
+                bytes[sector * 512 + 446..sector * 512 + 512].copy_from_slice(table);
+                for entry in 0..4 {
+                    bytes[sector * 512 + 446 + 16 * entry] &= 0x80;
+                    // Near enough to lead to other records.
+                    bytes[sector * 512 + 446 + 16 * entry + 9..sector * 512 + 446 + 16 * entry + 12].fill(0);
+                }
+                bytes[sector * 512 + 510..sector * 512 + 512].copy_from_slice(&[0x55, 0xaa]);
+            }
+            let _ = read(bytes);
+        }
+
+        #[test]
+        fn no_gpt_makes_the_parser_panic(
+            changes in prop::collection::vec((440..1536_usize, any::<u8>()), 0..20),
+            length in 512..0x10_0000_usize,
+        ) {
+            let mut bytes = gpt::tests::disk(SectorSize::B512);
+            for (at, value) in changes {
+                bytes[at] = value;
+            }
+            bytes.truncate(length);
+            let _ = read(bytes);
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! opened; L2 tables too while they are few, so that a truncated file is told at once; the other
 //! tables when they are first used.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::cache::Cache;
@@ -22,7 +23,6 @@ const CLUSTER_CACHE_BYTES: u64 = 8 << 20;
 const CHECK_AT_OPEN_BYTES: u64 = 16 << 20;
 
 /// A qcow2 image over the device that holds it.
-#[derive(Debug)]
 pub(crate) struct Qcow2Image {
     file: Arc<dyn ReadAt>,
     header: Header,
@@ -210,6 +210,18 @@ impl Qcow2Image {
     }
 }
 
+impl fmt::Debug for Qcow2Image {
+    /// Without the tables, which may have millions of entries.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Qcow2Image")
+            .field("file", &self.file)
+            .field("header", &self.header)
+            .field("backing", &self.backing)
+            .finish_non_exhaustive()
+    }
+}
+
 impl ReadAt for Qcow2Image {
     fn length_bytes(&self) -> u64 {
         self.header.size_bytes
@@ -270,7 +282,9 @@ fn read_l1(file: &dyn ReadAt, header: &Header) -> Result<Vec<u64>> {
     let mut l1 = Vec::with_capacity(bytes.len() / 8);
     for (index, word) in bytes.chunks_exact(8).enumerate() {
         let table = u64::from_be_bytes(array_at(word, 0)) & OFFSET_MASK;
-        if table % header.cluster_size() != 0 || table + header.cluster_size() > file_length {
+        if !table.is_multiple_of(header.cluster_size())
+            || table + header.cluster_size() > file_length
+        {
             return corrupt(
                 header.l1_offset + 8 * index as u64,
                 format!(

@@ -155,7 +155,7 @@ impl L2Table {
             self.compressed_range(word).0
         } else {
             let offset = word & OFFSET_MASK;
-            if offset % self.cluster_size() != 0 {
+            if !offset.is_multiple_of(self.cluster_size()) {
                 return Err(format!(
                     "expected a cluster at a multiple of {:#x}, found {offset:#x}",
                     self.cluster_size()

@@ -29,7 +29,7 @@ const REFCOUNTS_PER_BLOCK: u64 = CLUSTER_SIZE / 2;
 const HEADER_LENGTH: u32 = 104;
 const COPIED: u64 = 1 << 63;
 const ZERO: u64 = 1;
-const ZEROS: [u8; CLUSTER_SIZE as usize] = [0; CLUSTER_SIZE as usize];
+static ZEROS: [u8; CLUSTER_SIZE as usize] = [0; CLUSTER_SIZE as usize];
 const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
 
 /// The file that an image goes on in where it holds nothing itself.
@@ -63,7 +63,7 @@ impl<'w, W: Write + Seek> Qcow2Writer<'w, W> {
         size_bytes: u64,
         backing: Option<Backing>,
     ) -> Result<Self> {
-        if size_bytes % 512 != 0 {
+        if !size_bytes.is_multiple_of(512) {
             return Err(Error::unsupported(
                 "qcow2",
                 format!("a disk of {size_bytes} bytes, no multiple of 512,"),
@@ -308,10 +308,10 @@ mod tests {
         assert_eq!(bytes.len() as u64, length);
         let word = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
         assert_eq!(&bytes[..8], b"QFI\xfb\0\0\0\x03");
-        assert_eq!(&bytes[136..144], b"base.raw");
+        assert_eq!(&bytes[128..136], b"base.raw");
         assert_eq!(
             (word(8), word(24), word(40), word(48)),
-            (136, 1 << 20, 0x3_0000, 0x5_0000)
+            (128, 1 << 20, 0x3_0000, 0x5_0000)
         );
         assert_eq!(&bytes[0x1_0000..0x1_0008], b"changed\0");
         assert_eq!(word(0x2_0000 + 2 * 8), 0x8000_0000_0001_0000);

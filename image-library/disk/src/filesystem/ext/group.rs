@@ -20,6 +20,9 @@ use crate::error::Result;
 const FLAG_INODES_UNINITIALISED: u16 = 0x1;
 pub(super) const FLAG_BLOCKS_UNINITIALISED: u16 = 0x2;
 
+/// No filesystem is larger; what lies about it cannot make a calculation overflow.
+const BLOCK_MAX: u64 = 1 << 46;
+
 /// Where a group's structures are, and how much of them is in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Group {
@@ -38,7 +41,7 @@ impl Group {
         let wide = superblock.descriptor_size >= 64;
         let block = |low, high| {
             let high = if wide { fields.u32(high) } else { 0 };
-            u64::from(high) << 32 | u64::from(fields.u32(low))
+            (u64::from(high) << 32 | u64::from(fields.u32(low))).min(BLOCK_MAX)
         };
         let (flags, unused) = match superblock.has_group_checksums() {
             true => {

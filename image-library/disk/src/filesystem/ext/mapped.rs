@@ -65,10 +65,14 @@ pub(super) fn append(
     let sectors = sectors + taken * (superblock.block_size / 512);
     fs_ext4::Filesystem::patch_inode_size_and_blocks(&mut inode, new_size, sectors)?;
     stamp(&mut inode, now);
-    if volume.checksums.enabled {
-        volume
-            .checksums
-            .patch_inode_checksum(number, generation, &mut inode);
+    let sums = volume
+        .checksums
+        .compute_inode_checksum(number, generation, &inode);
+    if let Some((low, high)) = sums {
+        inode[0x7c..0x7e].copy_from_slice(&low.to_le_bytes());
+        if Fields(&inode).u16(0x80) >= 4 {
+            inode[0x82..0x84].copy_from_slice(&high.to_le_bytes());
+        }
     }
     device.write_at(place, &inode)?;
     volume.take_from_superblock(taken)

@@ -9,7 +9,30 @@ mod reader;
 mod writer;
 
 pub(crate) use allocation::used_extents;
-pub(crate) use reader::ExtReader;
 pub(crate) use writer::ExtWriter;
+
+use std::sync::Arc;
+
+use super::Filesystem;
+use super::superblock::ext::Superblock;
+use crate::block::ReadAt;
+use crate::error::{Error, Result};
+
+/// Below this the reading library has no room for the fields that it wants.
+const READER_INODE_BYTES_MIN: u64 = 256;
+
+/// Opens for reading: through the more careful library, or, for what that refuses, the other.
+pub(crate) fn open(
+    device: Arc<dyn ReadAt>,
+    superblock: &Superblock,
+) -> Result<Box<dyn Filesystem>> {
+    if superblock.inode_size >= READER_INODE_BYTES_MIN {
+        match reader::ExtReader::open(Arc::clone(&device), superblock) {
+            Err(Error::Unsupported { .. }) => {}
+            opened => return Ok(Box::new(opened?)),
+        }
+    }
+    Ok(Box::new(ExtWriter::open_for_reading(device, superblock)?))
+}
 
 const STRUCTURE: &str = "ext filesystem";

@@ -39,6 +39,7 @@ pub(crate) struct ExtWriter {
     device: Arc<dyn WriteAt>,
     staging: Arc<Staging>,
     now: i64,
+    writable: bool,
     /// The superblock said so, and says so again at the end.
     orphans_present: bool,
     /// Absent only after an operation failed and opening again failed too.
@@ -60,16 +61,7 @@ impl ExtWriter {
         superblock: &Superblock,
         now: i64,
     ) -> Result<(Self, Vec<Finding>)> {
-        let staging = Arc::new(Staging::new(Arc::clone(&device)));
-        let mut writer = Self {
-            identity: superblock.identity(device.length_bytes()),
-            superblock: superblock.clone(),
-            device,
-            staging,
-            now,
-            orphans_present: false,
-            tree: None,
-        };
+        let mut writer = Self::new(device, superblock, now, true);
         refuse_features(superblock)?;
         let mut findings = Vec::new();
         if superblock.needs_recovery() {
@@ -79,6 +71,32 @@ impl ExtWriter {
         writer.set_orphans_aside()?;
         writer.staging.commit()?;
         Ok((writer, findings))
+    }
+
+    /// Opens for reading what the other library does not read: inodes of 128 bytes, as ext3 had
+    /// until 2008 and small filesystems for longer, and unusual features. Nothing is written; a
+    /// dirty journal is replayed in memory.
+    pub(crate) fn open_for_reading(
+        device: Arc<dyn ReadAt>,
+        superblock: &Superblock,
+    ) -> Result<Self> {
+        let device = Arc::new(ReadOnly(device));
+        let mut reader = Self::new(device, superblock, 0, false);
+        reader.mount()?;
+        Ok(reader)
+    }
+
+    fn new(device: Arc<dyn WriteAt>, superblock: &Superblock, now: i64, writable: bool) -> Self {
+        Self {
+            identity: superblock.identity(device.length_bytes()),
+            superblock: superblock.clone(),
+            staging: Arc::new(Staging::new(Arc::clone(&device))),
+            device,
+            now,
+            writable,
+            orphans_present: false,
+            tree: None,
+        }
     }
 
     /// Hides the mark that the orphan file may hold something, until [`Self::finish`].
@@ -100,8 +118,15 @@ impl ExtWriter {
         Ok(())
     }
 
+    fn library_device(&self) -> Device {
+        Device {
+            staging: Arc::clone(&self.staging),
+            writable: self.writable,
+        }
+    }
+
     fn mount(&mut self) -> Result<()> {
-        let device = Arc::new(Device(Arc::clone(&self.staging)));
+        let device = Arc::new(self.library_device());
         let runtime = Arc::new(GivenTime(self.now));
         let mounted = guard(
             || fs_ext4::Filesystem::mount_with_runtime(device, runtime),
@@ -149,7 +174,7 @@ impl ExtWriter {
     ) -> Result<()> {
         let outcome = match self.look(path, operation) {
             Ok(Some(number)) if !content.is_empty() => self.close().and_then(|()| {
-                let device = Device(Arc::clone(&self.staging));
+                let device = self.library_device();
                 let (superblock, now) = (&self.superblock, self.now);
                 guard(
                     || mapped::append(&device, superblock, number, content, now),
@@ -324,7 +349,8 @@ impl WritableFilesystem for ExtWriter {
         let (number, inode) = self.file(path)?;
         if inode.has_extents() {
             return self.change(path, |tree| {
-                tree.apply_pwrite_ino(number, inode.size, content).map(drop)
+                tree.apply_pwrite_ino(number, inode.size, content)?;
+                restamp_extents(tree, number)
             });
         }
         self.change_and_append(path, |_| Ok(Some(number)), content)
@@ -400,7 +426,50 @@ fn replace(
     }
     tree.apply_truncate_ino(number, 0)?;
     tree.apply_pwrite_ino(number, 0, content)?;
+    restamp_extents(tree, number)?;
     Ok(true)
+}
+
+/// Gives the blocks of a file's extent tree their checksums.
+///
+/// The library (0.8.0) leaves some of them stale when a write adds several extents to a tree that has
+/// blocks of its own: the differential test found it with blocks of 2 KiB. The trees themselves are
+/// right. To be deleted when the test passes without it.
+fn restamp_extents(tree: &fs_ext4::Filesystem, number: u32) -> LibraryResult<()> {
+    if !tree.csum.enabled {
+        return Ok(());
+    }
+    let inode = tree.stat_ino(number)?;
+    let block_size = u64::from(tree.sb.block_size());
+    let mut nodes = extent_children(&inode.block);
+    // A tree as deep as the format allows, over a file as large as memory: far fewer than this.
+    for _ in 0..1 << 16 {
+        let Some(block) = nodes.pop() else {
+            return Ok(());
+        };
+        let mut node = tree.read_block(block)?;
+        nodes.extend(extent_children(&node));
+        let before = node.clone();
+        tree.csum
+            .patch_extent_tail(number, inode.generation, &mut node);
+        if node != before {
+            tree.dev.write_at(block * block_size, &node)?;
+        }
+    }
+    Err(fs_ext4::Error::CorruptExtentTree("it does not end"))
+}
+
+/// The blocks that an inner node of an extent tree leads to; none for a leaf.
+fn extent_children(node: &[u8]) -> Vec<u64> {
+    let fields = Fields(node);
+    let inner = fields.u16(0) == 0xf30a && fields.u16(6) > 0;
+    let entries = if inner { usize::from(fields.u16(2)) } else { 0 };
+    (1..=entries.min(node.len() / 12 - 1))
+        .map(|entry| {
+            let high = u64::from(fields.u16(entry * 12 + 8)) << 32;
+            high | u64::from(fields.u32(entry * 12 + 4))
+        })
+        .collect()
 }
 
 fn set_attributes(
@@ -461,6 +530,8 @@ fn translate(error: fs_ext4::Error, path: &str) -> Error {
         Library::AlreadyExists => path::already_exists(STRUCTURE, path),
         Library::IsADirectory => path::not_a_file(STRUCTURE, path),
         Library::NoSpaceLeftOnDevice => path::no_space(),
+        // How its allocator of single blocks says the same.
+        Library::Corrupt(what) if what.contains("contiguous free run") => path::no_space(),
         Library::UnsupportedIncompat(bits) => {
             Error::unsupported(STRUCTURE, format!("the incompatible features {bits:#x}"))
         }
@@ -520,25 +591,55 @@ fn set_orphans_present(device: &Staging, present: bool) -> Result<()> {
 }
 
 /// The staging area as the library reads and writes it.
-struct Device(Arc<Staging>);
+struct Device {
+    staging: Arc<Staging>,
+    writable: bool,
+}
 
 impl BlockDevice for Device {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> LibraryResult<()> {
-        let read = self.0.read_exact_at(offset, buffer);
+        let read = self.staging.read_exact_at(offset, buffer);
         read.map_err(|error| fs_ext4::Error::Io(std::io::Error::other(error)))
     }
 
     fn size_bytes(&self) -> u64 {
-        self.0.length_bytes()
+        self.staging.length_bytes()
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> LibraryResult<()> {
-        let written = self.0.write_all_at(offset, bytes);
+        let written = self.staging.write_all_at(offset, bytes);
         written.map_err(|error| fs_ext4::Error::Io(std::io::Error::other(error)))
     }
 
     fn is_writable(&self) -> bool {
-        true
+        self.writable
+    }
+}
+
+/// A device that refuses to be written.
+#[derive(Debug)]
+struct ReadOnly(Arc<dyn ReadAt>);
+
+impl ReadAt for ReadOnly {
+    fn length_bytes(&self) -> u64 {
+        self.0.length_bytes()
+    }
+
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.0.read_exact_at(offset, buffer)
+    }
+}
+
+impl WriteAt for ReadOnly {
+    fn write_all_at(&self, _offset: u64, _bytes: &[u8]) -> Result<()> {
+        Err(Error::unsupported(
+            STRUCTURE,
+            "writing to a device opened for reading",
+        ))
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(())
     }
 }
 

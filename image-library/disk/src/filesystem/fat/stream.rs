@@ -5,7 +5,7 @@
 //! a stream has a budget of reads. It is far above what an honest operation needs.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::block::{ReadAt, WriteAt};
 
@@ -34,14 +34,26 @@ pub(super) struct Stream {
     device: Device,
     position: u64,
     reads_left: u64,
+    /// Where the next read begins is noted here, once asked for.
+    note: Arc<Mutex<Note>>,
+}
+
+/// Where a read began.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Note {
+    #[default]
+    NotAsked,
+    Asked,
+    Read(u64),
 }
 
 impl Stream {
-    pub(super) fn new(device: Device) -> Self {
+    pub(super) fn new(device: Device, note: Arc<Mutex<Note>>) -> Self {
         Self {
             device,
             position: 0,
             reads_left: READS_MAX,
+            note,
         }
     }
 
@@ -61,6 +73,11 @@ impl Read for Stream {
             .reads_left
             .checked_sub(1)
             .ok_or_else(|| io::Error::other("a chain of clusters does not end"))?;
+        let mut note = self.note.lock().unwrap_or_else(PoisonError::into_inner);
+        if *note == Note::Asked {
+            *note = Note::Read(self.position);
+        }
+        drop(note);
         let count = self.clamp(buffer.len());
         self.device
             .reader()

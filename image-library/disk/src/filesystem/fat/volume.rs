@@ -12,7 +12,7 @@
 use std::cell::Cell;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fatfs::{Date, DateTime, Dir, FileSystem, FsOptions, Time, TimeProvider};
 
@@ -23,7 +23,7 @@ use super::super::superblock::fat::BootSector;
 use super::super::{
     Attributes, DirectoryEntry, FileType, Filesystem, Identity, Metadata, WritableFilesystem,
 };
-use super::stream::{Device, Stream};
+use super::stream::{Device, Note, Stream};
 use crate::block::{ReadAt, WriteAt};
 use crate::error::{Error, Result};
 
@@ -39,6 +39,7 @@ pub(crate) struct FatVolume {
     /// Set when writing.
     staging: Option<(Arc<Staging>, Arc<dyn WriteAt>)>,
     now: i64,
+    note: Arc<Mutex<Note>>,
 }
 
 type Tree = FileSystem<Stream>;
@@ -51,6 +52,7 @@ impl FatVolume {
             device: Device::ReadOnly(device),
             staging: None,
             now: 0,
+            note: Arc::default(),
         })
     }
 
@@ -65,6 +67,7 @@ impl FatVolume {
             device: Device::Writable(Arc::clone(&staging) as Arc<dyn WriteAt>),
             staging: Some((staging, device)),
             now,
+            note: Arc::default(),
         })
     }
 
@@ -77,7 +80,10 @@ impl FatVolume {
         NOW.set(self.now);
         let guarded = catch_unwind(AssertUnwindSafe(|| {
             let options = FsOptions::new().time_provider(&GIVEN_TIME);
-            let tree = FileSystem::new(Stream::new(self.device.clone()), options)?;
+            let tree = FileSystem::new(
+                Stream::new(self.device.clone(), Arc::clone(&self.note)),
+                options,
+            )?;
             let outcome = operation(&tree);
             match &self.device {
                 Device::Writable(_) => tree.unmount()?,
@@ -95,6 +101,39 @@ impl FatVolume {
                 "its structures contradict each other",
             )),
         }
+    }
+
+    fn set_note(&self, note: Note) -> Note {
+        let mut current = self.note.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut current, note)
+    }
+
+    /// Removes the long names that the library (0.3.6) gives to `.` and `..` of a new directory, which
+    /// every checker rejects, and the cluster of a FAT32 root from `..`, which must be 0 there.
+    fn repair_dot_entries(&self, in_root: bool) -> Result<()> {
+        let Note::Read(start) = self.set_note(Note::NotAsked) else {
+            return Ok(());
+        };
+        let mut entries = [0; 128];
+        self.device.reader().read_exact_at(start, &mut entries)?;
+        let has_long_names = entries[11] == 0x0f
+            && entries[32..34] == *b". "
+            && entries[75] == 0x0f
+            && entries[96..99] == *b".. ";
+        let Device::Writable(device) = &self.device else {
+            return Ok(());
+        };
+        if !has_long_names {
+            return Ok(());
+        }
+        let mut repaired = [0; 128];
+        repaired[..32].copy_from_slice(&entries[32..64]);
+        repaired[32..64].copy_from_slice(&entries[96..]);
+        if in_root {
+            repaired[32 + 20..32 + 22].fill(0);
+            repaired[32 + 26..32 + 28].fill(0);
+        }
+        device.write_all_at(start, &repaired)
     }
 
     /// Runs one operation that writes: all of it reaches the device, or nothing.
@@ -249,8 +288,11 @@ impl WritableFilesystem for FatVolume {
             let Some(directory) = directory(tree, parent)? else {
                 return Ok(Err(path::not_found(path)));
             };
-            directory.create_dir(name)?;
-            Ok(Ok(()))
+            let created = directory.create_dir(name)?;
+            // Reading the first entry tells where the directory begins.
+            self.set_note(Note::Asked);
+            let _ = created.iter().next().transpose()?;
+            Ok(self.repair_dot_entries(parent.is_empty()))
         })
     }
 

@@ -22,6 +22,8 @@ use crate::filesystem::{FilesystemKind, Identity};
 pub(crate) const OFFSET: u64 = 1024;
 pub(crate) const LENGTH: usize = 1024;
 pub(crate) const STRUCTURE: &str = "ext superblock";
+/// 256 TiB with the groups of 4 KiB blocks.
+const GROUPS_MAX: u64 = 1 << 21;
 const MAGIC: u16 = 0xef53;
 
 /// Feature bits that this package acts on.
@@ -160,9 +162,9 @@ impl Superblock {
             "is not a power of two from 32 to 1024",
         )?;
         require(
-            self.group_count() <= u64::from(u32::MAX),
+            self.blocks < 1 << 46 && self.group_count() <= GROUPS_MAX,
             "block count",
-            "makes more groups than the format can number",
+            "makes more groups than a device of this world has",
         )
     }
 

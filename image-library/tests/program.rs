@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The program `image-library` as an operator uses it.
+#![cfg(feature = "server")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use image_library::client::{Patience, RemoteLibrary};
+use image_library::{ChunkUpload, ContentHash, Error, ImageReader, ImageWriter, UploadTarget};
+use tempfile::TempDir;
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_image-library"))
+}
+
+fn run(arguments: &[&str], path: &Path) -> Output {
+    program().args(arguments).arg(path).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A server as a process of its own, ended with the value.
+struct Served {
+    child: Child,
+    url: String,
+}
+
+impl Served {
+    fn start(library: &Path) -> Self {
+        let mut child = program()
+            .arg("serve")
+            .arg(library)
+            .args(["--listen", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut url = String::new();
+        let stdout = child.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut url).unwrap();
+        let url = url.trim().to_owned();
+        Self { child, url }
+    }
+
+    fn connect(&self) -> RemoteLibrary {
+        let patience = Patience {
+            give_up_after: Duration::from_millis(300),
+            ..Patience::default()
+        };
+        RemoteLibrary::connect_with(&self.url, patience).unwrap()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // Fails when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn chunk(fill: u8) -> ChunkUpload {
+    let plain = vec![fill; 65_536];
+    ChunkUpload {
+        hash: ContentHash::of(&plain),
+        length: 65_536,
+        compressed: zstd::bulk::compress(&plain, 1).unwrap(),
+    }
+}
+
+#[test]
+fn a_killed_server_is_told_in_mid_upload_and_its_library_is_well() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("library");
+    assert!(run(&["init"], &path).status.success());
+    let mut served = Served::start(&path);
+    let library = served.connect();
+    let target = UploadTarget {
+        server: "web01".parse().unwrap(),
+    };
+    let upload = library.begin(&target).unwrap();
+    upload.put_chunks(vec![chunk(1)]).unwrap();
+    served.child.kill().unwrap();
+    served.child.wait().unwrap();
+    let error = upload.put_chunks(vec![chunk(2)]).unwrap_err();
+    assert!(matches!(error, Error::UploadLost { .. }), "{error}");
+    let again = Served::start(&path);
+    let library = again.connect();
+    assert!(library.images().unwrap().is_empty());
+    let upload = library.begin(&target).unwrap();
+    upload.put_chunks(vec![chunk(1), chunk(2)]).unwrap();
+}
+
+#[test]
+fn sigterm_ends_the_server_with_exit_code_0() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("library");
+    assert!(run(&["init"], &path).status.success());
+    let mut served = Served::start(&path);
+    served.connect();
+    let pid = rustix::process::Pid::from_child(&served.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(served.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn what_cannot_be_done_is_exit_code_2_with_a_hint() {
+    let directory = TempDir::new().unwrap();
+    let output = run(&["serve"], directory.path());
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(
+        text.contains("error: ") && text.contains("\n\nhint: "),
+        "{text}"
+    );
+    std::fs::write(directory.path().join("something"), "x").unwrap();
+    let output = run(&["init"], directory.path());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("is not empty"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn an_address_in_use_is_told() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("library");
+    assert!(run(&["init"], &path).status.success());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = run(&["serve", "--listen", &address], &path);
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(
+        text.contains(&format!("error: listen on {address}: ")),
+        "{text}"
+    );
+    assert!(
+        text.contains("hint: another program listens there"),
+        "{text}"
+    );
+}

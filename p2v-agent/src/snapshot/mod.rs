@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A snapshot of this server's disks, or of disk image files, into a library.
+//!
+//! Only what is in use is read, only what changed since the last image is sent, and what an
+//! interrupted run sent is not sent again. Nothing is visible in the library before the commit,
+//! which is the last thing that happens.
+//!
+//! **Consistency.** Disks in nobody's use and image files are *cold*. A disk that is in use is
+//! refused, or read as it is when the operator accepts it; it may change under the reader, so its
+//! image is *fuzzy*. The image has the level of its weakest disk. Live consistency is not here yet.
+//!
+//! | finding | what |
+//! |---|---|
+//! | `agent.snapshot.table-unread` | the partition table is broken: the whole disk is read |
+//! | `agent.snapshot.map-unread` | a filesystem's map is broken: all of it is read |
+//! | `agent.snapshot.begun-again` | the library server was restarted meanwhile |
+//! | `agent.snapshot.notes-dropped` | the library lacks what was noted: it is asked instead |
+//! | `agent.snapshot.notes-not-written` | the next snapshot will ask the library |
+
+mod capture;
+mod extents;
+mod known;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use disk::{Finding, Level, Monitor};
+use image_library::machine::MachineDescription;
+use image_library::terminal::bytes_text;
+use image_library::{
+    Consistency, ContentHash, DiskDraft, ImageDraft, ImageId, Library, ServerName, Upload,
+    UploadTarget,
+};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::inventory::root::Root;
+use crate::snapshot::capture::Capture;
+use crate::snapshot::known::{Known, KnownHeader};
+use crate::source::{InUse, Source, open_source};
+
+pub use crate::snapshot::capture::DiskCounts;
+
+/// What to take a snapshot of, and how.
+#[derive(Debug, Clone)]
+pub struct SnapshotOptions {
+    /// Whose image it becomes.
+    pub server: ServerName,
+    /// Disks and image files; empty: all disks of this server.
+    pub disks: Vec<String>,
+    /// What to do with a disk in use.
+    pub in_use: InUse,
+    /// Where the agent keeps hashes between snapshots.
+    pub state: PathBuf,
+}
+
+/// What a snapshot would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotPlan {
+    /// Whose image it becomes.
+    pub server: ServerName,
+    /// What the image would promise.
+    pub consistency: Consistency,
+    /// The disks.
+    pub disks: Vec<DiskPlan>,
+}
+
+/// What a snapshot would do with one disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DiskPlan {
+    /// Its name in the image.
+    pub name: String,
+    /// The device node or file.
+    pub path: PathBuf,
+    /// Its size.
+    pub size_bytes: u64,
+    /// What of it would be read.
+    pub used_bytes: u64,
+    /// What could be promised of it.
+    pub consistency: Consistency,
+}
+
+/// What a snapshot did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotReport {
+    /// The image.
+    pub image: ImageId,
+    /// Whose image it is.
+    pub server: ServerName,
+    /// What it promises.
+    pub consistency: Consistency,
+    /// When the snapshot was taken.
+    pub taken_at: Timestamp,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// The disks.
+    pub disks: Vec<DiskReport>,
+}
+
+/// What a snapshot did with one disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DiskReport {
+    /// Its name in the image.
+    pub name: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// What was done with its bytes.
+    #[serde(flatten)]
+    pub counts: DiskCounts,
+}
+
+/// The surroundings of a snapshot.
+#[derive(Clone, Copy)]
+pub struct SnapshotContext<'a> {
+    /// This server.
+    pub machine: &'a MachineDescription,
+    /// Told what goes on.
+    pub monitor: &'a dyn Monitor,
+    /// Set when the operator wants it to end.
+    pub stop: &'a AtomicBool,
+}
+
+/// Opens the disks of a snapshot: after this it is known that none is refused.
+pub(crate) fn open_sources(
+    options: &SnapshotOptions,
+    machine: &MachineDescription,
+) -> Result<Vec<Source>> {
+    let named: Vec<String> = if options.disks.is_empty() {
+        machine.disks.iter().map(|disk| disk.name.clone()).collect()
+    } else {
+        options.disks.clone()
+    };
+    if named.is_empty() {
+        return Err(Error::Unknown {
+            what: "the disk to take a snapshot of",
+            problem: "this server shows no disk in /sys/block".to_owned(),
+        });
+    }
+    let root = Root::new("/");
+    let mut sources: Vec<Source> = Vec::new();
+    for name in named {
+        let mut source = open_source(&root, machine, &name, options.in_use)?;
+        let same = |other: &&Source| other.name == source.name;
+        if let Some(other) = sources.iter().find(same) {
+            if other.path == source.path {
+                continue;
+            }
+            // Two files of one name in different directories.
+            source.name = source.path.to_string_lossy().into_owned();
+        }
+        sources.push(source);
+    }
+    Ok(sources)
+}
+
+/// What a snapshot would do; the disks are opened and their maps are read, nothing is sent.
+pub fn plan_snapshot(
+    options: &SnapshotOptions,
+    context: SnapshotContext<'_>,
+) -> Result<SnapshotPlan> {
+    let sources = open_sources(options, context.machine)?;
+    let mut disks = Vec::new();
+    for source in &sources {
+        let ranges = extents::worth_reading(source, context.monitor)?;
+        disks.push(DiskPlan {
+            name: source.name.clone(),
+            path: source.path.clone(),
+            size_bytes: source.device.length_bytes(),
+            used_bytes: ranges.iter().map(|range| range.end - range.start).sum(),
+            consistency: source.consistency,
+        });
+    }
+    Ok(SnapshotPlan {
+        server: options.server.clone(),
+        consistency: weakest(&sources),
+        disks,
+    })
+}
+
+/// Takes the snapshot and commits its image.
+///
+/// It begins once more, and then sends only what is missing, when the library server was restarted
+/// meanwhile, or when the library does not have what the agent's own notes say.
+pub fn take_snapshot(
+    options: &SnapshotOptions,
+    library: &dyn Library,
+    context: SnapshotContext<'_>,
+) -> Result<SnapshotReport> {
+    let sources = open_sources(options, context.machine)?;
+    let run = Run {
+        options,
+        library,
+        context,
+        sources: &sources,
+    };
+    let (code, notes, error) = match run.take(Notes::Trust) {
+        Err(Error::Library(error @ image_library::Error::UploadForgotten { .. })) => {
+            ("agent.snapshot.begun-again", Notes::Trust, error)
+        }
+        Err(Error::Library(error)) if run.has_notes() && is_doubt(&error) => {
+            ("agent.snapshot.notes-dropped", Notes::Ignore, error)
+        }
+        done => return done,
+    };
+    context.monitor.finding(&Finding {
+        level: Level::Warning,
+        code: code.to_owned(),
+        place: options.server.to_string(),
+        problem: format!("{error}; the snapshot begins again"),
+        remedy: None,
+    });
+    run.take(notes)
+}
+
+/// Whether another answer may be had by asking the library instead of the agent's notes.
+fn is_doubt(error: &image_library::Error) -> bool {
+    !matches!(
+        error,
+        image_library::Error::Unreachable { .. }
+            | image_library::Error::Protocol { .. }
+            | image_library::Error::UploadLost { .. }
+            | image_library::Error::File { .. }
+            | image_library::Error::Disk(_)
+    )
+}
+
+fn weakest(sources: &[Source]) -> Consistency {
+    let levels = sources.iter().map(|source| source.consistency);
+    levels.min().unwrap_or(Consistency::Fuzzy)
+}
+
+/// Whether the agent's own notes of the last image are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Notes {
+    Trust,
+    Ignore,
+}
+
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    options: &'a SnapshotOptions,
+    library: &'a dyn Library,
+    context: SnapshotContext<'a>,
+    sources: &'a [Source],
+}
+
+/// The hashes of one disk, to be noted after the commit.
+struct Noted {
+    path: PathBuf,
+    hashes: Vec<Option<ContentHash>>,
+}
+
+impl Run<'_> {
+    fn take(self, notes: Notes) -> Result<SnapshotReport> {
+        let started = Instant::now();
+        let taken_at = Timestamp::now();
+        let target = UploadTarget {
+            server: self.options.server.clone(),
+        };
+        let upload = self.library.begin(&target)?;
+        let (mut disks, mut noted) = (Vec::new(), Vec::new());
+        for source in self.sources {
+            let (report, notes) = self.disk(source, &*upload, notes)?;
+            disks.push(report);
+            noted.push(notes);
+        }
+        if self.context.stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+        self.context.monitor.stage("Committing the image");
+        let draft = ImageDraft {
+            taken_at,
+            consistency: weakest(self.sources),
+            machine: Some(self.context.machine.clone()),
+        };
+        let image = upload.commit(&draft)?;
+        self.note(image.id, &noted);
+        Ok(SnapshotReport {
+            image: image.id,
+            server: image.server,
+            consistency: image.consistency,
+            taken_at,
+            duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            disks,
+        })
+    }
+
+    fn disk(
+        self,
+        source: &Source,
+        upload: &dyn Upload,
+        notes: Notes,
+    ) -> Result<(DiskReport, Noted)> {
+        let monitor = self.context.monitor;
+        let size_bytes = source.device.length_bytes();
+        let ranges = extents::worth_reading(source, monitor)?;
+        let used: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        monitor.stage(&format!(
+            "Reading {} ({}, {} in use)",
+            source.name,
+            bytes_text(size_bytes),
+            bytes_text(used)
+        ));
+        let chunk_bytes = u64::from(self.library.chunk_size_bytes());
+        let capture = Capture {
+            device: &*source.device,
+            runs: &extents::chunk_runs(&ranges, chunk_bytes),
+            chunk_bytes,
+            upload,
+            monitor,
+            stop: self.context.stop,
+        };
+        let known = self.known(source, notes)?;
+        let (hashes, counts) = capture::capture(capture, known)?;
+        let draft = DiskDraft {
+            name: source.name.clone(),
+            size_bytes,
+            sector_size: source.sector_size,
+        };
+        upload.put_disk(&draft, &hashes)?;
+        let report = DiskReport {
+            name: source.name.clone(),
+            size_bytes,
+            counts,
+        };
+        let path = self.notes_path(source);
+        Ok((report, Noted { path, hashes }))
+    }
+
+    fn notes_path(self, source: &Source) -> PathBuf {
+        known::path(&self.options.state, &self.options.server, &source.name)
+    }
+
+    fn has_notes(self) -> bool {
+        self.sources
+            .iter()
+            .any(|source| self.notes_path(source).exists())
+    }
+
+    /// What the library has of this disk, by the agent's notes or by asking.
+    fn known(self, source: &Source, notes: Notes) -> Result<Known> {
+        let path = self.notes_path(source);
+        if notes == Notes::Ignore {
+            known::forget(&path);
+        } else if let Some((header, known)) = known::open(&path)
+            && header.chunk_size_bytes == self.library.chunk_size_bytes()
+            && self.library.image(header.image).is_ok()
+        {
+            return Ok(known);
+        }
+        let hashes = self
+            .library
+            .latest_hashes(&self.options.server, &source.name)?;
+        Ok(hashes.map_or(Known::Nothing, |hashes| Known::Library(hashes.into_iter())))
+    }
+
+    /// Notes that cannot be written cost time at the next snapshot, nothing else.
+    fn note(self, image: ImageId, noted: &[Noted]) {
+        for Noted { path, hashes } in noted {
+            let header = KnownHeader {
+                chunk_size_bytes: self.library.chunk_size_bytes(),
+                chunk_count: hashes.len() as u64,
+                image,
+            };
+            if let Err(error) = known::write(path, &header, hashes) {
+                known::forget(path);
+                self.context.monitor.finding(&Finding {
+                    level: Level::Note,
+                    code: "agent.snapshot.notes-not-written".to_owned(),
+                    place: path.display().to_string(),
+                    problem: format!("{error}; the next snapshot asks the library instead"),
+                    remedy: Some("name a directory that can be written with --state".to_owned()),
+                });
+            }
+        }
+    }
+}

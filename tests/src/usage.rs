@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a running program takes of the machine, read from `/proc` until it has ended.
+//!
+//! CPU time is read last when the process is a zombie, so it is complete (with the children it waited
+//! for) and exact to the kernel's clock tick. Peak memory is the kernel's own high-water mark, as of
+//! the last look, at most 5 ms before the end.
+
+use std::fs;
+use std::time::Duration;
+
+/// The kernel's clock tick for user space is 1/100 s on every Linux.
+const TICK: Duration = Duration::from_millis(10);
+
+/// CPU time, elapsed time and peak memory of one run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// User and system time, children included.
+    pub cpu: Duration,
+    /// From start to end.
+    pub wall: Duration,
+    /// Most memory that was resident at a time.
+    pub memory_max_bytes: u64,
+}
+
+impl Usage {
+    /// Looks at a process that may have ended, but was not yet waited for.
+    pub(crate) fn look(&mut self, process: u32) {
+        // A process that cannot be looked at keeps what was seen last.
+        if let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat")) {
+            self.cpu = cpu_time(&stat).unwrap_or(self.cpu);
+        }
+        if let Ok(status) = fs::read_to_string(format!("/proc/{process}/status")) {
+            self.memory_max_bytes = memory_max(&status).unwrap_or(self.memory_max_bytes);
+        }
+    }
+}
+
+/// utime, stime, cutime and cstime: the 14th to 17th field; the second may contain spaces.
+fn cpu_time(stat: &str) -> Option<Duration> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks: u32 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(4)
+        .map(|field| field.parse().unwrap_or(0))
+        .sum();
+    Some(TICK * ticks)
+}
+
+fn memory_max(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_the_sum_of_four_fields_after_a_name_with_spaces() {
+        let stat = "7 (a (b) c) S 1 7 7 0 -1 4194304 100 0 0 0 12 3 40 5 20 0 1 0 9 1 1";
+        assert_eq!(cpu_time(stat), Some(Duration::from_millis(600)));
+    }
+
+    #[test]
+    fn peak_memory_is_in_bytes() {
+        assert_eq!(
+            memory_max("Name:\tx\nVmHWM:\t    2048 kB\n"),
+            Some(2_097_152)
+        );
+        assert_eq!(memory_max("Name:\tx\n"), None);
+    }
+}
