@@ -308,7 +308,7 @@ impl PhonyKernel<'_> {
     }
 }
 
-pub(crate) use servers::{debian_bookworm, debian_bullseye, debian_trixie, grub_cfg, ubuntu};
+pub(crate) use servers::{debian_bookworm, debian_bullseye, debian_trixie, ubuntu};
 
 /// A link.
 pub(crate) fn link(filesystem: &MemoryFilesystem, path: &str, target: &str) {

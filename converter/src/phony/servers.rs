@@ -40,7 +40,7 @@ fn base(root: &MemoryFilesystem, id: &str, version: &str, hostname: &str) {
 }
 
 /// A configuration of GRUB 2 with a submenu, as grub-mkconfig writes it.
-pub(crate) fn grub_cfg(versions: &[&str], boot: &str, root: &str, more: &str) -> String {
+fn grub_cfg(versions: &[&str], boot: &str, root: &str, more: &str) -> String {
     let mut text = String::from("set default=\"0\"\n");
     for (place, version) in versions.iter().enumerate() {
         let title = if place == 0 {

@@ -245,7 +245,7 @@ fn a_disk_that_is_not_in_the_image_needs_a_decision_unless_the_mount_may_fail() 
     let with = |line: &str| {
         guest
             .partition(1)
-            .file("/etc/fstab", format!("{fstab}{line}"))
+            .file("/etc/fstab", format!("{fstab}{line}"));
     };
     with("/dev/sdb1 /srv ext4 defaults 0 2\n");
     let plan = planned(&guest);

@@ -111,7 +111,7 @@ impl NetworkConfiguration {
             }
         }
         let mut cards: Vec<Card> = cards.into_values().collect();
-        cards.sort_by(|a, b| natural_key(&a.name).cmp(&natural_key(&b.name)));
+        cards.sort_by_key(|card| natural_key(&card.name));
         Self { cards, pins, files }
     }
 }
