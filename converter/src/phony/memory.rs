@@ -58,6 +58,11 @@ impl MemoryFilesystem {
         self.nodes().remove(path);
     }
 
+    /// Every node with its path, parents first.
+    pub(crate) fn entries(&self) -> Vec<(String, Node)> {
+        self.nodes().iter().map(|(path, node)| (path.clone(), node.clone())).collect()
+    }
+
     fn node(&self, path: &str) -> Result<Node> {
         self.nodes().get(path).cloned().ok_or_else(|| Error::NotFound {
             path: path.to_owned(),

@@ -240,3 +240,6 @@ fn store(
     reader.put_side_file(id, RECORD_NAME, &bytes)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The whole conversion on a real ext4 filesystem that mkfs made from a phony guest.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use disk::block::{MemoryDevice, OverlayOptions};
+use disk::{ReadAt, SectorSize, Silent};
+use image_library::{Consistency, Error as LibraryError, ImageDisk, ImageReader, Result};
+use tempfile::TempDir;
+
+use super::*;
+use crate::phony::{MemoryFilesystem, Node, debian_bookworm};
+use crate::plan::Verdict;
+use crate::verify::checker;
+
+const MIB: usize = 1 << 20;
+const ROOT_UUID: &str = "6f1cc2f4-8d5a-4f0e-9b6e-1f6f0a0b0c01";
+const SWAP_UUID: &str = "6f1cc2f4-8d5a-4f0e-9b6e-1f6f0a0b0c02";
+const APPLY: ApplyOptions = ApplyOptions {
+    now_unix_seconds: 1_700_000_000,
+};
+
+/// Runs a tool; `None`, with its reason printed, where it is not installed.
+fn run(program: &str, arguments: &[&str]) -> Option<()> {
+    let output = match Command::new(program).args(arguments).output() {
+        Ok(output) => output,
+        Err(error) if std::env::var("E2E_REQUIRE").as_deref() == Ok("all") => {
+            panic!("{program}: {error}")
+        }
+        Err(error) => {
+            eprintln!("skipped: {program}: {error}");
+            return None;
+        }
+    };
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{program}: {text}");
+    Some(())
+}
+
+fn export(filesystem: &MemoryFilesystem, directory: &Path) {
+    for (path, node) in filesystem.entries() {
+        let target = directory.join(path.trim_start_matches('/'));
+        match node {
+            Node::Directory => fs::create_dir_all(target).unwrap(),
+            Node::File(bytes, _) => fs::write(target, bytes).unwrap(),
+            Node::Symlink(link) => symlink(link, target).unwrap(),
+        }
+    }
+}
+
+/// A disk with MBR, the guest's root on an ext filesystem, and swap.
+fn disk_with(guest: &MemoryFilesystem, kind: &str) -> Option<Vec<u8>> {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    fs::create_dir(path("tree")).unwrap();
+    export(guest, Path::new(&path("tree")));
+    let (root, swap, tree) = (path("root.raw"), path("swap.raw"), path("tree"));
+    let mkfs = format!("/sbin/mkfs.{kind}");
+    run(&mkfs, &["-q", "-U", ROOT_UUID, "-d", &tree, &root, "40M"])?;
+    fs::write(&swap, vec![0; 4 * MIB]).unwrap();
+    run("/sbin/mkswap", &["-q", "-U", SWAP_UUID, &swap])?;
+    let mut disk = vec![0; MIB];
+    disk.extend(fs::read(root).unwrap());
+    disk.extend(fs::read(swap).unwrap());
+    disk[0] = 0xeb;
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    for (place, (start, length, kind)) in [(1, 40, 0x83), (41, 4, 0x82)].into_iter().enumerate() {
+        let entry = 446 + 16 * place;
+        disk[entry + 4] = kind;
+        let sectors = |mib: u32| (mib * 2048).to_le_bytes();
+        disk[entry + 8..entry + 12].copy_from_slice(&sectors(start));
+        disk[entry + 12..entry + 16].copy_from_slice(&sectors(length));
+    }
+    Some(disk)
+}
+
+fn guest_disk(device: Arc<dyn ReadAt>) -> GuestDisk {
+    GuestDisk {
+        index: DiskIndex(0),
+        name: Some("sda".to_owned()),
+        device,
+        sector_size: SectorSize::B512,
+    }
+}
+
+fn convert(disks: &[GuestDisk]) -> Converted {
+    convert_disks(disks, None, &PlanOptions::new("web01"), &APPLY, &Silent).unwrap()
+}
+
+#[test]
+fn a_real_filesystem_is_converted_passes_its_checker_and_is_ready_afterwards() {
+    for kind in ["ext4", "ext3", "ext2"] {
+        let Some(bytes) = disk_with(debian_bookworm().partition(1), kind) else {
+            return;
+        };
+        let disks = [guest_disk(Arc::new(MemoryDevice::from(bytes)))];
+        let first = convert(&disks);
+        assert_eq!(first.plan.verdict, Verdict::ReadyWithChanges, "{}", first.plan);
+        let applied = first.applied.unwrap();
+        assert_eq!(applied.summary.files.len(), first.plan.edits.len());
+        let directory = TempDir::new().unwrap();
+        let findings = checker::check(&applied, &disks, directory.path(), &Silent).unwrap();
+        assert_eq!(findings, [], "{kind}");
+
+        let converted: Arc<dyn ReadAt> = applied.overlays[0].1.clone();
+        let second = convert(&[guest_disk(converted)]);
+        assert_eq!(second.plan.edits, [], "{kind}");
+        assert_eq!(second.plan.verdict, Verdict::Ready);
+        assert_eq!(second.plan.vm, first.plan.vm);
+    }
+}
+
+#[test]
+fn two_conversions_of_one_disk_give_the_same_bytes() {
+    let Some(bytes) = disk_with(debian_bookworm().partition(1), "ext4") else {
+        return;
+    };
+    let disks = [guest_disk(Arc::new(MemoryDevice::from(bytes)))];
+    let one = Prepared::from_converted(convert(&disks)).unwrap();
+    let two = Prepared::from_converted(convert(&disks)).unwrap();
+    assert!(one.overlays == two.overlays, "the overlays differ");
+}
+
+/// A library of one image.
+#[derive(Debug)]
+struct OneImage {
+    disk: Arc<dyn ReadAt>,
+    side_files: Mutex<BTreeMap<String, Vec<u8>>>,
+}
+
+impl ImageReader for OneImage {
+    fn images(&self) -> Result<Vec<Image>> {
+        Ok(Vec::new())
+    }
+
+    fn image(&self, id: ImageId) -> Result<Image> {
+        Err(LibraryError::InvalidName {
+            kind: "image id",
+            name: id.to_string(),
+        })
+    }
+
+    fn open_disk(&self, _id: ImageId, _disk: DiskIndex) -> Result<Arc<dyn ReadAt>> {
+        Ok(Arc::clone(&self.disk))
+    }
+
+    fn side_file(&self, _id: ImageId, name: &str) -> Result<Option<Vec<u8>>> {
+        Ok(self.side_files.lock().unwrap().get(name).cloned())
+    }
+
+    fn put_side_file(&self, _id: ImageId, name: &str, content: &[u8]) -> Result<()> {
+        self.side_files.lock().unwrap().insert(name.to_owned(), content.to_vec());
+        Ok(())
+    }
+}
+
+fn image(size_bytes: u64) -> Image {
+    let time = "2026-11-01T10:00:00Z".parse().unwrap();
+    Image {
+        id: "019a3c00-0000-7000-8000-000000000001".parse().unwrap(),
+        server: "web01".parse().unwrap(),
+        taken_at: time,
+        received_at: time,
+        consistency: Consistency::Cold,
+        machine: None,
+        disks: vec![ImageDisk {
+            index: DiskIndex(0),
+            name: "sda".to_owned(),
+            size_bytes,
+            sector_size: SectorSize::B512,
+            manifest: String::new(),
+            data_bytes: size_bytes,
+        }],
+        parent: None,
+    }
+}
+
+#[test]
+fn an_image_is_prepared_once_and_again_when_asked_or_when_the_options_change() {
+    let Some(bytes) = disk_with(debian_bookworm().partition(1), "ext4") else {
+        return;
+    };
+    let image = image(bytes.len() as u64);
+    let library = OneImage {
+        disk: Arc::new(MemoryDevice::from(bytes)),
+        side_files: Mutex::default(),
+    };
+    let mut options = PrepareOptions {
+        plan: PlanOptions::new("web01"),
+        again: false,
+    };
+    let first = prepare(&library, &image, &options, &Silent).unwrap();
+    assert!(!first.reused);
+    let second = prepare(&library, &image, &options, &Silent).unwrap();
+    assert!(second.reused);
+    assert_eq!(second.plan, first.plan);
+    assert!(second.overlays == first.overlays, "the overlay was kept");
+
+    let overlay: Arc<dyn ReadAt> = Arc::new(MemoryDevice::from(second.overlays[0].1.clone()));
+    let base = Arc::clone(&library.disk);
+    let disk = Overlay::from_qcow2(overlay, base, OverlayOptions::default()).unwrap();
+    assert_eq!(convert(&[guest_disk(Arc::new(disk))]).plan.edits, []);
+
+    options.again = true;
+    assert!(!prepare(&library, &image, &options, &Silent).unwrap().reused);
+    options.again = false;
+    options.plan.serial_console = false;
+    assert!(!prepare(&library, &image, &options, &Silent).unwrap().reused);
+}
+
+#[test]
+fn a_disk_without_an_operating_system_has_a_verdict_and_nothing_is_written() {
+    let disks = [guest_disk(Arc::new(MemoryDevice::from(vec![0; 2 * MIB])))];
+    let converted = convert(&disks);
+    assert_eq!(converted.plan.verdict, Verdict::NotConvertible);
+    assert!(converted.applied.is_none());
+    let error = apply(&converted.plan, &disks, &APPLY).unwrap_err();
+    assert!(error.to_string().contains("disk.no-filesystem"), "{error}");
+    assert!(error.hint().is_some());
+}
+
+#[test]
+fn a_full_filesystem_is_refused_before_the_first_write() {
+    let guest = debian_bookworm();
+    guest.partition(1).file("/var/filler", vec![7; 33 * MIB]);
+    let Some(bytes) = disk_with(guest.partition(1), "ext2") else {
+        return;
+    };
+    let mut disks = [guest_disk(Arc::new(MemoryDevice::from(bytes)))];
+    let inspection = inspect(&disks, None, &Silent).unwrap();
+    let plan = plan(&inspection, &PlanOptions::new("web01"));
+    // As if nothing were free: s_free_blocks_count of the superblock.
+    let mut bytes = vec![0; disks[0].device.length_bytes() as usize];
+    disks[0].device.read_exact_at(0, &mut bytes).unwrap();
+    let field = MIB + 1024 + 0x0c;
+    bytes[field..field + 4].copy_from_slice(&3_u32.to_le_bytes());
+    disks[0].device = Arc::new(MemoryDevice::from(bytes));
+    let error = apply(&plan, &disks, &APPLY).unwrap_err();
+    assert!(error.to_string().contains("are free"), "{error}");
+}
