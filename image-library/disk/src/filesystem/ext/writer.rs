@@ -519,13 +519,23 @@ fn refuse_features(superblock: &Superblock) -> Result<()> {
     let refused = REFUSED
         .iter()
         .find(|(bit, _)| superblock.incompat & bit != 0);
-    match refused {
-        Some((_, name)) => Err(Error::unsupported(
+    if let Some((_, name)) = refused {
+        return Err(Error::unsupported(
             STRUCTURE,
             format!("writing with {name}"),
-        )),
-        None => Ok(()),
+        ));
     }
+    // The checksum of a block of extents stands behind its last possible entry. The library (0.8.0)
+    // puts it into the last four bytes, which is the same place for 1, 4, 16 and 64 KiB only.
+    let checked = superblock.ro_compat & feature::RO_COMPAT_METADATA_CSUM != 0;
+    if checked && (superblock.block_size - 12) % 12 != 4 {
+        let what = format!(
+            "writing with metadata_csum and blocks of {}",
+            superblock.block_size
+        );
+        return Err(Error::unsupported(STRUCTURE, what));
+    }
+    Ok(())
 }
 
 fn set_orphans_present(device: &Staging, present: bool) -> Result<()> {
