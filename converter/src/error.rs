@@ -91,18 +91,19 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Guest { source, .. } => source.hint(),
-            Self::NotConvertible { .. } => Some(
-                "read the findings of `relevo inspect`; each names its remedy".to_owned(),
-            ),
+            Self::NotConvertible { .. } => {
+                Some("read the findings of `relevo inspect`; each names its remedy".to_owned())
+            }
             Self::Changed { .. } => Some("plan again: the disks changed meanwhile".to_owned()),
             Self::NoDisks => Some("name at least one disk".to_owned()),
             Self::NoSpace { .. } => Some(
                 "make room there on the server (old kernels in /boot?) and take a new image"
                     .to_owned(),
             ),
-            Self::Library(_) | Self::File { .. } | Self::NotVerified { .. } | Self::Local { .. } => {
-                None
-            }
+            Self::Library(_)
+            | Self::File { .. }
+            | Self::NotVerified { .. }
+            | Self::Local { .. } => None,
         }
     }
 }

@@ -46,7 +46,9 @@ fn main() -> Result<(), Failure> {
     for (index, overlay) in &applied.overlays {
         let path = output.join(format!("overlay-{index}.qcow2"));
         let backing = Backing {
-            name: std::path::absolute(&paths[usize::from(index.0)])?.display().to_string(),
+            name: std::path::absolute(&paths[usize::from(index.0)])?
+                .display()
+                .to_string(),
             format: "raw".to_owned(),
         };
         let length = overlay.save_qcow2(&path, Some(backing))?;

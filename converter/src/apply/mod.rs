@@ -79,8 +79,13 @@ pub(crate) struct Volumes {
 /// Carries out a plan.
 pub fn apply(plan: &Plan, disks: &[GuestDisk], options: &ApplyOptions) -> Result<Applied> {
     if !plan.verdict.is_ready() {
-        let errors = plan.findings.iter().filter(|f| f.level == disk::Level::Error);
-        let problems: Vec<String> = errors.map(|f| format!("{}: {}", f.code, f.problem)).collect();
+        let errors = plan
+            .findings
+            .iter()
+            .filter(|f| f.level == disk::Level::Error);
+        let problems: Vec<String> = errors
+            .map(|f| format!("{}: {}", f.code, f.problem))
+            .collect();
         return Err(Error::NotConvertible {
             problem: problems.join("; "),
         });
@@ -98,7 +103,14 @@ pub fn apply(plan: &Plan, disks: &[GuestDisk], options: &ApplyOptions) -> Result
             let base = Arc::clone(&disk.device);
             Arc::new(Overlay::new(base, OverlayOptions::default()))
         });
-        open_writable(id, disk, overlay, options, &mut volumes, &mut summary.findings)?;
+        open_writable(
+            id,
+            disk,
+            overlay,
+            options,
+            &mut volumes,
+            &mut summary.findings,
+        )?;
     }
     for id in plan.edits.iter().flat_map(read_volumes) {
         if !volumes.writable.contains_key(&id) && !volumes.readable.contains_key(&id) {
@@ -130,7 +142,9 @@ fn read_volumes(edit: &Edit) -> Vec<VolumeId> {
     match &edit.change {
         Change::AppendToInitramfs(append) => {
             let files = append.modules.iter().map(|module| module.file.volume);
-            files.chain(append.module_directory.iter().map(|place| place.volume)).collect()
+            files
+                .chain(append.module_directory.iter().map(|place| place.volume))
+                .collect()
         }
         Change::Rewrite { .. } | Change::Create { .. } => Vec::new(),
     }
@@ -165,7 +179,8 @@ fn open_writable(
 fn open_readable(id: VolumeId, disk: &GuestDisk) -> Result<Box<dyn Filesystem>> {
     let (start, length) = volume_range(disk, id)?;
     let place = || id.to_string();
-    let slice = Slice::new(Arc::clone(&disk.device), start, length).map_err(Error::guest(place()))?;
+    let slice =
+        Slice::new(Arc::clone(&disk.device), start, length).map_err(Error::guest(place()))?;
     let device: Arc<dyn ReadAt> = Arc::new(slice);
     filesystem::open(device).map_err(Error::guest(place()))
 }
@@ -240,9 +255,11 @@ impl Volumes {
     }
 
     fn writer(&mut self, place: &FilePlace) -> Result<&mut Box<dyn WritableFilesystem>> {
-        self.writable.get_mut(&place.volume).ok_or_else(|| Error::Changed {
-            place: place.volume.to_string(),
-        })
+        self.writable
+            .get_mut(&place.volume)
+            .ok_or_else(|| Error::Changed {
+                place: place.volume.to_string(),
+            })
     }
 
     fn exists(&self, place: &FilePlace, path: &str) -> Result<bool> {
@@ -355,7 +372,12 @@ fn carry_out(write: &Write<'_>, volumes: &mut Volumes) -> Result<()> {
 }
 
 fn make_directories(place: &FilePlace, volumes: &mut Volumes) -> Result<()> {
-    let ends: Vec<usize> = place.path.match_indices('/').map(|(end, _)| end).skip(1).collect();
+    let ends: Vec<usize> = place
+        .path
+        .match_indices('/')
+        .map(|(end, _)| end)
+        .skip(1)
+        .collect();
     for end in ends {
         let directory = &place.path[..end];
         if !volumes.exists(place, directory)? {

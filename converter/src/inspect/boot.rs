@@ -32,10 +32,16 @@ pub(crate) fn bootloaders(tree: &GuestTree) -> Result<Vec<Bootloader>> {
         let Some(configuration) = tree.text(path)? else {
             continue;
         };
-        if found.iter().any(|known| known.configuration.place == configuration.place) {
+        if found
+            .iter()
+            .any(|known| known.configuration.place == configuration.place)
+        {
             continue;
         }
-        let bls = configuration.text.lines().any(|line| line.trim_start().starts_with("blscfg"));
+        let bls = configuration
+            .text
+            .lines()
+            .any(|line| line.trim_start().starts_with("blscfg"));
         let kind = if bls { BootloaderKind::Bls } else { kind };
         found.push(Bootloader {
             kind,
@@ -48,17 +54,24 @@ pub(crate) fn bootloaders(tree: &GuestTree) -> Result<Vec<Bootloader>> {
 /// What is on the EFI system partition.
 pub(crate) fn efi(tree: &GuestTree, disks: &[DiskFacts]) -> Result<Option<EfiFacts>> {
     let is_fat = |volume: &VolumeFacts| {
-        volume.content.as_ref().is_some_and(|content| content.kind == FilesystemKind::Fat)
+        volume
+            .content
+            .as_ref()
+            .is_some_and(|content| content.kind == FilesystemKind::Fat)
     };
     let mounted = tree.resolve("/boot/efi/EFI")?.map(|place| place.volume);
     let volume = disks
         .iter()
         .flat_map(|disk| &disk.volumes)
         .filter(|volume| is_fat(volume))
-        .filter(|volume| volume.purpose == PartitionPurpose::EfiSystem || mounted == Some(volume.id))
+        .filter(|volume| {
+            volume.purpose == PartitionPurpose::EfiSystem || mounted == Some(volume.id)
+        })
         .map(|volume| volume.id)
         .next();
-    let Some(volume) = volume else { return Ok(None) };
+    let Some(volume) = volume else {
+        return Ok(None);
+    };
     let Some(filesystem) = tree.filesystem(volume) else {
         return Ok(None);
     };
@@ -77,11 +90,18 @@ pub(crate) fn efi(tree: &GuestTree, disks: &[DiskFacts]) -> Result<Option<EfiFac
 fn loaders(filesystem: &dyn Filesystem) -> disk::Result<Vec<String>> {
     let mut loaders = Vec::new();
     let root = filesystem.read_directory("/")?;
-    let Some(efi) = root.iter().find(|entry| entry.name.eq_ignore_ascii_case("EFI")) else {
+    let Some(efi) = root
+        .iter()
+        .find(|entry| entry.name.eq_ignore_ascii_case("EFI"))
+    else {
         return Ok(loaders);
     };
     let efi = format!("/{}", efi.name);
-    for vendor in filesystem.read_directory(&efi)?.iter().take(EFI_DIRECTORIES_MAX) {
+    for vendor in filesystem
+        .read_directory(&efi)?
+        .iter()
+        .take(EFI_DIRECTORIES_MAX)
+    {
         if vendor.file_type != FileType::Directory {
             continue;
         }
@@ -127,9 +147,13 @@ pub(crate) fn firmware(
         .any(|volume| volume.purpose == PartitionPurpose::BiosBoot);
     match efi {
         _ if bios_boot => evidence(Firmware::Bios, "there is a BIOS boot partition"),
-        Some(efi) if !efi.loaders.is_empty() => {
-            evidence(Firmware::Uefi, "there are loaders on an EFI system partition")
-        }
-        _ => evidence(Firmware::Bios, "there is no loader on an EFI system partition"),
+        Some(efi) if !efi.loaders.is_empty() => evidence(
+            Firmware::Uefi,
+            "there are loaders on an EFI system partition",
+        ),
+        _ => evidence(
+            Firmware::Bios,
+            "there is no loader on an EFI system partition",
+        ),
     }
 }

@@ -59,7 +59,10 @@ impl<'a> DeviceNames<'a> {
     /// where the UUID is missing or not the only one of its kind.
     pub(crate) fn stable_name(&self, id: VolumeId) -> Option<String> {
         let volume = self.volumes().find(|volume| volume.id == id)?;
-        let uuid = volume.content.as_ref().and_then(|content| content.uuid.as_ref());
+        let uuid = volume
+            .content
+            .as_ref()
+            .and_then(|content| content.uuid.as_ref());
         if let Some(uuid) = uuid
             && self.by_tag("UUID", uuid) == Some(id)
         {
@@ -78,9 +81,9 @@ impl<'a> DeviceNames<'a> {
         let mut matching = self.volumes().filter(|volume| {
             let content = volume.content.as_ref();
             match tag {
-                "UUID" => content.and_then(|c| c.uuid.as_deref()).is_some_and(|uuid| {
-                    uuid.eq_ignore_ascii_case(value)
-                }),
+                "UUID" => content
+                    .and_then(|c| c.uuid.as_deref())
+                    .is_some_and(|uuid| uuid.eq_ignore_ascii_case(value)),
                 "LABEL" => content.and_then(|c| c.label.as_deref()) == Some(value),
                 "PARTUUID" => volume
                     .partition_uuid
@@ -146,12 +149,18 @@ pub(crate) fn stability(spec: &str) -> Stability {
         .or_else(|| name.strip_prefix("disk/by-path/"));
     if let Some(link) = link {
         let stacked = ["dm-", "md-", "lvm-"].iter().any(|p| link.starts_with(p));
-        return if stacked { Stability::Stacked } else { Stability::Volatile };
+        return if stacked {
+            Stability::Stacked
+        } else {
+            Stability::Volatile
+        };
     }
     if KernelName::parse(name).is_some() {
         return Stability::Volatile;
     }
-    let other = ["fd", "sr", "cdrom", "scd", "dvd", "loop", "ram", "zram", "shm", "pts"];
+    let other = [
+        "fd", "sr", "cdrom", "scd", "dvd", "loop", "ram", "zram", "shm", "pts",
+    ];
     if other.iter().any(|prefix| name.starts_with(prefix)) {
         return Stability::NotADevice;
     }
@@ -241,7 +250,11 @@ impl<'a> KernelName<'a> {
         }) - 1;
         let (disk, number) = name.split_at_checked(prefix + letters)?;
         let partition = partition_number(number)?;
-        Some(Self { disk, order, partition })
+        Some(Self {
+            disk,
+            order,
+            partition,
+        })
     }
 
     /// `nvme0n1p2`, `mmcblk0p1`, `cciss/c0d0p1`: the partition follows a `p` after a digit.
@@ -258,14 +271,22 @@ impl<'a> KernelName<'a> {
             _ => (name, ""),
         };
         let partition = partition_number(number)?;
-        let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>();
+        let digits = |text: &str| {
+            text.chars()
+                .take_while(char::is_ascii_digit)
+                .collect::<String>()
+        };
         let first: usize = digits(rest).parse().ok()?;
         let drive = rest.split_once('d').map(|(_, drive)| digits(drive));
         let order = match (prefix, drive) {
             ("cciss/c" | "ida/c", Some(drive)) => drive.parse().ok()?,
             _ => first,
         };
-        Some(Self { disk, order, partition })
+        Some(Self {
+            disk,
+            order,
+            partition,
+        })
     }
 }
 
@@ -315,7 +336,10 @@ mod tests {
             sector_size: SectorSize::B512,
             table: TableKind::Mbr,
             boot_code: true,
-            volumes: (1..).zip(uuids).map(|(number, uuid)| volume(index, number, uuid)).collect(),
+            volumes: (1..)
+                .zip(uuids)
+                .map(|(number, uuid)| volume(index, number, uuid))
+                .collect(),
         }
     }
 
@@ -349,13 +373,19 @@ mod tests {
         #[case] spec: &str,
         #[case] expected: Option<VolumeId>,
     ) {
-        let disks = [disk(0, None, &["a-1", "a-2"]), disk(1, None, &["b-1", "b-2"])];
+        let disks = [
+            disk(0, None, &["a-1", "a-2"]),
+            disk(1, None, &["b-1", "b-2"]),
+        ];
         assert_eq!(DeviceNames::new(&disks, None).resolve(spec), expected);
     }
 
     #[test]
     fn known_names_of_disks_count_more_than_their_order() {
-        let disks = [disk(0, Some("sdb"), &["a-1"]), disk(1, Some("nvme0n1"), &["b-1"])];
+        let disks = [
+            disk(0, Some("sdb"), &["a-1"]),
+            disk(1, Some("nvme0n1"), &["b-1"]),
+        ];
         let names = DeviceNames::new(&disks, None);
         assert_eq!(names.resolve("/dev/sdb1"), id(0, 1));
         assert_eq!(names.resolve("/dev/nvme0n1p1"), id(1, 1));
@@ -367,7 +397,10 @@ mod tests {
         let disks = [disk(0, None, &["a-1", "a-2"])];
         let names = DeviceNames::new(&disks, None);
         assert_eq!(names.resolve("/dev/disk/by-id/ata-WDC_1-part2"), id(0, 2));
-        assert_eq!(names.resolve("/dev/disk/by-path/pci-0000:00:1f.2-ata-1-part1"), id(0, 1));
+        assert_eq!(
+            names.resolve("/dev/disk/by-path/pci-0000:00:1f.2-ata-1-part1"),
+            id(0, 1)
+        );
         assert_eq!(names.resolve("/dev/disk/by-id/dm-name-x-part1"), None);
         assert_eq!(names.resolve("/dev/disk/by-partlabel/part\\x201"), id(0, 1));
     }

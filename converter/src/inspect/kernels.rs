@@ -18,11 +18,23 @@ use crate::inspect::tree::GuestTree;
 
 /// What a guest needs on virtio, in the order in which it is loaded. `sd_mod` makes disks of what
 /// virtio-scsi finds; a server with NVMe disks only has no use for it in its initramfs.
-pub const WANTED: [&str; 5] = ["virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "virtio_net"];
+pub const WANTED: [&str; 5] = [
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_scsi",
+    "sd_mod",
+    "virtio_net",
+];
 
 /// What it needs on the other profiles.
 const FALLBACK: [&str; 7] = [
-    "ahci", "ata_piix", "sym53c8xx", "e1000e", "e1000", "8139cp", "8139too",
+    "ahci",
+    "ata_piix",
+    "sym53c8xx",
+    "e1000e",
+    "e1000",
+    "8139cp",
+    "8139too",
 ];
 
 const INITRAMFS_BYTES_MAX: u64 = 1 << 30;
@@ -49,7 +61,15 @@ pub(crate) fn kernels(tree: &GuestTree, findings: &mut Vec<Finding>) -> Result<V
 
 /// What package managers leave beside a kernel.
 fn is_leftover(version: &str) -> bool {
-    let ends = [".old", ".bak", ".dpkg-new", ".dpkg-old", ".dpkg-tmp", ".rpmsave", ".rpmnew"];
+    let ends = [
+        ".old",
+        ".bak",
+        ".dpkg-new",
+        ".dpkg-old",
+        ".dpkg-tmp",
+        ".rpmsave",
+        ".rpmnew",
+    ];
     version.starts_with("0-rescue") || ends.iter().any(|end| version.ends_with(end))
 }
 
@@ -134,7 +154,11 @@ fn driver_place(index: &ModuleIndex, inside: &BTreeSet<String>, name: &str) -> D
         Presence::Module => {
             let closure = index.closure(std::slice::from_ref(&name));
             let complete = closure.modules.iter().all(|m| inside.contains(m.as_str()));
-            if complete { DriverPlace::InInitramfs } else { DriverPlace::Module }
+            if complete {
+                DriverPlace::InInitramfs
+            } else {
+                DriverPlace::Module
+            }
         }
     }
 }
@@ -231,7 +255,10 @@ mod tests {
     fn versions_are_ordered_as_numbers() {
         let mut versions = ["6.1.0-9-amd64", "6.1.0-28-amd64", "5.10.0-33-amd64"];
         versions.sort_by_key(|version| std::cmp::Reverse(version_key(version)));
-        assert_eq!(versions, ["6.1.0-28-amd64", "6.1.0-9-amd64", "5.10.0-33-amd64"]);
+        assert_eq!(
+            versions,
+            ["6.1.0-28-amd64", "6.1.0-9-amd64", "5.10.0-33-amd64"]
+        );
     }
 
     #[test]

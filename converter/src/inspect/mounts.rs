@@ -23,7 +23,10 @@ pub(crate) fn compose(
     findings: &mut Vec<Finding>,
 ) -> Result<Vec<MountFacts>> {
     let names = DeviceNames::new(disks, machine);
-    let fstab = tree.text("/etc/fstab")?.map(|file| file.text).unwrap_or_default();
+    let fstab = tree
+        .text("/etc/fstab")?
+        .map(|file| file.text)
+        .unwrap_or_default();
     let mut entries = entries(&fstab);
     entries.sort_by_key(|(_, target)| target.matches('/').count());
     let mut mounts = vec![MountFacts {
@@ -73,7 +76,11 @@ fn unresolved(spec: &str, target: &str, disks: &[DiskFacts]) -> Option<Finding> 
         _ if matches!(target, "/boot" | "/boot/efi" | "/usr" | "/etc") => Some(
             finding(
                 Level::Error,
-                if has_stacked(disks) { "storage.stacked" } else { "fstab.device.unknown" },
+                if has_stacked(disks) {
+                    "storage.stacked"
+                } else {
+                    "fstab.device.unknown"
+                },
                 format!("/etc/fstab: {target}"),
                 format!("{spec} is on none of the image's disks that we can read"),
             )

@@ -17,12 +17,20 @@ type Files = Vec<(String, Found)>;
 pub(crate) fn network(tree: &GuestTree) -> Result<NetworkConfiguration> {
     let mut files = Files::new();
     ifupdown_file(tree, "/etc/network/interfaces", 0, &mut files)?;
-    each(tree, "/etc/systemd/network", ".netdev", &mut files, |file| {
-        Some(networkd::parse_netdev(&file.text))
-    })?;
-    each(tree, "/etc/systemd/network", ".network", &mut files, |file| {
-        Some(networkd::parse_network(&file.text))
-    })?;
+    each(
+        tree,
+        "/etc/systemd/network",
+        ".netdev",
+        &mut files,
+        |file| Some(networkd::parse_netdev(&file.text)),
+    )?;
+    each(
+        tree,
+        "/etc/systemd/network",
+        ".network",
+        &mut files,
+        |file| Some(networkd::parse_network(&file.text)),
+    )?;
     each(tree, "/etc/systemd/network", ".link", &mut files, |file| {
         Some(naming::parse_link(&file.text, &file.place.guest_path))
     })?;
@@ -31,9 +39,13 @@ pub(crate) fn network(tree: &GuestTree) -> Result<NetworkConfiguration> {
             netplan::parse(&file.text, &file.place.guest_path)
         })?;
     }
-    each(tree, "/etc/NetworkManager/system-connections", "", &mut files, |file| {
-        Some(network_manager::parse(&file.text))
-    })?;
+    each(
+        tree,
+        "/etc/NetworkManager/system-connections",
+        "",
+        &mut files,
+        |file| Some(network_manager::parse(&file.text)),
+    )?;
     each(tree, "/etc/udev/rules.d", "net.rules", &mut files, |file| {
         Some(naming::parse_udev_rules(&file.text, &file.place.guest_path))
     })?;
@@ -62,7 +74,10 @@ fn ifupdown_file(tree: &GuestTree, path: &str, depth: usize, files: &mut Files) 
     let Some(file) = tree.text(path)? else {
         return Ok(());
     };
-    if files.iter().any(|(known, _)| *known == file.place.guest_path) {
+    if files
+        .iter()
+        .any(|(known, _)| *known == file.place.guest_path)
+    {
         return Ok(());
     }
     let parsed = ifupdown::parse(&file.text);
@@ -77,7 +92,12 @@ fn ifupdown_file(tree: &GuestTree, path: &str, depth: usize, files: &mut Files) 
             // What ifupdown takes from a directory: names of letters, digits, `_` and `-`.
             let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
             if entry.name.bytes().all(legal) {
-                ifupdown_file(tree, &format!("{directory}/{}", entry.name), depth + 1, files)?;
+                ifupdown_file(
+                    tree,
+                    &format!("{directory}/{}", entry.name),
+                    depth + 1,
+                    files,
+                )?;
             }
         }
     }
@@ -97,11 +117,14 @@ fn expand(tree: &GuestTree, pattern: &str) -> Result<Vec<String>> {
         return Ok(vec![absolute.clone()]);
     };
     let entries = tree.list(directory)?;
-    let matching = entries.iter().map(|entry| entry.name.as_str()).filter(|name| {
-        name.len() >= head.len() + tail.len()
-            && name.starts_with(head)
-            && name.ends_with(tail)
-            && !name.starts_with('.')
-    });
+    let matching = entries
+        .iter()
+        .map(|entry| entry.name.as_str())
+        .filter(|name| {
+            name.len() >= head.len() + tail.len()
+                && name.starts_with(head)
+                && name.ends_with(tail)
+                && !name.starts_with('.')
+        });
     Ok(matching.map(|name| format!("{directory}/{name}")).collect())
 }

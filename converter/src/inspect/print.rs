@@ -13,18 +13,34 @@ impl fmt::Display for Inspection {
             Some(system) => {
                 let hostname = system.hostname.as_deref().unwrap_or("-");
                 let architecture = system.architecture.as_deref().unwrap_or("unknown");
-                writeln!(f, "system      {} ({architecture}), host {hostname}", system.name)?;
+                writeln!(
+                    f,
+                    "system      {} ({architecture}), host {hostname}",
+                    system.name
+                )?;
             }
             None => writeln!(f, "system      not known")?,
         }
-        writeln!(f, "firmware    {:?}: {}", self.firmware, self.firmware_evidence)?;
+        writeln!(
+            f,
+            "firmware    {:?}: {}",
+            self.firmware, self.firmware_evidence
+        )?;
         for bootloader in &self.bootloaders {
-            writeln!(f, "boot loader {} ({})", bootloader.kind, bootloader.configuration.place)?;
+            writeln!(
+                f,
+                "boot loader {} ({})",
+                bootloader.kind, bootloader.configuration.place
+            )?;
         }
         self.write_disks(f)?;
         for mount in &self.mounts {
             let spec = mount.spec.as_deref().unwrap_or("not in fstab");
-            writeln!(f, "mount       {} on {} ({spec})", mount.volume, mount.mount_point)?;
+            writeln!(
+                f,
+                "mount       {} on {} ({spec})",
+                mount.volume, mount.mount_point
+            )?;
         }
         for kernel in &self.kernels {
             write_kernel(f, kernel)?;
@@ -35,14 +51,24 @@ impl fmt::Display for Inspection {
                 [] => "no static address".to_owned(),
                 addresses => addresses.join(", "),
             };
-            writeln!(f, "network     {}: {mac}; {addresses} ({})", card.name, card.file)?;
+            writeln!(
+                f,
+                "network     {}: {mac}; {addresses} ({})",
+                card.name, card.file
+            )?;
         }
         if !self.services.is_empty() {
             writeln!(f, "services    {}", self.services.join(" "))?;
         }
         for finding in &self.findings {
             let place = &finding.place;
-            writeln!(f, "{:<11} {} {place}: {}", level(finding.level), finding.code, finding.problem)?;
+            writeln!(
+                f,
+                "{:<11} {} {place}: {}",
+                level(finding.level),
+                finding.code,
+                finding.problem
+            )?;
         }
         Ok(())
     }
@@ -53,7 +79,11 @@ impl Inspection {
         for disk in &self.disks {
             let name = disk.name.as_deref().unwrap_or("-");
             let size = disk.size_bytes / MIB;
-            writeln!(f, "disk {:<6} {name}, {size} MiB, {:?} table", disk.index.0, disk.table)?;
+            writeln!(
+                f,
+                "disk {:<6} {name}, {size} MiB, {:?} table",
+                disk.index.0, disk.table
+            )?;
             for volume in &disk.volumes {
                 writeln!(f, "  {}", volume_line(volume))?;
             }

@@ -35,13 +35,20 @@ pub(crate) fn find(
     };
     tree.set_root(root);
     if candidates.len() > 1 {
-        let others: Vec<String> = candidates.iter().skip(1).map(|(_, v)| v.to_string()).collect();
+        let others: Vec<String> = candidates
+            .iter()
+            .skip(1)
+            .map(|(_, v)| v.to_string())
+            .collect();
         findings.push(
             finding(
                 Level::Warning,
                 "guest.root.several",
                 root.to_string(),
-                format!("taken as the root; an operating system is also on {}", others.join(", ")),
+                format!(
+                    "taken as the root; an operating system is also on {}",
+                    others.join(", ")
+                ),
             )
             .remedy("if another one is meant, leave this disk or partition out of the image"),
         );
@@ -60,7 +67,12 @@ fn is_root(tree: &GuestTree) -> Result<bool> {
     };
     let identity = any(&["/etc/fstab", "/etc/os-release", "/usr/lib/os-release"])?;
     // A separate /usr hides the init system behind a link; /etc/passwd does not move.
-    let system = any(&["/sbin/init", "/usr/lib/systemd", "/lib/systemd", "/etc/passwd"])?;
+    let system = any(&[
+        "/sbin/init",
+        "/usr/lib/systemd",
+        "/lib/systemd",
+        "/etc/passwd",
+    ])?;
     Ok(identity && system)
 }
 
@@ -94,9 +106,15 @@ fn why_no_root(disks: &[DiskFacts]) -> Vec<Finding> {
     if found.is_empty() {
         let anything = volumes().any(|volume| volume.content.is_some());
         let (code, problem) = if anything {
-            ("guest.root.not-found", "no filesystem holds an operating system that we know")
+            (
+                "guest.root.not-found",
+                "no filesystem holds an operating system that we know",
+            )
         } else {
-            ("disk.no-filesystem", "there is no filesystem that we know on any disk")
+            (
+                "disk.no-filesystem",
+                "there is no filesystem that we know on any disk",
+            )
         };
         found.push(
             finding(Level::Error, code, "all disks", problem)

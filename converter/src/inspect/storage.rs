@@ -47,7 +47,8 @@ pub(crate) fn volume_range(disk: &GuestDisk, id: VolumeId) -> Result<(u64, u64)>
     let Some(number) = id.partition else {
         return Ok((0, disk.device.length_bytes()));
     };
-    let table = read_partition_table(&disk.device, disk.sector_size).map_err(Error::guest(&place))?;
+    let table =
+        read_partition_table(&disk.device, disk.sector_size).map_err(Error::guest(&place))?;
     let mut partitions = table.partitions.iter();
     partitions
         .find(|entry| entry.number.get() == number)
@@ -209,14 +210,14 @@ fn content(
 /// Broken or unknown structures are the guest's condition; a failing device is an error.
 fn unreadable(id: VolumeId, error: disk::Error) -> Result<Finding> {
     match error {
-        disk::Error::Corrupt { .. } | disk::Error::Unsupported { .. } | disk::Error::Limit { .. } => {
-            Ok(finding(
-                Level::Warning,
-                "filesystem.unreadable",
-                id.to_string(),
-                error.to_string(),
-            ))
-        }
+        disk::Error::Corrupt { .. }
+        | disk::Error::Unsupported { .. }
+        | disk::Error::Limit { .. } => Ok(finding(
+            Level::Warning,
+            "filesystem.unreadable",
+            id.to_string(),
+            error.to_string(),
+        )),
         source => Err(Error::Guest {
             place: id.to_string(),
             source,
@@ -229,7 +230,10 @@ fn has_files(kind: FilesystemKind) -> bool {
 }
 
 fn is_ext(kind: FilesystemKind) -> bool {
-    matches!(kind, FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4)
+    matches!(
+        kind,
+        FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4
+    )
 }
 
 fn ext_superblock(device: &dyn ReadAt) -> disk::Result<[u8; 1024]> {

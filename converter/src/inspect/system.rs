@@ -24,7 +24,9 @@ pub(crate) fn system(tree: &GuestTree) -> Result<Option<System>> {
     };
     let name = value(&values, "PRETTY_NAME")
         .unwrap_or_else(|| format!("{id} {}", version.as_deref().unwrap_or_default()));
-    let hostname = tree.text("/etc/hostname")?.map(|file| file.text.trim().to_owned());
+    let hostname = tree
+        .text("/etc/hostname")?
+        .map(|file| file.text.trim().to_owned());
     Ok(Some(System {
         id,
         version,
@@ -117,7 +119,10 @@ mod tests {
     #[test]
     fn values_lose_their_quotes() {
         let text = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\n";
-        assert_eq!(value(text, "PRETTY_NAME").unwrap(), "Debian GNU/Linux 12 (bookworm)");
+        assert_eq!(
+            value(text, "PRETTY_NAME").unwrap(),
+            "Debian GNU/Linux 12 (bookworm)"
+        );
         assert_eq!(value(text, "ID").unwrap(), "debian");
         assert_eq!(value(text, "VERSION_ID"), None);
     }

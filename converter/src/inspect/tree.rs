@@ -75,7 +75,11 @@ impl GuestTree {
     }
 
     /// A regular file's content; `None` when there is no such file.
-    pub(crate) fn read(&self, path: &str, limit_bytes: u64) -> Result<Option<(FilePlace, Vec<u8>)>> {
+    pub(crate) fn read(
+        &self,
+        path: &str,
+        limit_bytes: u64,
+    ) -> Result<Option<(FilePlace, Vec<u8>)>> {
         let Some((place, metadata)) = self.walk(path)? else {
             return Ok(None);
         };
@@ -345,7 +349,11 @@ mod tests {
 
     #[test]
     fn bytes_in_any_encoding_come_back_as_they_were() {
-        for bytes in [b"plain".to_vec(), "grün".into(), vec![b'g', 0xfc, b'n', 0x80]] {
+        for bytes in [
+            b"plain".to_vec(),
+            "grün".into(),
+            vec![b'g', 0xfc, b'n', 0x80],
+        ] {
             let (encoding, text) = decode(bytes.clone());
             assert_eq!(encode(encoding, &text), Some(bytes));
         }

@@ -38,14 +38,18 @@ impl MemoryFilesystem {
     }
 
     fn nodes(&self) -> MutexGuard<'_, BTreeMap<String, Node>> {
-        self.nodes.lock().expect("no test panics while it holds the lock")
+        self.nodes
+            .lock()
+            .expect("no test panics while it holds the lock")
     }
 
     /// Puts a node and the directories above it.
     pub(crate) fn put(&self, path: &str, node: Node) {
         let mut nodes = self.nodes();
         for (end, _) in path.match_indices('/').skip(1) {
-            nodes.entry(path[..end].to_owned()).or_insert(Node::Directory);
+            nodes
+                .entry(path[..end].to_owned())
+                .or_insert(Node::Directory);
         }
         nodes.insert(path.to_owned(), node);
     }
@@ -60,13 +64,19 @@ impl MemoryFilesystem {
 
     /// Every node with its path, parents first.
     pub(crate) fn entries(&self) -> Vec<(String, Node)> {
-        self.nodes().iter().map(|(path, node)| (path.clone(), node.clone())).collect()
+        self.nodes()
+            .iter()
+            .map(|(path, node)| (path.clone(), node.clone()))
+            .collect()
     }
 
     fn node(&self, path: &str) -> Result<Node> {
-        self.nodes().get(path).cloned().ok_or_else(|| Error::NotFound {
-            path: path.to_owned(),
-        })
+        self.nodes()
+            .get(path)
+            .cloned()
+            .ok_or_else(|| Error::NotFound {
+                path: path.to_owned(),
+            })
     }
 }
 
@@ -97,19 +107,29 @@ impl Filesystem for MemoryFilesystem {
                 what: "a file",
                 limit: limit_bytes,
             }),
-            _ => Err(Error::unsupported("file", "reading what is no regular file")),
+            _ => Err(Error::unsupported(
+                "file",
+                "reading what is no regular file",
+            )),
         }
     }
 
     fn read_link(&self, path: &str) -> Result<String> {
         match self.node(path)? {
             Node::Symlink(target) => Ok(target),
-            _ => Err(Error::unsupported("file", "reading the target of what is no link")),
+            _ => Err(Error::unsupported(
+                "file",
+                "reading the target of what is no link",
+            )),
         }
     }
 
     fn read_directory(&self, path: &str) -> Result<Vec<DirectoryEntry>> {
-        let prefix = if path == "/" { "/".to_owned() } else { format!("{path}/") };
+        let prefix = if path == "/" {
+            "/".to_owned()
+        } else {
+            format!("{path}/")
+        };
         let nodes = self.nodes();
         let children = nodes.iter().filter_map(|(path, node)| {
             let name = path.strip_prefix(&prefix)?;
@@ -136,7 +156,8 @@ impl WritableFilesystem for MemoryFilesystem {
             _ => 0o644,
         };
         let mode = attributes.map_or(old, |attributes| attributes.mode);
-        self.nodes().insert(path.to_owned(), Node::File(content.to_vec(), mode));
+        self.nodes()
+            .insert(path.to_owned(), Node::File(content.to_vec(), mode));
         Ok(())
     }
 

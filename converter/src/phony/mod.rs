@@ -62,7 +62,10 @@ impl PhonyGuest {
             };
             let has_files = matches!(
                 volume.kind,
-                FilesystemKind::Ext2 | FilesystemKind::Ext3 | FilesystemKind::Ext4 | FilesystemKind::Fat
+                FilesystemKind::Ext2
+                    | FilesystemKind::Ext3
+                    | FilesystemKind::Ext4
+                    | FilesystemKind::Fat
             );
             if has_files {
                 filesystems.insert(id, MemoryFilesystem::new(volume.kind));
@@ -136,7 +139,10 @@ impl PhonyGuest {
 
     /// The text of a file on a partition of the first disk.
     pub(crate) fn text(&self, number: u32, path: &str) -> String {
-        let bytes = self.partition(number).read(path, u64::MAX).expect("the file exists");
+        let bytes = self
+            .partition(number)
+            .read(path, u64::MAX)
+            .expect("the file exists");
         String::from_utf8(bytes).expect("the file is text")
     }
 }
@@ -165,20 +171,49 @@ const MODULES: [(&str, &[&str], &str); 16] = [
     ("drivers/virtio/virtio_pci_legacy_dev", &[], ""),
     (
         "drivers/virtio/virtio_pci",
-        &["virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio", "virtio_ring"],
+        &[
+            "virtio_pci_legacy_dev",
+            "virtio_pci_modern_dev",
+            "virtio",
+            "virtio_ring",
+        ],
         "pci:v00001AF4d*sv*sd*bc*sc*i*",
     ),
-    ("drivers/block/virtio_blk", &["virtio", "virtio_ring"], "virtio:d00000002v*"),
+    (
+        "drivers/block/virtio_blk",
+        &["virtio", "virtio_ring"],
+        "virtio:d00000002v*",
+    ),
     ("drivers/scsi/scsi_common", &[], ""),
     ("drivers/scsi/scsi_mod", &["scsi_common"], ""),
-    ("drivers/scsi/virtio_scsi", &["scsi_mod", "virtio", "virtio_ring"], "virtio:d00000008v*"),
+    (
+        "drivers/scsi/virtio_scsi",
+        &["scsi_mod", "virtio", "virtio_ring"],
+        "virtio:d00000008v*",
+    ),
     ("drivers/scsi/sd_mod", &["scsi_mod"], "scsi:t-0x00*"),
     ("net/core/failover", &[], ""),
     ("drivers/net/net_failover", &["failover"], ""),
-    ("drivers/net/virtio_net", &["net_failover", "virtio", "virtio_ring"], "virtio:d00000001v*"),
-    ("drivers/ata/ahci", &["scsi_mod"], "pci:v*d*sv*sd*bc01sc06i01*"),
-    ("drivers/net/ethernet/intel/e1000/e1000", &[], "pci:v00008086d0000100Esv*sd*bc*sc*i*"),
-    ("drivers/net/ethernet/intel/e1000e/e1000e", &[], "pci:v00008086d000010D3sv*sd*bc*sc*i*"),
+    (
+        "drivers/net/virtio_net",
+        &["net_failover", "virtio", "virtio_ring"],
+        "virtio:d00000001v*",
+    ),
+    (
+        "drivers/ata/ahci",
+        &["scsi_mod"],
+        "pci:v*d*sv*sd*bc01sc06i01*",
+    ),
+    (
+        "drivers/net/ethernet/intel/e1000/e1000",
+        &[],
+        "pci:v00008086d0000100Esv*sd*bc*sc*i*",
+    ),
+    (
+        "drivers/net/ethernet/intel/e1000e/e1000e",
+        &[],
+        "pci:v00008086d000010D3sv*sd*bc*sc*i*",
+    ),
 ];
 
 fn name_of(path: &str) -> &str {
@@ -220,8 +255,11 @@ impl PhonyKernel<'_> {
                 self.module_file(path),
             );
         }
-        let builtin: String =
-            self.builtin.iter().map(|name| module_path(name, ".ko") + "\n").collect();
+        let builtin: String = self
+            .builtin
+            .iter()
+            .map(|name| module_path(name, ".ko") + "\n")
+            .collect();
         root.file(&format!("{directory}/modules.dep"), dep);
         root.file(&format!("{directory}/modules.alias"), alias);
         root.file(&format!("{directory}/modules.softdep"), "");
@@ -249,7 +287,10 @@ impl PhonyKernel<'_> {
         ];
         for name in self.inside {
             let path = module_path(name, ".ko");
-            files.push((format!("{directory}/{path}"), format!("inside {name}").into_bytes()));
+            files.push((
+                format!("{directory}/{path}"),
+                format!("inside {name}").into_bytes(),
+            ));
         }
         for (path, text) in self.files {
             files.push(((*path).to_owned(), text.as_bytes().to_vec()));

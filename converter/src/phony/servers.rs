@@ -32,7 +32,10 @@ fn base(root: &MemoryFilesystem, id: &str, version: &str, hostname: &str) {
     root.file("/etc/hostname", format!("{hostname}\n"));
     root.file("/etc/passwd", "root:x:0:0::/root:/bin/sh\n");
     root.file("/etc/adjtime", "0.0 0 0.0\n0\nUTC\n");
-    root.file("/etc/systemd/system/multi-user.target.wants/ssh.service", "");
+    root.file(
+        "/etc/systemd/system/multi-user.target.wants/ssh.service",
+        "",
+    );
     root.file("/etc/systemd/network/.keep", "");
 }
 
@@ -40,7 +43,11 @@ fn base(root: &MemoryFilesystem, id: &str, version: &str, hostname: &str) {
 pub(crate) fn grub_cfg(versions: &[&str], boot: &str, root: &str, more: &str) -> String {
     let mut text = String::from("set default=\"0\"\n");
     for (place, version) in versions.iter().enumerate() {
-        let title = if place == 0 { "Debian GNU/Linux" } else { "Debian, with an older Linux" };
+        let title = if place == 0 {
+            "Debian GNU/Linux"
+        } else {
+            "Debian, with an older Linux"
+        };
         text += &format!(
             "menuentry '{title}' --class debian $menuentry_id_option 'gnulinux-{version}' {{\n\
              \tset root='hd0,msdos1'\n\
@@ -82,8 +89,14 @@ pub(crate) fn debian_bookworm() -> PhonyGuest {
         grub_cfg(&versions, "/boot", "/dev/sda1", "quiet resume=/dev/sda2"),
     );
     root.file("/boot/grub/i386-pc/normal.mod", "");
-    root.file("/boot/grub/device.map", "(hd0)\t/dev/disk/by-id/ata-WDC_WD10\n");
-    root.file("/etc/initramfs-tools/modules", "# List of modules\n\nmegaraid_sas\n");
+    root.file(
+        "/boot/grub/device.map",
+        "(hd0)\t/dev/disk/by-id/ata-WDC_WD10\n",
+    );
+    root.file(
+        "/etc/initramfs-tools/modules",
+        "# List of modules\n\nmegaraid_sas\n",
+    );
     root.file("/etc/initramfs-tools/conf.d/resume", "RESUME=/dev/sda2\n");
     root.file(
         "/etc/network/interfaces",
@@ -131,7 +144,12 @@ pub(crate) fn debian_bullseye() -> PhonyGuest {
     root.file("/etc/default/grub", "GRUB_CMDLINE_LINUX='console=tty1'\n");
     root.file(
         "/boot/grub/grub.cfg",
-        grub_cfg(&["5.10.0-33-amd64"], "/boot", &format!("UUID={ROOT_UUID}"), "console=tty1"),
+        grub_cfg(
+            &["5.10.0-33-amd64"],
+            "/boot",
+            &format!("UUID={ROOT_UUID}"),
+            "console=tty1",
+        ),
     );
     root.file("/boot/grub/i386-pc/normal.mod", "");
     root.file("/etc/initramfs-tools/modules", "");
@@ -182,7 +200,10 @@ pub(crate) fn debian_trixie() -> PhonyGuest {
         "/etc/fstab",
         "/dev/nvme0n1p2 / ext4 defaults 0 1\n/dev/nvme0n1p1 /boot ext2 defaults 0 2\n",
     );
-    root.file("/etc/default/grub", "GRUB_CMDLINE_LINUX_DEFAULT=\"quiet\"\n");
+    root.file(
+        "/etc/default/grub",
+        "GRUB_CMDLINE_LINUX_DEFAULT=\"quiet\"\n",
+    );
     boot.file(
         "/grub/grub.cfg",
         grub_cfg(&["6.12.48+deb13-amd64"], "", "/dev/nvme0n1p2", "quiet"),
@@ -225,10 +246,15 @@ pub(crate) fn ubuntu() -> PhonyGuest {
     esp.file("/EFI/BOOT/BOOTX64.EFI", "");
     root.file(
         "/etc/fstab",
-        format!("UUID={ROOT_UUID} / ext4 defaults 0 1\nUUID=1A2B-3C4D /boot/efi vfat umask=0077 0 1\n"),
+        format!(
+            "UUID={ROOT_UUID} / ext4 defaults 0 1\nUUID=1A2B-3C4D /boot/efi vfat umask=0077 0 1\n"
+        ),
     );
     root.put("/boot/efi", crate::phony::Node::Directory);
-    root.file("/etc/default/grub", "GRUB_CMDLINE_LINUX=\"console=ttyS0,115200\"\n");
+    root.file(
+        "/etc/default/grub",
+        "GRUB_CMDLINE_LINUX=\"console=ttyS0,115200\"\n",
+    );
     root.file(
         "/boot/grub/grub.cfg",
         grub_cfg(

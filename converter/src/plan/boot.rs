@@ -37,7 +37,13 @@ pub(crate) fn plan(
         .iter()
         .filter(|bootloader| bootloader.kind == BootloaderKind::Grub2);
     for bootloader in grub2 {
-        configuration(&bootloader.configuration, names, options, rewrites, findings);
+        configuration(
+            &bootloader.configuration,
+            names,
+            options,
+            rewrites,
+            findings,
+        );
     }
     let files = &inspection.files.grub_defaults;
     // The console belongs into one of them, the first: later ones are read after it and may add.
@@ -51,10 +57,12 @@ pub(crate) fn plan(
 /// The kernels that the entries of a GRUB 2 configuration start, in their order.
 pub(crate) fn kernel_paths(configuration: &str) -> Vec<String> {
     let commands = GrubCfg::parse(configuration.as_bytes());
-    let paths = commands.commands().filter_map(|command| match command.kind {
-        CommandKind::Linux { path, .. } => Some(path),
-        _ => None,
-    });
+    let paths = commands
+        .commands()
+        .filter_map(|command| match command.kind {
+            CommandKind::Linux { path, .. } => Some(path),
+            _ => None,
+        });
     paths.collect()
 }
 
@@ -149,7 +157,9 @@ fn defaults(
 ) {
     let mut config = ShellConfig::parse(file.text.as_bytes());
     let is_true = |value: &str| value == "true";
-    config.replace("GRUB_DISABLE_LINUX_UUID", |value| is_true(value).then(|| "false".to_owned()));
+    config.replace("GRUB_DISABLE_LINUX_UUID", |value| {
+        is_true(value).then(|| "false".to_owned())
+    });
     for key in COMMAND_LINES {
         config.replace(key, |value| {
             let mut arguments = CommandLine::parse(value, Quoting::Kernel);
@@ -169,6 +179,10 @@ fn defaults(
         add_console(&mut arguments);
         config.set(COMMAND_LINES[0], arguments.as_str().trim());
         let after = text_of(config.to_bytes(), &file.text);
-        rewrites.change(file, after, "entries that the guest makes later have the console too");
+        rewrites.change(
+            file,
+            after,
+            "entries that the guest makes later have the console too",
+        );
     }
 }

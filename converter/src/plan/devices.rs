@@ -62,7 +62,10 @@ fn fstab(
             Named::Unknown => findings.push(unknown_in_fstab(file, &entry)),
         }
     }
-    let reason = format!("named by UUID, because their names change: {}", changed.join(", "));
+    let reason = format!(
+        "named by UUID, because their names change: {}",
+        changed.join(", ")
+    );
     rewrites.change(file, text_of(table.to_bytes(), &file.text), reason);
 }
 
@@ -144,7 +147,10 @@ pub(crate) fn stable(spec: &str, names: DeviceNames<'_>) -> Named {
     if stability(spec) != Stability::Volatile {
         return Named::Stays;
     }
-    match names.resolve(spec).and_then(|volume| names.stable_name(volume)) {
+    match names
+        .resolve(spec)
+        .and_then(|volume| names.stable_name(volume))
+    {
         Some(name) => Named::Becomes(name),
         None => Named::Unknown,
     }

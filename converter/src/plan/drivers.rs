@@ -43,7 +43,11 @@ pub(crate) fn plan(
 
 /// What hinders this kernel; it weighs less where another one starts.
 fn check(kernel: &Kernel, is_default: bool, findings: &mut Vec<Finding>) {
-    let level = if is_default { Level::Error } else { Level::Warning };
+    let level = if is_default {
+        Level::Error
+    } else {
+        Level::Warning
+    };
     let place = kernel.image.guest_path.clone();
     let Some(initramfs) = &kernel.initramfs else {
         let built_in = |driver: &&str| kernel.driver(driver) == DriverPlace::BuiltIn;
@@ -67,7 +71,10 @@ fn check(kernel: &Kernel, is_default: bool, findings: &mut Vec<Finding>) {
                 level,
                 "initramfs.generator.unsupported",
                 initramfs.file.guest_path.clone(),
-                format!("it was not made by initramfs-tools but by {:?}", initramfs.generator),
+                format!(
+                    "it was not made by initramfs-tools but by {:?}",
+                    initramfs.generator
+                ),
             )
             .remedy("add the virtio drivers to it on the server and take a new image"),
         );
@@ -91,8 +98,11 @@ fn append(
     names: DeviceNames<'_>,
     links: &[InnerFile],
 ) -> Option<Edit> {
-    let missing: Vec<&ModuleFacts> =
-        kernel.closure.iter().filter(|module| !module.in_initramfs).collect();
+    let missing: Vec<&ModuleFacts> = kernel
+        .closure
+        .iter()
+        .filter(|module| !module.in_initramfs)
+        .collect();
     let mut reasons = Vec::new();
     let mut files: Vec<InnerFile> = Vec::new();
     if !missing.is_empty() {
@@ -100,21 +110,32 @@ fn append(
             "kernel {} finds its root on virtio disks only with these drivers in its initramfs",
             kernel.version
         ));
-        let before = initramfs.file(INNER_MODULES).map_or("", |file| file.text.as_str());
+        let before = initramfs
+            .file(INNER_MODULES)
+            .map_or("", |file| file.text.as_str());
         files.push(InnerFile {
             path: INNER_MODULES.to_owned(),
             text: with_modules(before, &wanted_modules(kernel)),
         });
     }
-    for file in initramfs.files.iter().filter(|file| file.path.starts_with("conf/conf.d/")) {
+    for file in initramfs
+        .files
+        .iter()
+        .filter(|file| file.path.starts_with("conf/conf.d/"))
+    {
         let text = resume_setting(&file.text, names);
         if text != file.text {
             reasons.push("the swap space to resume from is named by its UUID".to_owned());
-            files.push(InnerFile { path: file.path.clone(), text });
+            files.push(InnerFile {
+                path: file.path.clone(),
+                text,
+            });
         }
     }
     let new_links = links.iter().filter(|link| {
-        initramfs.file(&link.path).is_none_or(|inside| inside.text != link.text)
+        initramfs
+            .file(&link.path)
+            .is_none_or(|inside| inside.text != link.text)
     });
     let before = files.len();
     files.extend(new_links.cloned());
@@ -139,7 +160,10 @@ fn append(
 }
 
 fn added(module: &ModuleFacts) -> AddedModule {
-    let end = module.path.rfind(".ko").map_or(module.path.len(), |start| start + 3);
+    let end = module
+        .path
+        .rfind(".ko")
+        .map_or(module.path.len(), |start| start + 3);
     AddedModule {
         name: module.name.clone(),
         path: module.path[..end].to_owned(),
@@ -164,7 +188,11 @@ fn with_modules(before: &str, modules: &[&str]) -> String {
             first.replace('-', "_") == name
         })
     };
-    let missing: Vec<&str> = modules.iter().copied().filter(|name| !listed(name)).collect();
+    let missing: Vec<&str> = modules
+        .iter()
+        .copied()
+        .filter(|name| !listed(name))
+        .collect();
     let mut after = before.to_owned();
     if !missing.is_empty() {
         if !after.is_empty() && !after.ends_with('\n') {
@@ -189,9 +217,10 @@ fn persist(inspection: &Inspection, rewrites: &mut Rewrites) {
     };
     let mut modules: Vec<&str> = Vec::new();
     for kernel in &inspection.kernels {
-        let made_here = kernel.initramfs.as_ref().is_some_and(|initramfs| {
-            initramfs.generator == Generator::InitramfsTools
-        });
+        let made_here = kernel
+            .initramfs
+            .as_ref()
+            .is_some_and(|initramfs| initramfs.generator == Generator::InitramfsTools);
         if made_here && kernel.closure.iter().any(|module| !module.in_initramfs) {
             for name in wanted_modules(kernel) {
                 if !modules.contains(&name) {

@@ -98,7 +98,11 @@ impl Rewrites {
         if self.current(file) == after {
             return;
         }
-        match self.drafts.iter_mut().find(|draft| draft.file.place == file.place) {
+        match self
+            .drafts
+            .iter_mut()
+            .find(|draft| draft.file.place == file.place)
+        {
             Some(draft) => {
                 draft.after = after;
                 draft.reasons.push(reason.into());
@@ -113,14 +117,17 @@ impl Rewrites {
 
     /// One edit per changed file, in the order of the first change.
     pub(crate) fn into_edits(self) -> impl Iterator<Item = Edit> {
-        self.drafts.into_iter().filter(|draft| draft.after != draft.file.text).map(|draft| Edit {
-            place: draft.file.place,
-            reasons: draft.reasons,
-            change: Change::Rewrite {
-                before: draft.file.text,
-                after: draft.after,
-                encoding: draft.file.encoding,
-            },
-        })
+        self.drafts
+            .into_iter()
+            .filter(|draft| draft.after != draft.file.text)
+            .map(|draft| Edit {
+                place: draft.file.place,
+                reasons: draft.reasons,
+                change: Change::Rewrite {
+                    before: draft.file.text,
+                    after: draft.after,
+                    encoding: draft.file.encoding,
+                },
+            })
     }
 }

@@ -11,9 +11,9 @@ mod edit;
 mod leftovers;
 mod network;
 mod print;
-mod vm;
 #[cfg(test)]
 mod tests;
+mod vm;
 
 use std::fmt;
 
@@ -161,14 +161,24 @@ pub(crate) fn default_kernel(inspection: &Inspection) -> Option<&Kernel> {
 fn check_system(inspection: &Inspection, findings: &mut Vec<Finding>) {
     if inspection.kernels.is_empty() {
         findings.push(
-            finding(Level::Error, "kernel.none", "/boot", "there is no kernel (vmlinuz-*)").remedy(
+            finding(
+                Level::Error,
+                "kernel.none",
+                "/boot",
+                "there is no kernel (vmlinuz-*)",
+            )
+            .remedy(
                 "if /boot is a partition of its own, take its disk into the image; else install a \
                  kernel on the server",
             ),
         );
     }
     let grub2 = |kind| kind == BootloaderKind::Grub2;
-    if !inspection.bootloaders.iter().any(|bootloader| grub2(bootloader.kind)) {
+    if !inspection
+        .bootloaders
+        .iter()
+        .any(|bootloader| grub2(bootloader.kind))
+    {
         findings.push(unsupported_bootloader(inspection));
     }
     let efi = inspection.efi.as_ref();
@@ -184,7 +194,10 @@ fn check_system(inspection: &Inspection, findings: &mut Vec<Finding>) {
             .remedy("on the server: grub-install --removable, then take a new image"),
         );
     }
-    let architecture = inspection.system.as_ref().and_then(|s| s.architecture.as_deref());
+    let architecture = inspection
+        .system
+        .as_ref()
+        .and_then(|s| s.architecture.as_deref());
     if let Some(other) = architecture.filter(|name| !matches!(*name, "x86_64" | "i386")) {
         findings.push(finding(
             Level::Error,
@@ -201,7 +214,10 @@ fn unsupported_bootloader(inspection: &Inspection) -> Finding {
             Level::Error,
             "boot.loader.unsupported",
             other.configuration.place.guest_path.clone(),
-            format!("the guest starts with {}; only GRUB 2 is known yet", other.kind),
+            format!(
+                "the guest starts with {}; only GRUB 2 is known yet",
+                other.kind
+            ),
         )
         .remedy("install GRUB 2 on the server and take a new image"),
         None => finding(
@@ -215,7 +231,9 @@ fn unsupported_bootloader(inspection: &Inspection) -> Finding {
 }
 
 fn no_profile(kernel: Option<&Kernel>) -> Finding {
-    let version = kernel.map(|kernel| kernel.version.clone()).unwrap_or_default();
+    let version = kernel
+        .map(|kernel| kernel.version.clone())
+        .unwrap_or_default();
     finding(
         Level::Error,
         "kernel.no-drivers",
@@ -226,7 +244,10 @@ fn no_profile(kernel: Option<&Kernel>) -> Finding {
 }
 
 fn verdict(findings: &[Finding], edits: &[Edit]) -> Verdict {
-    let mut errors = findings.iter().filter(|f| f.level == Level::Error).peekable();
+    let mut errors = findings
+        .iter()
+        .filter(|f| f.level == Level::Error)
+        .peekable();
     if errors.peek().is_some() {
         return if errors.all(|error| DECIDABLE.contains(&error.code.as_str())) {
             Verdict::NeedsInput
@@ -234,5 +255,9 @@ fn verdict(findings: &[Finding], edits: &[Edit]) -> Verdict {
             Verdict::NotConvertible
         };
     }
-    if edits.is_empty() { Verdict::Ready } else { Verdict::ReadyWithChanges }
+    if edits.is_empty() {
+        Verdict::Ready
+    } else {
+        Verdict::ReadyWithChanges
+    }
 }

@@ -57,7 +57,10 @@ pub(crate) fn plan(
                     Level::Note,
                     "network.mac.generated",
                     card.nic.name.clone(),
-                    format!("nothing tells its MAC address; the virtual card gets {}", card.nic.mac),
+                    format!(
+                        "nothing tells its MAC address; the virtual card gets {}",
+                        card.nic.mac
+                    ),
                 ));
             }
             plan.pin(&card, inspection);
@@ -71,7 +74,10 @@ impl NetworkPlan {
     fn pin(&mut self, card: &PlannedCard, inspection: &Inspection) {
         let Some(root) = inspection.root else { return };
         let (name, mac) = (&card.nic.name, &card.nic.mac);
-        let by_link = inspection.system.as_ref().is_none_or(|system| system.link_files);
+        let by_link = inspection
+            .system
+            .as_ref()
+            .is_none_or(|system| system.link_files);
         let (path, content) = if by_link {
             let path = format!("/etc/systemd/network/10-relevo-{name}.link");
             (path, naming::link_file(name, mac))
@@ -149,7 +155,10 @@ fn wanted_cards(inspection: &Inspection, server_name: &str) -> Vec<PlannedCard> 
 
 /// Cards with an address at the time of the snapshot that no file of the guest names.
 fn unconfigured_cards(inspection: &Inspection, known: &[PlannedCard]) -> Vec<PlannedCard> {
-    let interfaces = inspection.machine.iter().flat_map(|machine| &machine.interfaces);
+    let interfaces = inspection
+        .machine
+        .iter()
+        .flat_map(|machine| &machine.interfaces);
     interfaces
         .filter(|interface| interface.kind == "ethernet" && !interface.addresses.is_empty())
         .filter(|interface| !known.iter().any(|card| card.nic.name == interface.name))
@@ -170,10 +179,17 @@ fn unconfigured_cards(inspection: &Inspection, known: &[PlannedCard]) -> Vec<Pla
 
 /// `eth1` alone gets an `eth0` before it.
 fn fill_gaps(cards: &mut Vec<PlannedCard>, inspection: &Inspection, server_name: &str) {
-    let numbers: Vec<usize> = cards.iter().filter_map(|c| kernel_number(&c.nic.name)).collect();
+    let numbers: Vec<usize> = cards
+        .iter()
+        .filter_map(|c| kernel_number(&c.nic.name))
+        .collect();
     let last = numbers.iter().copied().max().unwrap_or(0).min(CARDS_MAX);
     for number in (0..last).filter(|number| !numbers.contains(number)) {
-        cards.push(placeholder(&format!("eth{number}"), inspection, server_name));
+        cards.push(placeholder(
+            &format!("eth{number}"),
+            inspection,
+            server_name,
+        ));
     }
 }
 
@@ -198,7 +214,10 @@ fn kernel_number(name: &str) -> Option<usize> {
 
 fn machine_mac(inspection: &Inspection, name: &str) -> Option<String> {
     let machine = inspection.machine.as_ref()?;
-    let interface = machine.interfaces.iter().find(|i| i.name == base_name(name))?;
+    let interface = machine
+        .interfaces
+        .iter()
+        .find(|i| i.name == base_name(name))?;
     interface.mac.clone()
 }
 

@@ -69,10 +69,17 @@ fn write_content(f: &mut fmt::Formatter<'_>, content: &str) -> fmt::Result {
 fn write_append(f: &mut fmt::Formatter<'_>, append: &InitramfsAppend) -> fmt::Result {
     writeln!(f, "  one archive, compression: {}", append.compression)?;
     for module in &append.modules {
-        writeln!(f, "  + module {:<24} {:>8} bytes  {}", module.name, module.size_bytes, module.path)?;
+        writeln!(
+            f,
+            "  + module {:<24} {:>8} bytes  {}",
+            module.name, module.size_bytes, module.path
+        )?;
     }
     if !append.modules.is_empty() {
-        writeln!(f, "  + modules.dep, modules.alias and the other indexes, over all modules inside")?;
+        writeln!(
+            f,
+            "  + modules.dep, modules.alias and the other indexes, over all modules inside"
+        )?;
     }
     for InnerFile { path, text } in &append.files {
         writeln!(f, "  + file {path}")?;
@@ -97,7 +104,11 @@ impl fmt::Display for Machine<'_> {
         )?;
         for disk in &vm.disks {
             let (index, size) = (disk.index, disk.size_bytes >> 20);
-            writeln!(f, "  disk {index}: {size} MiB, sectors of {}", disk.sector_size.bytes())?;
+            writeln!(
+                f,
+                "  disk {index}: {size} MiB, sectors of {}",
+                disk.sector_size.bytes()
+            )?;
         }
         for nic in &vm.nics {
             let addresses = match nic.addresses.as_slice() {
@@ -106,11 +117,19 @@ impl fmt::Display for Machine<'_> {
             };
             let gateway = nic.gateway.as_ref().map(|g| format!(", gateway {g}"));
             let gateway = gateway.unwrap_or_default();
-            writeln!(f, "  network card {}: {}; {addresses}{gateway}", nic.name, nic.mac)?;
+            writeln!(
+                f,
+                "  network card {}: {}; {addresses}{gateway}",
+                nic.name, nic.mac
+            )?;
         }
         for (place, profile) in vm.profiles.iter().enumerate() {
             let role = if place == 0 { "profile" } else { "fallback" };
-            writeln!(f, "  {role}: disks on {:?}, network on {:?}", profile.disk, profile.nic)?;
+            writeln!(
+                f,
+                "  {role}: disks on {:?}, network on {:?}",
+                profile.disk, profile.nic
+            )?;
         }
         Ok(())
     }

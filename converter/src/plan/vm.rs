@@ -6,7 +6,9 @@
 
 use crate::inspect::{DriverPlace, Inspection, Kernel};
 use crate::plan::PlanOptions;
-use crate::vm::{DiskController, Firmware, Mainboard, NicModel, Profile, VmDefinition, VmDisk, VmNic};
+use crate::vm::{
+    DiskController, Firmware, Mainboard, NicModel, Profile, VmDefinition, VmDisk, VmNic,
+};
 
 const CPUS_DEFAULT: u32 = 2;
 const MEMORY_BYTES_DEFAULT: u64 = 2 << 30;
@@ -28,11 +30,17 @@ pub(crate) fn define(
         firmware: inspection.firmware,
         mainboard,
         cpus: cpus.clamp(1, options.cpus_max.max(1)),
-        memory_bytes: memory.clamp(MEMORY_BYTES_MIN, options.memory_bytes_max.max(MEMORY_BYTES_MIN)),
+        memory_bytes: memory.clamp(
+            MEMORY_BYTES_MIN,
+            options.memory_bytes_max.max(MEMORY_BYTES_MIN),
+        ),
         profiles: kernel.map_or_else(Vec::new, |kernel| profiles(kernel, mainboard)),
         disks: disks(inspection),
         nics,
-        clock_utc: inspection.system.as_ref().is_none_or(|system| system.clock_utc),
+        clock_utc: inspection
+            .system
+            .as_ref()
+            .is_none_or(|system| system.clock_utc),
     }
 }
 
@@ -40,7 +48,9 @@ pub(crate) fn define(
 fn disks(inspection: &Inspection) -> Vec<VmDisk> {
     let mount = |path: &str| {
         let mut mounts = inspection.mounts.iter();
-        mounts.find(|mount| mount.mount_point == path).map(|mount| mount.volume.disk)
+        mounts
+            .find(|mount| mount.mount_point == path)
+            .map(|mount| mount.volume.disk)
     };
     let first = match inspection.firmware {
         Firmware::Uefi => inspection.efi.as_ref().map(|efi| efi.volume.disk),
@@ -57,7 +67,10 @@ fn disks(inspection: &Inspection) -> Vec<VmDisk> {
         .collect();
     // A disk without boot code cannot be started by a BIOS, whatever /boot says.
     let starts = |disk: &VmDisk| {
-        let facts = inspection.disks.iter().find(|facts| facts.index == disk.index);
+        let facts = inspection
+            .disks
+            .iter()
+            .find(|facts| facts.index == disk.index);
         inspection.firmware == Firmware::Uefi || facts.is_some_and(|facts| facts.boot_code)
     };
     disks.sort_by_key(|disk| (!starts(disk), first != Some(disk.index), disk.index));
@@ -76,7 +89,10 @@ fn mainboard(firmware: Firmware, kernel: Option<&Kernel>) -> Mainboard {
 fn profiles(kernel: &Kernel, mainboard: Mainboard) -> Vec<Profile> {
     const DISKS: [(DiskController, &[&str]); 5] = [
         (DiskController::VirtioBlk, &["virtio_pci", "virtio_blk"]),
-        (DiskController::VirtioScsi, &["virtio_pci", "virtio_scsi", "sd_mod"]),
+        (
+            DiskController::VirtioScsi,
+            &["virtio_pci", "virtio_scsi", "sd_mod"],
+        ),
         (DiskController::Sata, &["ahci", "sd_mod"]),
         (DiskController::Ide, &["ata_piix", "sd_mod"]),
         (DiskController::ScsiLsi, &["sym53c8xx", "sd_mod"]),
@@ -88,7 +104,12 @@ fn profiles(kernel: &Kernel, mainboard: Mainboard) -> Vec<Profile> {
             let on_board = *controller != DiskController::Ide || mainboard == Mainboard::Pc;
             on_board && drivers.iter().all(at_boot)
         })
-        .filter_map(|(disk, _)| Some(Profile { disk: *disk, nic: nic(kernel, *disk)? }))
+        .filter_map(|(disk, _)| {
+            Some(Profile {
+                disk: *disk,
+                nic: nic(kernel, *disk)?,
+            })
+        })
         .collect()
 }
 

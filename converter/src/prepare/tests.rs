@@ -100,7 +100,12 @@ fn a_real_filesystem_is_converted_passes_its_checker_and_is_ready_afterwards() {
         };
         let disks = [guest_disk(Arc::new(MemoryDevice::from(bytes)))];
         let first = convert(&disks);
-        assert_eq!(first.plan.verdict, Verdict::ReadyWithChanges, "{}", first.plan);
+        assert_eq!(
+            first.plan.verdict,
+            Verdict::ReadyWithChanges,
+            "{}",
+            first.plan
+        );
         let applied = first.applied.unwrap();
         assert_eq!(applied.summary.files.len(), first.plan.edits.len());
         let directory = TempDir::new().unwrap();
@@ -154,7 +159,10 @@ impl ImageReader for OneImage {
     }
 
     fn put_side_file(&self, _id: ImageId, name: &str, content: &[u8]) -> Result<()> {
-        self.side_files.lock().unwrap().insert(name.to_owned(), content.to_vec());
+        self.side_files
+            .lock()
+            .unwrap()
+            .insert(name.to_owned(), content.to_vec());
         Ok(())
     }
 }
@@ -177,6 +185,7 @@ fn image(size_bytes: u64) -> Image {
             data_bytes: size_bytes,
         }],
         parent: None,
+        stored_bytes: Default::default(),
     }
 }
 

@@ -28,15 +28,20 @@ pub fn check(
     directory: &Path,
     monitor: &dyn Monitor,
 ) -> Result<Vec<Finding>> {
-    let mut volumes: Vec<VolumeId> =
-        applied.summary.files.iter().map(|file| file.place.volume).collect();
+    let mut volumes: Vec<VolumeId> = applied
+        .summary
+        .files
+        .iter()
+        .map(|file| file.place.volume)
+        .collect();
     volumes.sort();
     volumes.dedup();
     let mut findings = Vec::new();
     for id in volumes {
         let device = merged_volume(applied, disks, id)?;
         let identity = filesystem::detect(&device).map_err(Error::guest(id.to_string()))?;
-        let Some((program, arguments)) = identity.and_then(|identity| checker(identity.kind)) else {
+        let Some((program, arguments)) = identity.and_then(|identity| checker(identity.kind))
+        else {
             continue;
         };
         let name = format!("check-{}-{}.raw", id.disk, id.partition.unwrap_or(0));

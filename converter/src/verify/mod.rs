@@ -58,7 +58,10 @@ pub(crate) fn merged_volume(
     let changed = || Error::Changed {
         place: id.to_string(),
     };
-    let disk = disks.iter().find(|disk| disk.index == id.disk).ok_or_else(changed)?;
+    let disk = disks
+        .iter()
+        .find(|disk| disk.index == id.disk)
+        .ok_or_else(changed)?;
     let (start, length) = volume_range(disk, id)?;
     let whole = merged_disk(applied, disk.index).unwrap_or_else(|| Arc::clone(&disk.device));
     let slice = Slice::new(whole, start, length).map_err(Error::guest(id.to_string()))?;

@@ -32,11 +32,17 @@ pub fn parse(text: &str) -> Parsed {
         match first {
             "iface" => {
                 finish(stanza.take(), &mut parsed.found);
-                stanza = rest.first().map(|name| Stanza::new(name, rest.get(2).copied()));
+                stanza = rest
+                    .first()
+                    .map(|name| Stanza::new(name, rest.get(2).copied()));
             }
-            "source" => parsed.sources.extend(rest.first().map(|&path| path.to_owned())),
+            "source" => parsed
+                .sources
+                .extend(rest.first().map(|&path| path.to_owned())),
             "source-directory" => {
-                parsed.directories.extend(rest.first().map(|&path| path.to_owned()));
+                parsed
+                    .directories
+                    .extend(rest.first().map(|&path| path.to_owned()));
             }
             "auto" | "mapping" | "rename" | "template" | "no-auto-down" | "no-scripts" => {
                 finish(stanza.take(), &mut parsed.found);
@@ -95,7 +101,9 @@ impl Stanza {
                 let members = values
                     .iter()
                     .filter(|value| !matches!(**value, "none" | "all" | "regex"));
-                self.interface.members.extend(members.map(|&member| member.to_owned()));
+                self.interface
+                    .members
+                    .extend(members.map(|&member| member.to_owned()));
             }
             "vlan-raw-device" => {
                 self.interface.is_virtual = true;
@@ -160,7 +168,12 @@ mod tests {
             .found
             .interfaces
             .iter()
-            .map(|i| (i.name.as_str(), i.members.iter().map(String::as_str).collect()))
+            .map(|i| {
+                (
+                    i.name.as_str(),
+                    i.members.iter().map(String::as_str).collect(),
+                )
+            })
             .collect();
         assert_eq!(
             members,

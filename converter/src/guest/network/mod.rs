@@ -101,9 +101,7 @@ impl NetworkConfiguration {
             .collect();
         let all: Vec<(String, Interface)> = found
             .into_iter()
-            .flat_map(|(file, found)| {
-                found.interfaces.into_iter().map(move |i| (file.clone(), i))
-            })
+            .flat_map(|(file, found)| found.interfaces.into_iter().map(move |i| (file.clone(), i)))
             .collect();
         let mut cards = collect_cards(&all);
         for card in cards.values_mut() {
@@ -121,7 +119,9 @@ impl NetworkConfiguration {
 /// Names compared as people order them: `eth2` before `eth10`.
 pub(crate) fn natural_key(name: &str) -> (String, u64) {
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
-    let number = name.get(stem.len()..).and_then(|digits| digits.parse().ok());
+    let number = name
+        .get(stem.len()..)
+        .and_then(|digits| digits.parse().ok());
     (stem.to_owned(), number.unwrap_or(0))
 }
 
@@ -268,7 +268,11 @@ pub(crate) fn ini(text: &str) -> impl Iterator<Item = (String, String, String)> 
             return None;
         }
         let (key, value) = line.split_once('=')?;
-        Some((section.clone(), key.trim().to_owned(), value.trim().to_owned()))
+        Some((
+            section.clone(),
+            key.trim().to_owned(),
+            value.trim().to_owned(),
+        ))
     })
 }
 
@@ -361,13 +365,19 @@ mod tests {
             normal_address("10.0.0.5", Some("255.255.255.0")).as_deref(),
             Some("10.0.0.5/24")
         );
-        assert_eq!(normal_address("2001:db8::5/64", None).as_deref(), Some("2001:db8::5/64"));
+        assert_eq!(
+            normal_address("2001:db8::5/64", None).as_deref(),
+            Some("2001:db8::5/64")
+        );
         assert_eq!(normal_address("nonsense", None), None);
     }
 
     #[test]
     fn mac_addresses_are_written_one_way() {
-        assert_eq!(normal_mac("00-1B-21-AA-bb-0c").as_deref(), Some("00:1b:21:aa:bb:0c"));
+        assert_eq!(
+            normal_mac("00-1B-21-AA-bb-0c").as_deref(),
+            Some("00:1b:21:aa:bb:0c")
+        );
         assert_eq!(normal_mac("random"), None);
         assert_eq!(normal_mac("00:00:00:00:00:00"), None);
     }

@@ -44,9 +44,14 @@ pub fn parse_udev_rules(text: &str, file: &str) -> Found {
         let mac = rule_value(line, "ATTR{address}==")
             .or_else(|| rule_value(line, "ATTRS{address}=="))
             .or_else(|| rule_value(line, "SYSFS{address}=="));
-        let driver = rule_value(line, "DRIVERS==").is_none_or(|d| d == "?*" || d.contains("virtio"));
+        let driver =
+            rule_value(line, "DRIVERS==").is_none_or(|d| d == "?*" || d.contains("virtio"));
         let name = rule_value(line, "NAME=").or_else(|| rule_value(line, "NAME:="));
-        pin(name.filter(|_| driver), mac.as_deref().and_then(normal_mac), file)
+        pin(
+            name.filter(|_| driver),
+            mac.as_deref().and_then(normal_mac),
+            file,
+        )
     });
     Found {
         interfaces: Vec::new(),
@@ -101,7 +106,10 @@ mod tests {
 
     #[test]
     fn a_link_by_mac_binds_a_name_and_one_by_path_does_not() {
-        let by_mac = parse_link("[Match]\nMACAddress=AA:BB:CC:DD:EE:01\n[Link]\nName=lan0\n", "f");
+        let by_mac = parse_link(
+            "[Match]\nMACAddress=AA:BB:CC:DD:EE:01\n[Link]\nName=lan0\n",
+            "f",
+        );
         assert_eq!(by_mac.pins[0].name, "lan0");
         assert_eq!(by_mac.pins[0].mac, "aa:bb:cc:dd:ee:01");
         let by_path = parse_link("[Match]\nPath=pci-0000:03:00.0\n[Link]\nName=lan0\n", "f");

@@ -37,13 +37,20 @@ fn definitions<'a>(
     network: &'a Map<String, Value>,
     kind: &str,
 ) -> impl Iterator<Item = (&'a String, &'a Value)> {
-    network.get(kind).and_then(Value::as_object).into_iter().flatten()
+    network
+        .get(kind)
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
 }
 
 fn ethernet(name: &str, definition: &Value, file: &str, found: &mut Found) {
     let mut interface = addressed(name, definition);
     if let Some(selection) = definition.get("match") {
-        let mac = selection.get("macaddress").and_then(Value::as_str).and_then(normal_mac);
+        let mac = selection
+            .get("macaddress")
+            .and_then(Value::as_str)
+            .and_then(normal_mac);
         let set_name = definition.get("set-name").and_then(Value::as_str);
         let by_name = selection.get("name").and_then(Value::as_str);
         if let (Some(mac), Some(set_name)) = (&mac, set_name) {
@@ -93,7 +100,10 @@ fn gateway(definition: &Value) -> Option<String> {
         let to = route.get("to").and_then(Value::as_str);
         matches!(to, Some("default" | "0.0.0.0/0" | "::/0"))
     })?;
-    default.get("via").and_then(Value::as_str).map(str::to_owned)
+    default
+        .get("via")
+        .and_then(Value::as_str)
+        .map(str::to_owned)
 }
 
 fn strings(value: Option<&Value>) -> Vec<String> {

@@ -42,7 +42,9 @@ impl Profile {
                         Some(address) if part.contains('/') => interface.addresses.push(address),
                         // `address1=10.0.0.5/24,10.0.0.1`: the second is the gateway.
                         Some(_) if place == 1 => {
-                            interface.gateway.get_or_insert_with(|| part.trim().to_owned());
+                            interface
+                                .gateway
+                                .get_or_insert_with(|| part.trim().to_owned());
                         }
                         _ => {}
                     }
@@ -105,7 +107,11 @@ mod tests {
 
     #[test]
     fn a_profile_for_any_card_binds_no_name() {
-        assert!(parse("[connection]\ntype=ethernet\n[ipv4]\nmethod=auto\n").interfaces.is_empty());
+        assert!(
+            parse("[connection]\ntype=ethernet\n[ipv4]\nmethod=auto\n")
+                .interfaces
+                .is_empty()
+        );
     }
 
     #[test]

@@ -84,21 +84,34 @@ mod tests {
              Address=192.0.2.10/25\nGateway=192.0.2.1\n[Route]\nGateway=_dhcp4\n",
         );
         assert_eq!(found.interfaces.len(), 1);
-        assert_eq!(found.interfaces[0].mac.as_deref(), Some("aa:bb:cc:00:11:22"));
+        assert_eq!(
+            found.interfaces[0].mac.as_deref(),
+            Some("aa:bb:cc:00:11:22")
+        );
         assert_eq!(found.interfaces[0].addresses, ["192.0.2.10/25"]);
         assert_eq!(found.interfaces[0].gateway.as_deref(), Some("192.0.2.1"));
     }
 
     #[test]
     fn a_pattern_binds_no_name() {
-        assert!(parse_network("[Match]\nName=en* eth*\n[Network]\nDHCP=yes\n").interfaces.is_empty());
+        assert!(
+            parse_network("[Match]\nName=en* eth*\n[Network]\nDHCP=yes\n")
+                .interfaces
+                .is_empty()
+        );
     }
 
     #[test]
     fn the_address_of_a_bridge_is_reached_through_its_port() {
         let found = vec![
-            ("a.netdev".into(), parse_netdev("[NetDev]\nName=br0\nKind=bridge\n")),
-            ("b.network".into(), parse_network("[Match]\nName=eno1\n[Network]\nBridge=br0\n")),
+            (
+                "a.netdev".into(),
+                parse_netdev("[NetDev]\nName=br0\nKind=bridge\n"),
+            ),
+            (
+                "b.network".into(),
+                parse_network("[Match]\nName=eno1\n[Network]\nBridge=br0\n"),
+            ),
             (
                 "c.network".into(),
                 parse_network("[Match]\nName=br0\n[Network]\nAddress=10.1.1.1/24\n"),
