@@ -91,7 +91,7 @@ fn plain_loop(disk: &RawDisk) -> Result<u64, Box<dyn Error>> {
             }
             disk.read_exact_at(offset, &mut chunk)
                 .map_err(|e| e.to_string())?;
-            if chunk.iter().all(|byte| *byte == 0) {
+            if is_zero(&chunk) {
                 continue;
             }
             data.fetch_add(CHUNK, Ordering::Relaxed);
@@ -113,6 +113,12 @@ fn plain_loop(disk: &RawDisk) -> Result<u64, Box<dyn Error>> {
             .try_for_each(|thread| thread.join().map_err(|_| "a thread panicked")?)
     })?;
     Ok(data.load(Ordering::Relaxed))
+}
+
+/// As fast as the library's own scan, so that zeros cost both the same.
+fn is_zero(bytes: &[u8]) -> bool {
+    let is_clear = |word: &[u8]| word.iter().fold(0, |all, byte| all | byte) == 0;
+    bytes.chunks(128).all(is_clear)
 }
 
 /// Writes what is data to a sparse file with two readers, and makes it durable.

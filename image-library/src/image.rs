@@ -155,11 +155,11 @@ impl ImageDevice {
 
     /// Fills the piece from the cache, or gives it back with its place.
     fn find<'a>(&self, piece: Piece<'a>) -> Result<Option<Found<'a>>> {
-        if let Some(plain) = self.core.cached(&piece.id) {
-            if let Some(bytes) = plain.get(piece.start..piece.start + piece.target.len()) {
-                piece.target.copy_from_slice(bytes);
-                return Ok(None);
-            }
+        if let Some(plain) = self.core.cached(&piece.id)
+            && let Some(bytes) = plain.get(piece.start..piece.start + piece.target.len())
+        {
+            piece.target.copy_from_slice(bytes);
+            return Ok(None);
         }
         let location = self
             .core
@@ -211,13 +211,13 @@ impl ImageDevice {
             let record = &mut bytes[from..from + extent.length as usize];
             let Ok(pack) = &pack else {
                 // Its own read says what is wrong with each, and finds other copies.
-                self.read_alone(piece, &location)?;
+                self.read_alone(&mut piece, &location)?;
                 continue;
             };
             if extent.plain_length as usize != piece.chunk_length
                 || self.open_record(pack, &mut piece, extent, record).is_err()
             {
-                self.read_alone(piece, &location)?;
+                self.read_alone(&mut piece, &location)?;
             }
         }
         Ok(())
@@ -246,7 +246,7 @@ impl ImageDevice {
     }
 
     /// Reads one chunk by itself, from whichever copy is whole, and keeps it for later.
-    fn read_alone(&self, piece: Piece<'_>, location: &Location) -> Result<()> {
+    fn read_alone(&self, piece: &mut Piece<'_>, location: &Location) -> Result<()> {
         let core = &self.core;
         let plain = core
             .read_at(&piece.id, location)
@@ -331,7 +331,7 @@ impl disk::ReadAt for ImageDevice {
         chunk += alike;
         // A leaf that names nothing is known without reading it: long holes are one extent.
         while kind == ExtentKind::Zero
-            && chunk % LEAF_ENTRIES as u64 == 0
+            && chunk.is_multiple_of(LEAF_ENTRIES as u64)
             && self.root.leaves.get((chunk / LEAF_ENTRIES as u64) as usize) == Some(&None)
         {
             alike = self

@@ -66,12 +66,12 @@ fn parse_which(text: &str) -> Option<Which> {
         return Some(Which::At(time));
     }
     // An id has its first dash after eight digits, a date after four: neither is the other.
-    if let Ok(date) = text.parse::<Date>() {
-        if text.contains('-') {
-            let end = date.at(23, 59, 59, 999_999_999).to_zoned(TimeZone::UTC);
-            // Only a date at the very end of the calendar has no time stamp.
-            return end.ok().map(|end| Which::At(end.timestamp()));
-        }
+    if let Ok(date) = text.parse::<Date>()
+        && text.contains('-')
+    {
+        let end = date.at(23, 59, 59, 999_999_999).to_zoned(TimeZone::UTC);
+        // Only a date at the very end of the calendar has no time stamp.
+        return end.ok().map(|end| Which::At(end.timestamp()));
     }
     let is_id =
         text.len() >= PREFIX_LENGTH_MIN && text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');

@@ -32,6 +32,9 @@ use crate::store::{Tree, file};
 /// kill is 4096 chunks that another server has too.
 const SET_FLUSH_AT: usize = 4096;
 
+/// Takes one chunk id.
+pub(crate) type AddId<'a> = dyn FnMut(ChunkId) -> Result<()> + 'a;
+
 /// The directory of one upload.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -102,7 +105,7 @@ impl Session {
     pub(crate) fn latest_names(
         &self,
         id: &ChunkId,
-        each: &dyn Fn(&mut dyn FnMut(ChunkId) -> Result<()>) -> Result<()>,
+        each: &dyn Fn(&mut AddId<'_>) -> Result<()>,
     ) -> Result<bool> {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(set) = &*latest {

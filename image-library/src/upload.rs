@@ -57,6 +57,8 @@ pub(crate) struct LocalUpload {
 struct State {
     pack: Option<PackWriter>,
     pack_number: u64,
+    /// Something could not be stored: what this upload holds is not whole any more.
+    has_failed: bool,
     disks: Vec<ImageDisk>,
     stored_bytes: u64,
 }
@@ -134,10 +136,8 @@ impl LocalUpload {
         pending.insert(id, chunk.length);
         drop(pending);
         state.stored_bytes += u64::from(length);
-        if is_full {
-            if let Some(pack) = state.pack.take() {
-                self.finish_pack(pack)?;
-            }
+        if is_full && let Some(pack) = state.pack.take() {
+            self.finish_pack(pack)?;
         }
         Ok(())
     }
@@ -322,6 +322,51 @@ impl LocalUpload {
         Ok(())
     }
 
+    /// Runs a step of the upload. After a step that failed (a full disk), packs may be incomplete
+    /// that later steps would rely on: only a new upload can go on.
+    fn step<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.state().has_failed {
+            return Err(Error::Refused {
+                what: "a part of an upload",
+                problem: "an earlier part could not be stored; begin the upload again".to_owned(),
+            });
+        }
+        let result = work();
+        if matches!(&result, Err(error) if !matches!(error, Error::Refused { .. })) {
+            let mut state = self.state();
+            state.has_failed = true;
+            state.pack = None;
+        }
+        result
+    }
+
+    fn add_disk(&self, disk: &DiskDraft, chunks: &[Option<ContentHash>]) -> Result<()> {
+        self.check_disk(disk, chunks)?;
+        let root = self.put_leaves(disk, chunks)?;
+        let blob = CheckedChunk::of(root.to_bytes())?;
+        self.store(BlobKind::Root, &blob)?;
+        let chunk_size = self.core.config.chunk_size_bytes;
+        let length_of = |(chunk, hash): (usize, &Option<ContentHash>)| {
+            hash.map_or(0, |_| {
+                u64::from(chunk_length(disk.size_bytes, chunk_size, chunk as u64))
+            })
+        };
+        let mut state = self.state();
+        // At most DISKS_MAX.
+        let index = DiskIndex(state.disks.len() as u16);
+        state.disks.push(ImageDisk {
+            index,
+            name: disk.name.clone(),
+            size_bytes: disk.size_bytes,
+            sector_size: disk.sector_size,
+            manifest: blake3::Hash::from_bytes(*blob.hash.as_bytes())
+                .to_hex()
+                .to_string(),
+            data_bytes: chunks.iter().enumerate().map(length_of).sum(),
+        });
+        Ok(())
+    }
+
     fn new_image(&self, draft: &ImageDraft, state: &State) -> Result<Image> {
         // The order of images is the order of commits, whatever happens to the clock.
         let newest = self.core.images()?.last().map(|image| image.received_at);
@@ -350,11 +395,13 @@ impl LocalUpload {
 impl Upload for LocalUpload {
     fn put_chunks(&self, chunks: Vec<ChunkUpload>) -> Result<()> {
         let chunk_size = self.core.config.chunk_size_bytes;
-        for chunk in chunks {
-            let checked = check_upload(chunk, chunk_size)?;
-            self.store(BlobKind::Data, &checked)?;
-        }
-        Ok(())
+        self.step(|| {
+            for chunk in chunks {
+                let checked = check_upload(chunk, chunk_size)?;
+                self.store(BlobKind::Data, &checked)?;
+            }
+            Ok(())
+        })
     }
 
     fn states(&self, hashes: &[ContentHash]) -> Result<Vec<ChunkState>> {
@@ -369,30 +416,7 @@ impl Upload for LocalUpload {
     }
 
     fn put_disk(&self, disk: &DiskDraft, chunks: &[Option<ContentHash>]) -> Result<()> {
-        self.check_disk(disk, chunks)?;
-        let root = self.put_leaves(disk, chunks)?;
-        let blob = CheckedChunk::of(root.to_bytes())?;
-        self.store(BlobKind::Root, &blob)?;
-        let chunk_size = self.core.config.chunk_size_bytes;
-        let length_of = |(chunk, hash): (usize, &Option<ContentHash>)| {
-            hash.map_or(0, |_| {
-                u64::from(chunk_length(disk.size_bytes, chunk_size, chunk as u64))
-            })
-        };
-        let mut state = self.state();
-        // At most DISKS_MAX.
-        let index = DiskIndex(state.disks.len() as u16);
-        state.disks.push(ImageDisk {
-            index,
-            name: disk.name.clone(),
-            size_bytes: disk.size_bytes,
-            sector_size: disk.sector_size,
-            manifest: blake3::Hash::from_bytes(*blob.hash.as_bytes())
-                .to_hex()
-                .to_string(),
-            data_bytes: chunks.iter().enumerate().map(length_of).sum(),
-        });
-        Ok(())
+        self.step(|| self.add_disk(disk, chunks))
     }
 
     fn commit(self: Box<Self>, draft: &ImageDraft) -> Result<Image> {
@@ -402,7 +426,7 @@ impl Upload for LocalUpload {
                 problem: "the image has no disk".to_owned(),
             });
         }
-        self.finish_all()?;
+        self.step(|| self.finish_all())?;
         let image = self.new_image(draft, &self.state())?;
         if !self.core.create_image(&image)? {
             return Err(Error::Refused {

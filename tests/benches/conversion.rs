@@ -69,8 +69,8 @@ fn measure(disks: &[(&'static str, PathBuf)]) -> Vec<Row> {
         .zip(samples)
         .map(|((disk, _), (first, again))| Row {
             disk,
-            first: median(first),
-            again: median(again),
+            first: median(&first),
+            again: median(&again),
         })
         .collect()
 }
@@ -85,16 +85,16 @@ fn convert(library: &Library, out: &Path) -> Usage {
 }
 
 /// The middle one of each figure.
-fn median(samples: Vec<Usage>) -> Usage {
+fn median(samples: &[Usage]) -> Usage {
     fn middle<T: Ord + Copy>(samples: &[Usage], figure: impl Fn(&Usage) -> T) -> T {
         let mut figures: Vec<T> = samples.iter().map(figure).collect();
         figures.sort();
         figures[figures.len() / 2]
     }
     Usage {
-        cpu: middle(&samples, |usage| usage.cpu),
-        wall: middle(&samples, |usage| usage.wall),
-        memory_max_bytes: middle(&samples, |usage| usage.memory_max_bytes),
+        cpu: middle(samples, |usage| usage.cpu),
+        wall: middle(samples, |usage| usage.wall),
+        memory_max_bytes: middle(samples, |usage| usage.memory_max_bytes),
     }
 }
 

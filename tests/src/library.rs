@@ -37,10 +37,15 @@ impl Library {
     #[must_use]
     pub fn create_named(work: &Path, name: &str) -> Self {
         let folder = work.join(name);
+        let configuration = work.join("relevo.toml");
+        let state = format!("state = {:?}\n", work.join("state"));
+        fs::write(&configuration, state).expect("the work directory can be written to");
         Program::library().arg("init").arg(&folder).succeeds();
+        let agent_state = work.join(format!("{name}-agent"));
         Self {
             folder,
-            agent_state: work.join(format!("{name}-agent")),
+            agent_state,
+            configuration,
         }
     }
 

@@ -112,17 +112,29 @@ impl Program {
         let stdout = collect(child.stdout.take());
         let stderr = collect(child.stderr.take());
         Running {
-            child,
+            child: Kept(child),
             shown: self.shown,
             output: [stdout, stderr],
         }
     }
 }
 
+/// A process that does not outlive the test, however the test ends.
+#[derive(Debug)]
+struct Kept(Child);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // Both fail when it has ended already, which is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A started program; killed when dropped.
 #[derive(Debug)]
 pub struct Running {
-    child: Child,
+    child: Kept,
     shown: String,
     output: [thread::JoinHandle<String>; 2],
 }
@@ -131,18 +143,18 @@ impl Running {
     /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     /// Whether it is still running.
     pub fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        matches!(self.child.0.try_wait(), Ok(None))
     }
 
     /// Ends it at once, as a power cut would (SIGKILL), and gives what it had said.
     pub fn kill(mut self) -> Outcome {
         // An error means that it has ended by itself, which `wait` tells.
-        let _ = self.child.kill();
+        let _ = self.child.0.kill();
         self.wait()
     }
 
@@ -154,12 +166,12 @@ impl Running {
         let started = Instant::now();
         let mut usage = Usage::default();
         let status = loop {
-            usage.look(self.child.id());
-            if let Some(status) = self.child.try_wait().expect("the child is ours") {
+            usage.look(self.child.0.id());
+            if let Some(status) = self.child.0.try_wait().expect("the child is ours") {
                 break status;
             }
             if started.elapsed() > TIME_LIMIT {
-                let _ = self.child.kill();
+                let _ = self.child.0.kill();
                 panic!("{} did not end within {TIME_LIMIT:?}", self.shown);
             }
             thread::sleep(Duration::from_millis(5));
@@ -173,6 +185,7 @@ impl Running {
             code: status.code(),
             stdout,
             stderr,
+            usage,
         }
     }
 }

@@ -15,13 +15,18 @@ const COULD_NOT: i32 = 2;
 
 /// Imports a disk and converts it, until one of the two says why not.
 fn recover(disk: &Path, work: &Path) -> Outcome {
-    let library = work.join("library");
+    let library = Library::create(work);
     let import = library
         .relevo()
         .args("image import --server x")
         .arg(disk)
         .run();
     if import.code != Some(0) {
+        let images = library.relevo().args("image list --json").succeeds();
+        assert!(
+            !images.stdout.contains("\"x\""),
+            "half an image was kept\n{images}"
+        );
         return import;
     }
     let outcome = library
@@ -69,14 +74,6 @@ fn a_truncated_qcow2_is_named_with_the_place_it_ends() {
     truncate_to_half(&disk);
 
     recover(&disk, work.path()).is_one_clear_error(COULD_NOT, &["half.qcow2"]);
-
-    let images = Program::relevo(work.path().join("library"))
-        .args("image list --json")
-        .run();
-    assert!(
-        !images.stdout.contains("\"x\""),
-        "half an image was kept\n{images}"
-    );
 }
 
 #[test]
@@ -283,7 +280,7 @@ fn phony_runbook() -> Runbook {
         r#"{ "name": "phony", "suite": "bookworm", "table": "mbr",
              "mac": "52:54:00:00:00:01", "address": "10.20.0.5", "page": "open" }"#,
     )
-    .unwrap();
+    .expect("every field is there");
     Runbook::for_server(&server)
 }
 
@@ -298,7 +295,7 @@ fn gpt_disk(work: &Path) -> std::path::PathBuf {
         ])
         .arg(&disk)
         .status()
-        .unwrap();
+        .expect("sh can be run");
     assert!(made.success());
     disk
 }

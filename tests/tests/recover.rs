@@ -137,7 +137,7 @@ fn the_sample_server_does_not_start_on_virtio_unconverted() {
 fn nothing_is_left_running(library: &Path) {
     let path = library.to_string_lossy();
     let left: Vec<String> = fs::read_dir("/proc")
-        .unwrap()
+        .expect("Linux has /proc")
         .filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok())
         .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
         .filter(|line| line.contains(path.as_ref()))

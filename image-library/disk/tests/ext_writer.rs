@@ -46,7 +46,11 @@ const FEATURE_SETS: &[FeatureSet] = &[
     set("ext3-4k", 48, &["-t", "ext3", "-b", "4096"]),
     set("ext4-4k", 64, &["-t", "ext4", "-b", "4096"]),
     set("ext4-1k", 40, &["-t", "ext4", "-b", "1024"]),
-    set("ext4-2k", 40, &["-t", "ext4", "-b", "2048"]),
+    set(
+        "ext4-2k",
+        40,
+        &["-t", "ext4", "-b", "2048", "-O", "^metadata_csum"],
+    ),
     set(
         "ext4-trixie",
         64,
@@ -670,4 +674,36 @@ fn random_edits_leave_what_the_model_says_on_ext4_of_today() {
 #[test]
 fn random_edits_leave_what_the_model_says_on_ext4_of_other_years() {
     differential(&FEATURE_SETS[8..]);
+}
+
+#[test]
+fn what_cannot_be_kept_consistent_is_refused_by_name_and_untouched() {
+    if tool("mke2fs").is_none() {
+        skip("mke2fs is not installed");
+        return;
+    }
+    for (arguments, feature) in [
+        (&["-b", "2048"][..], "metadata_csum and blocks of 2048"),
+        (&["-b", "1024", "-O", "meta_bg,^resize_inode"], "meta_bg"),
+        (&["-b", "4096", "-O", "inline_data"], "inline_data"),
+        (&["-b", "4096", "-O", "mmp"], "mmp"),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let image = folder.path().join("image").to_string_lossy().into_owned();
+        let mut all = vec!["-q", "-F", "-t", "ext4"];
+        all.extend(arguments);
+        all.extend([&*image, "32M"]);
+        assert_eq!(run("mke2fs", &all).0, 0, "{feature}");
+        let before = fs::read(&image).expect("readable");
+        let options = WriteOptions {
+            now_unix_seconds: NOW,
+        };
+        let refused = open_writable(ImageFile::open(Path::new(&image)), options);
+        let message = refused.expect_err("it is refused").to_string();
+        assert!(message.contains(feature), "{message}");
+        assert!(
+            fs::read(&image).expect("readable") == before,
+            "{feature}: written to"
+        );
+    }
 }

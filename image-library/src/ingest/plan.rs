@@ -69,7 +69,7 @@ mod tests {
         }
 
         fn extent_at(&self, offset: u64) -> disk::Result<Extent> {
-            let kind = if (offset / 100) % 2 == 0 {
+            let kind = if (offset / 100).is_multiple_of(2) {
                 ExtentKind::Data
             } else {
                 ExtentKind::Zero

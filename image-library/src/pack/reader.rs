@@ -130,10 +130,10 @@ impl OpenPack {
         let record = self
             .unseal(u64::from(extent.offset), bytes)
             .and_then(|record| record.decode(plain).map(|()| record.kind));
-        let kind =
-            record.map_err(|problem| self.damaged_record(id, u64::from(extent.offset), problem))?;
+        let kind = record
+            .map_err(|problem| self.damaged_record(id, u64::from(extent.offset), &problem))?;
         if key.chunk_id(&ContentHash::of(plain)) != *id {
-            let problem = "its content has another hash".to_owned();
+            let problem = "its content has another hash";
             return Err(self.damaged_record(id, u64::from(extent.offset), problem));
         }
         Ok(kind)
@@ -206,7 +206,7 @@ impl OpenPack {
         Error::corrupt(structure, &*self.place, offset, problem)
     }
 
-    fn damaged_record(&self, id: &ChunkId, offset: u64, problem: String) -> Error {
+    fn damaged_record(&self, id: &ChunkId, offset: u64, problem: &str) -> Error {
         self.corrupt("chunk", offset, format!("chunk {id}: {problem}"))
     }
 

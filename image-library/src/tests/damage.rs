@@ -318,3 +318,20 @@ fn an_image_document_cannot_stand_in_anothers_place() {
     let names: Vec<_> = test.library.images().expect("lists");
     assert_eq!(names, vec![first]);
 }
+
+#[test]
+fn an_upload_that_could_not_store_something_is_never_committed() {
+    let disk = sample_disk(7, 400_000);
+    let test = TestLibrary::new();
+    let upload = test.begin("web");
+    let hashes = put_all(&test.library, &*upload, &disk);
+    // The pack cannot be named any more.
+    fs::remove_dir_all(test.directory.path().join("packs")).expect("removes");
+    fs::write(test.directory.path().join("packs"), b"in the way").expect("writes");
+    let size = disk.len() as u64;
+    upload
+        .put_disk(&disk_draft("sda", size), &hashes)
+        .expect("is in memory");
+    assert!(upload.commit(&draft()).is_err());
+    assert_eq!(test.library.images().expect("lists"), vec![]);
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The files of an image, by the paths that its guest would use.
+//!
+//! Filesystems are put together by the guest's fstab, and symbolic links are followed across
+//! them as the guest's kernel would; none leads out of the image.
+//! Limits: 40 links per path, as in Linux; files up to [`FILE_BYTES_MAX`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use converter::GuestDisk;
+use converter::inspect::{Inspection, VolumeId, inspect};
+use disk::block::Slice;
+use disk::filesystem::{self, DirectoryEntry, FileType, Filesystem, Metadata};
+use disk::{Monitor, ReadAt};
+
+use crate::error::{Error, Result};
+
+/// Larger files are not read into memory.
+pub const FILE_BYTES_MAX: u64 = 1 << 30;
+const LINKS_MAX: usize = 40;
+
+/// The files of an image.
+#[derive(Debug)]
+pub struct Tree {
+    /// Mount points, the longest first.
+    mounts: Vec<(String, Box<dyn Filesystem>)>,
+}
+
+/// A directory entry with what `ls -l` shows.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Name and type.
+    pub entry: DirectoryEntry,
+    /// Size, permissions, owner.
+    pub metadata: Metadata,
+    /// Where a symbolic link points.
+    pub target: Option<String>,
+}
+
+/// A path without links: its filesystem, and the path in it.
+struct Place<'a> {
+    filesystem: &'a dyn Filesystem,
+    path: String,
+}
+
+impl Tree {
+    /// Finds and opens the filesystems of a guest's disks.
+    pub fn open(disks: &[GuestDisk], monitor: &dyn Monitor) -> Result<Self> {
+        let inspection = inspect(disks, None, monitor)?;
+        let mut mounts = Vec::new();
+        for mount in &inspection.mounts {
+            let Some(device) = volume(disks, &inspection, mount.volume)? else { continue };
+            mounts.push((mount.mount_point.clone(), filesystem::open(device)?));
+        }
+        if mounts.is_empty() {
+            return Err(Error::Request {
+                problem: "no operating system was found in the image, so there is no tree of files".to_owned(),
+                hint: Some("`relevo inspect` says what is on the disks".to_owned()),
+            });
+        }
+        mounts.sort_by_key(|(point, _)| std::cmp::Reverse(point.len()));
+        Ok(Self { mounts })
+    }
+
+    /// The entries of a directory, or the one file that the path names.
+    pub fn list(&self, path: &str) -> Result<Vec<Listed>> {
+        let place = self.resolve(path)?;
+        let metadata = place.filesystem.metadata(&place.path)?;
+        if metadata.file_type != FileType::Directory {
+            let entry = DirectoryEntry { name: path.to_owned(), file_type: metadata.file_type };
+            return Ok(vec![Listed { entry, metadata, target: None }]);
+        }
+        let mut listed = Vec::new();
+        for entry in place.filesystem.read_directory(&place.path)? {
+            let path = join(&place.path, &entry.name);
+            let metadata = place.filesystem.metadata(&path)?;
+            let target = match entry.file_type {
+                FileType::Symlink => Some(place.filesystem.read_link(&path)?),
+                FileType::File | FileType::Directory | FileType::Special => None,
+            };
+            listed.push(Listed { entry, metadata, target });
+        }
+        Ok(listed)
+    }
+
+    /// The content of a file.
+    pub fn read(&self, path: &str) -> Result<Vec<u8>> {
+        let place = self.resolve(path)?;
+        Ok(place.filesystem.read(&place.path, FILE_BYTES_MAX)?)
+    }
+
+    fn resolve(&self, path: &str) -> Result<Place<'_>> {
+        let mut left: VecDeque<String> = components(path).map(str::to_owned).collect();
+        let mut done = String::new();
+        let mut link_count = 0;
+        while let Some(name) = left.pop_front() {
+            if name == ".." {
+                done.truncate(done.rfind('/').unwrap_or(0));
+                continue;
+            }
+            let next = format!("{done}/{name}");
+            let place = self.place(&next);
+            // Where a filesystem is mounted there is a directory, whatever lies below it.
+            let is_link = place.path != "/"
+                && place.filesystem.metadata(&place.path)?.file_type == FileType::Symlink;
+            if !is_link {
+                done = next;
+                continue;
+            }
+            link_count += 1;
+            if link_count > LINKS_MAX {
+                return Err(Error::Request { problem: format!("too many symbolic links in {path}"), hint: None });
+            }
+            let target = place.filesystem.read_link(&place.path)?;
+            if target.starts_with('/') {
+                done.clear();
+            }
+            for component in components(&target).rev() {
+                left.push_front(component.to_owned());
+            }
+        }
+        Ok(self.place(&done))
+    }
+
+    fn place(&self, path: &str) -> Place<'_> {
+        let path = if path.is_empty() { "/" } else { path };
+        for (point, filesystem) in &self.mounts {
+            let inner = if point == "/" { Some(path) } else { path.strip_prefix(point.as_str()) };
+            match inner {
+                Some("") => return Place { filesystem: &**filesystem, path: "/".to_owned() },
+                Some(inner) if inner.starts_with('/') => {
+                    return Place { filesystem: &**filesystem, path: inner.to_owned() };
+                }
+                _ => {}
+            }
+        }
+        // The last is the root's, the shortest of all mount points; there is at least one.
+        let (_, filesystem) = &self.mounts[self.mounts.len() - 1];
+        Place { filesystem: &**filesystem, path: path.to_owned() }
+    }
+}
+
+fn components(path: &str) -> impl DoubleEndedIterator<Item = &str> {
+    path.split('/').filter(|part| !part.is_empty() && *part != ".")
+}
+
+fn join(directory: &str, name: &str) -> String {
+    if directory == "/" { format!("/{name}") } else { format!("{directory}/{name}") }
+}
+
+fn volume(disks: &[GuestDisk], inspection: &Inspection, id: VolumeId) -> Result<Option<Arc<dyn ReadAt>>> {
+    let disk = disks.iter().find(|disk| disk.index == id.disk);
+    let (Some(disk), Some(facts)) = (disk, inspection.volume(id)) else { return Ok(None) };
+    let slice = Slice::new(Arc::clone(&disk.device), facts.start_bytes, facts.size_bytes)?;
+    Ok(Some(Arc::new(slice)))
+}

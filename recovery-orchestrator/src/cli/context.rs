@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the command line, the environment and the configuration file say together.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use image_library::terminal::{Terminal, Verbosity};
+use image_library::{Image, ImageRef, InitOptions, Library, LocalLibrary, open_library};
+use recovery_orchestrator::config::{Configuration, Surroundings};
+use recovery_orchestrator::platform::qemu::Qemu;
+use recovery_orchestrator::state::StateDirectory;
+use recovery_orchestrator::{Error, Result};
+
+use super::Global;
+use super::output::say;
+
+/// What every command works with.
+#[derive(Debug)]
+pub(super) struct Context {
+    /// Directory or URL of the library.
+    pub(super) library: String,
+    /// Whether somebody named it.
+    pub(super) library_is_named: bool,
+    /// When the command began.
+    pub(super) started: Instant,
+    configuration: Configuration,
+    state: PathBuf,
+    quiet: bool,
+}
+
+impl Context {
+    pub(super) fn new(global: &Global) -> Result<Self> {
+        let surroundings = surroundings();
+        let configuration = Configuration::find(global.config.as_deref(), &surroundings.configurations())?;
+        let named = global.library.clone().or_else(|| configuration.library.clone());
+        let state = global.state.clone().or_else(|| configuration.state.clone());
+        Ok(Self {
+            library_is_named: named.is_some(),
+            library: named.unwrap_or_else(|| surroundings.library().display().to_string()),
+            started: Instant::now(),
+            state: state.unwrap_or_else(|| surroundings.state()),
+            configuration,
+            quiet: global.quiet,
+        })
+    }
+
+    /// Tells a person what goes on.
+    pub(super) fn monitor(&self) -> Terminal {
+        Terminal::new(if self.quiet { Verbosity::Quiet } else { Verbosity::Normal })
+    }
+
+    /// A message for a person who wants them.
+    pub(super) fn say(&self, text: &str) {
+        if !self.quiet {
+            say(text);
+        }
+    }
+
+    pub(super) fn open_library(&self) -> Result<Box<dyn Library>> {
+        Ok(open_library(&self.library)?)
+    }
+
+    /// The library; a directory that is missing or empty becomes one.
+    pub(super) fn open_or_create_library(&self) -> Result<Box<dyn Library>> {
+        if self.library_is_new() {
+            LocalLibrary::init(Path::new(&self.library), &InitOptions::default())?;
+            self.say(&format!("Created a new library in {}", self.library));
+        }
+        self.open_library()
+    }
+
+    /// Whether the library is a directory that does not hold one yet, and could.
+    pub(super) fn library_is_new(&self) -> bool {
+        let path = Path::new(&self.library);
+        let is_empty = |path: &Path| path.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+        !self.library.contains("://") && (!path.exists() || is_empty(path))
+    }
+
+    /// The library and the image in it that a command line names.
+    pub(super) fn open_image(&self, wanted: &ImageRef) -> Result<(Box<dyn Library>, Image)> {
+        let library = self.open_library()?;
+        let image = wanted.choose(library.images()?)?;
+        Ok((library, image))
+    }
+
+    pub(super) fn state(&self) -> Result<StateDirectory> {
+        StateDirectory::open(&self.state)
+    }
+
+    pub(super) fn qemu(&self, state: &StateDirectory) -> Result<Qemu> {
+        Qemu::open(&self.configuration.qemu, &state.host())
+    }
+}
+
+fn surroundings() -> Surroundings {
+    let directory = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    Surroundings {
+        root: rustix::process::geteuid().is_root(),
+        home: directory("HOME"),
+        data_home: directory("XDG_DATA_HOME"),
+        state_home: directory("XDG_STATE_HOME"),
+    }
+}
+
+/// Creates a directory for results.
+pub(super) fn create_directory(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).map_err(|source| Error::File {
+        action: "create directory",
+        path: path.to_owned(),
+        source,
+    })
+}

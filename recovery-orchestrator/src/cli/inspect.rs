@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `relevo inspect`: what is in an image, and whether it will boot.
+
+use converter::inspect::inspect;
+use converter::plan::plan;
+use converter::prepare::open_disks;
+use image_library::ImageRef;
+use recovery_orchestrator::Result;
+use recovery_orchestrator::guest::prepare_options;
+use serde_json::json;
+
+use super::Verdict;
+use super::context::Context;
+use super::output::{self, Format};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct InspectArguments {
+    /// Which image
+    image: ImageRef,
+    #[command(flatten)]
+    format: Format,
+}
+
+pub(super) fn run(context: &Context, arguments: &InspectArguments) -> Result<Verdict> {
+    let (library, image) = context.open_image(&arguments.image)?;
+    let monitor = context.monitor();
+    let disks = open_disks(&*library, &image)?;
+    let inspection = inspect(&disks, image.machine.as_ref(), &monitor)?;
+    let plan = plan(&inspection, &prepare_options(&image, false).plan);
+    monitor.finish();
+    if arguments.format.json {
+        let verdict = plan.verdict;
+        let (findings, edits) = (&plan.findings, plan.edits.len());
+        output::json(&json!({
+            "verdict": verdict, "findings": findings, "edit_count": edits,
+            "inspection": inspection, "vm": plan.vm,
+        }));
+    } else {
+        output::line(inspection.to_string().trim_end());
+        output::line(&format!("verdict: {} ({} edits)", plan.verdict, plan.edits.len()));
+        for finding in &plan.findings {
+            output::line(&image_library::terminal::finding_text(finding));
+        }
+    }
+    Ok(Verdict::of(plan.verdict.is_ready()))
+}

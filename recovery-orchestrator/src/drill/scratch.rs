@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The scratch directories and the journal of a run, gone when it ends.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::error::{Error, Result};
+use crate::file;
+use crate::journal::{
+    CleanedUp, Event, Journal, ProcessIdentity, RunId, RunKind, Scope, clean_up, leftovers,
+};
+use crate::state::StateDirectory;
+
+/// The scratch directories and the journal of a run; removed when it is dropped.
+#[derive(Debug)]
+pub struct Scratch {
+    /// Which run.
+    pub run: RunId,
+    /// Its journal.
+    pub journal: Journal,
+    /// Its files.
+    pub directory: PathBuf,
+    /// Its sockets, with a path short enough for them.
+    pub sockets: PathBuf,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let removed = file::remove_directory(&self.directory)
+            .and_then(|()| file::remove_directory(&self.sockets));
+        if let Err(error) = removed.and_then(|()| self.journal.record(Event::CleanedUp)) {
+            // The journal keeps saying that there is something to clean up.
+            tracing::warn!(%error, "could not clean up");
+        }
+    }
+}
+
+/// Begins a run: its journal first, then its directories.
+pub fn begin(
+    state: &StateDirectory,
+    kind: RunKind,
+    name: &str,
+    clock: fn() -> Timestamp,
+) -> Result<Scratch> {
+    let [a, b, c, d, ..] = *uuid::Uuid::new_v4().as_bytes();
+    let run = RunId::new(kind, clock(), u32::from_be_bytes([a, b, c, d]));
+    let directory = state.run(&run);
+    // The path of a unix socket has at most 107 bytes; a state directory may have more.
+    let sockets = std::env::temp_dir().join(format!("relevo-{run}"));
+    let journal = Journal::create(&state.journal(&run), clock)?;
+    journal.record(Event::RunStarted {
+        kind,
+        name: name.to_owned(),
+        command: ProcessIdentity::own(),
+        directory: directory.clone(),
+        sockets: sockets.clone(),
+    })?;
+    let scratch = Scratch { run, journal, directory, sockets };
+    create_private(&scratch.directory)?;
+    create_private(&scratch.sockets)?;
+    Ok(scratch)
+}
+
+/// A directory that must not exist yet and that only its owner may enter.
+fn create_private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let mut builder = std::fs::DirBuilder::new();
+    builder.mode(0o700).create(path).map_err(Error::file("create directory", path))
+}
+
+/// Cleans up after runs that were killed, or after all.
+pub fn clean_up_leftovers(
+    state: &StateDirectory,
+    scope: Scope,
+    clock: fn() -> Timestamp,
+) -> Result<Vec<CleanedUp>> {
+    let found = leftovers(state, scope)?;
+    found.into_iter().map(|leftover| clean_up(state, leftover, clock)).collect()
+}

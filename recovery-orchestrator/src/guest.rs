@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A guest that is ready to be attached to a machine: its disks, the overlays that make it boot,
+//! and what was changed in them.
+
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use converter::plan::{Change, Edit};
+use converter::prepare::{PrepareOptions, Prepared, prepare};
+use converter::plan::PlanOptions;
+use converter::vm::VmDefinition;
+use disk::block::{Overlay, OverlayOptions};
+use disk::{Finding, Monitor, ReadAt, SectorSize};
+use image_library::{Image, ImageReader};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::file;
+use crate::platform::DiskOrder;
+
+/// Makes guests of images.
+pub trait GuestSource: Debug + Sync {
+    /// Prepares an image, or takes what is kept beside it.
+    fn prepare(&self, image: &Image, monitor: &dyn Monitor) -> Result<Guest>;
+}
+
+/// An image as a guest.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    /// Its virtual machine.
+    pub definition: VmDefinition,
+    /// Its disks, in the definition's order.
+    pub disks: Vec<GuestDisk>,
+    /// What was changed.
+    pub conversion: Conversion,
+}
+
+/// A disk of a guest.
+#[derive(Debug, Clone)]
+pub struct GuestDisk {
+    /// The image's disk.
+    pub device: Arc<dyn ReadAt>,
+    /// Logical sector size.
+    pub sector_size: SectorSize,
+    /// The changes as a qcow2 image without backing file; `None`: there are none.
+    pub overlay: Option<Vec<u8>>,
+}
+
+/// What was changed in a guest, for the report.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conversion {
+    /// Whether it was taken from beside the image.
+    pub reused: bool,
+    /// The edits.
+    pub edits: Vec<EditRecord>,
+    /// What was noticed.
+    pub findings: Vec<Finding>,
+}
+
+/// One edit, for the report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EditRecord {
+    /// The file.
+    pub path: String,
+    /// `change`, `create`, `append`.
+    pub verb: String,
+    /// Why.
+    pub reasons: Vec<String>,
+    /// What, as text: a diff, or a list of what is added.
+    pub detail: String,
+}
+
+impl Guest {
+    /// Writes the machine's own overlays into its directory.
+    pub fn attach(&self, directory: &Path) -> Result<Vec<DiskOrder>> {
+        let disks = self.disks.iter().enumerate();
+        disks.map(|(index, disk)| disk.attach(directory.join(format!("disk{index}.qcow2")))).collect()
+    }
+}
+
+impl GuestDisk {
+    fn attach(&self, overlay: PathBuf) -> Result<DiskOrder> {
+        match &self.overlay {
+            Some(bytes) => file::write(&overlay, bytes)?,
+            None => {
+                let empty = Overlay::new(Arc::clone(&self.device), OverlayOptions::default());
+                empty.save_qcow2(&overlay, None)?;
+            }
+        }
+        Ok(DiskOrder { image: Arc::clone(&self.device), overlay, sector_size: self.sector_size })
+    }
+}
+
+/// Guests of a library's images, by conversion.
+#[derive(Debug, Clone, Copy)]
+pub struct Converting<'a> {
+    /// The library.
+    pub reader: &'a dyn ImageReader,
+    /// Converts anew, whatever is kept.
+    pub again: bool,
+}
+
+impl GuestSource for Converting<'_> {
+    fn prepare(&self, image: &Image, monitor: &dyn Monitor) -> Result<Guest> {
+        let options = prepare_options(image, self.again);
+        let prepared = prepare(self.reader, image, &options, monitor)?;
+        if !prepared.plan.verdict.is_ready() {
+            return Err(not_ready(image, &prepared));
+        }
+        let mut overlays: std::collections::BTreeMap<_, _> = prepared.overlays.into_iter().collect();
+        let mut disks = Vec::new();
+        for disk in &prepared.vm.disks {
+            disks.push(GuestDisk {
+                device: self.reader.open_disk(image.id, disk.index)?,
+                sector_size: disk.sector_size,
+                overlay: overlays.remove(&disk.index),
+            });
+        }
+        Ok(Guest {
+            definition: prepared.vm,
+            disks,
+            conversion: Conversion {
+                reused: prepared.reused,
+                edits: prepared.plan.edits.iter().map(EditRecord::of).collect(),
+                findings: prepared.plan.findings,
+            },
+        })
+    }
+}
+
+/// How images are prepared by every command, so that what is kept fits all of them.
+#[must_use]
+pub fn prepare_options(image: &Image, again: bool) -> PrepareOptions {
+    PrepareOptions { plan: PlanOptions::new(image.server.as_str()), again }
+}
+
+fn not_ready(image: &Image, prepared: &Prepared) -> Error {
+    let errors = prepared.plan.findings.iter().filter(|finding| finding.level == disk::Level::Error);
+    let problems: Vec<String> = errors.map(|finding| format!("{}: {}", finding.place, finding.problem)).collect();
+    let remedies = prepared.plan.findings.iter().filter(|finding| finding.level == disk::Level::Error);
+    let remedy = remedies.filter_map(|finding| finding.remedy.clone()).next();
+    Error::Request {
+        problem: format!(
+            "the image {}@{} {}: {}",
+            image.server,
+            image.id,
+            prepared.plan.verdict,
+            problems.join("; ")
+        ),
+        hint: Some(remedy.unwrap_or_else(|| format!("`relevo inspect {}` says more", image.server))),
+    }
+}
+
+impl EditRecord {
+    fn of(edit: &Edit) -> Self {
+        let verb = match &edit.change {
+            Change::Rewrite { .. } => "change",
+            Change::Create { .. } => "create",
+            Change::AppendToInitramfs(_) => "append",
+        };
+        Self {
+            path: edit.place.to_string(),
+            verb: verb.to_owned(),
+            reasons: edit.reasons.clone(),
+            detail: detail(edit),
+        }
+    }
+}
+
+/// The edit as the plan prints it, without its first line and its reasons.
+fn detail(edit: &Edit) -> String {
+    let text = edit.to_string();
+    let lines = text.lines().skip(1).filter(|line| !line.starts_with("  because: "));
+    let lines: Vec<&str> = lines.map(|line| line.strip_prefix("  ").unwrap_or(line)).collect();
+    lines.join("\n")
+}

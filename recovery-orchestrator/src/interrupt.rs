@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Ctrl-C and the signals that end a program: noticed, and acted on between two steps.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+
+/// How often a wait looks up.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Whether the work is to end early. Clones share the answer.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Listens to SIGINT, SIGTERM and SIGHUP. The first asks for a clean end; the second ends the
+    /// program at once (its virtual machines die with it, and the next command clears up).
+    pub fn install() -> Result<Self> {
+        let interrupt = Self::default();
+        let for_handler = interrupt.clone();
+        ctrlc::set_handler(move || {
+            if for_handler.0.swap(true, Ordering::Relaxed) {
+                end_at_once();
+            }
+        })
+        .map_err(|error| Error::Request {
+            problem: format!("cannot listen to signals: {error}"),
+            hint: None,
+        })?;
+        Ok(interrupt)
+    }
+
+    /// Asks for the end, as a signal does.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the end was asked for.
+    #[must_use]
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// An error when the end was asked for.
+    pub fn check(&self) -> Result<()> {
+        if self.is_raised() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    /// Sleeps, and returns early when the end is asked for.
+    pub fn sleep(&self, duration: Duration) {
+        let end = Instant::now() + duration;
+        while !self.is_raised() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            thread::sleep(left.min(TICK));
+        }
+    }
+}
+
+/// 128 and the number of SIGINT, as a shell expects it.
+#[expect(clippy::exit, reason = "whoever asks twice does not want to wait for the clean end")]
+fn end_at_once() {
+    std::process::exit(130);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleep_ends_when_the_end_is_asked_for() {
+        let interrupt = Interrupt::default();
+        interrupt.raise();
+        let start = Instant::now();
+        interrupt.sleep(Duration::from_secs(60));
+        assert!(start.elapsed() < Duration::from_secs(5));
+        assert!(matches!(interrupt.check(), Err(Error::Interrupted)));
+    }
+}
