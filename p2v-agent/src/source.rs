@@ -31,7 +31,7 @@ pub enum InUse {
 
 /// A disk, opened for a snapshot.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     /// Its name in the image: the kernel's, or that of the file.
     pub name: String,
     /// The device node or file.
@@ -40,6 +40,8 @@ pub struct Source {
     pub device: Arc<dyn ReadAt>,
     /// Its logical sector size.
     pub sector_size: SectorSize,
+    /// Whether it is a device of this machine; a disk image file may be of any machine.
+    pub is_own_device: bool,
     /// What can be promised.
     pub consistency: Consistency,
     /// Numbers of the partitions that change while they are read; 0 for the disk itself.
@@ -86,6 +88,7 @@ fn open_file(path: &Path) -> Result<Source> {
         path: path.to_owned(),
         device: opened.device,
         sector_size: opened.sector_size,
+        is_own_device: false,
         consistency: Consistency::Cold,
         busy_partitions: Vec::new(),
         _exclusive: None,
@@ -120,6 +123,7 @@ fn open_block_device(
         path: node,
         device: opened.device,
         sector_size: opened.sector_size,
+        is_own_device: true,
         consistency: if is_busy {
             Consistency::Fuzzy
         } else {

@@ -13,7 +13,7 @@ use crate::inventory::root::Root;
 
 /// What was found about one disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DiskUse {
+pub(crate) struct DiskUse {
     /// One for each use, with a stable code.
     pub findings: Vec<Finding>,
     /// The partitions that are mounted or swapped to, by kernel name; a disk without a partition
@@ -24,7 +24,7 @@ pub struct DiskUse {
 impl DiskUse {
     /// All uses in one line.
     #[must_use]
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let uses: Vec<String> = self
             .findings
             .iter()

@@ -56,9 +56,12 @@ pub fn boot(
     let machine = platform.start(&order)?;
     if let Some(process) = machine.process() {
         let server = guest.definition.name.clone();
-        scratch.journal.record(Event::MachineStarted { server, process })?;
+        scratch
+            .journal
+            .record(Event::MachineStarted { server, process })?;
     }
-    let nic_text = |nic: &network::NicPlan| format!("{} has {} in {}", nic.interface, nic.guest, nic.subnet);
+    let nic_text =
+        |nic: &network::NicPlan| format!("{} has {} in {}", nic.interface, nic.guest, nic.subnet);
     Ok(Booted {
         machine,
         profile: order.profile,
@@ -78,7 +81,10 @@ impl Booted {
     /// Ends the machine and removes what belongs to it.
     pub fn end(self, outcome: RunOutcome) -> Result<()> {
         self.machine.stop();
-        self.scratch.journal.record(Event::RunFinished { outcome, report: None })
+        self.scratch.journal.record(Event::RunFinished {
+            outcome,
+            report: None,
+        })
     }
 }
 
@@ -88,14 +94,29 @@ fn order(guest: &Guest, options: &BootOptions, scratch: &Scratch) -> Result<Orde
     definition.memory_bytes = options.memory_bytes.unwrap_or(definition.memory_bytes);
     let profile = match options.profile {
         Some(name) => name.profile(&definition.profiles),
-        None => *definition.profiles.first().ok_or_else(|| no_profile(guest))?,
+        None => *definition
+            .profiles
+            .first()
+            .ok_or_else(|| no_profile(guest))?,
     };
     let directory = scratch.directory.join("0");
     let sockets = scratch.sockets.join("0");
     file::create_directories(&directory)?;
     file::create_directories(&sockets)?;
-    let nics = network::plan(&definition.name, &definition.nics, &[], options.forwards.clone())?;
-    Ok(Order { definition, profile, disks: guest.attach(&directory)?, nics, directory, sockets })
+    let nics = network::plan(
+        &definition.name,
+        &definition.nics,
+        &[],
+        options.forwards.clone(),
+    )?;
+    Ok(Order {
+        definition,
+        profile,
+        disks: guest.attach(&directory)?,
+        nics,
+        directory,
+        sockets,
+    })
 }
 
 fn no_profile(guest: &Guest) -> Error {

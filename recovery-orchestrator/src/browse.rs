@@ -50,12 +50,15 @@ impl Tree {
         let inspection = inspect(disks, None, monitor)?;
         let mut mounts = Vec::new();
         for mount in &inspection.mounts {
-            let Some(device) = volume(disks, &inspection, mount.volume)? else { continue };
+            let Some(device) = volume(disks, &inspection, mount.volume)? else {
+                continue;
+            };
             mounts.push((mount.mount_point.clone(), filesystem::open(device)?));
         }
         if mounts.is_empty() {
             return Err(Error::Request {
-                problem: "no operating system was found in the image, so there is no tree of files".to_owned(),
+                problem: "no operating system was found in the image, so there is no tree of files"
+                    .to_owned(),
                 hint: Some("`relevo inspect` says what is on the disks".to_owned()),
             });
         }
@@ -68,8 +71,15 @@ impl Tree {
         let place = self.resolve(path)?;
         let metadata = place.filesystem.metadata(&place.path)?;
         if metadata.file_type != FileType::Directory {
-            let entry = DirectoryEntry { name: path.to_owned(), file_type: metadata.file_type };
-            return Ok(vec![Listed { entry, metadata, target: None }]);
+            let entry = DirectoryEntry {
+                name: path.to_owned(),
+                file_type: metadata.file_type,
+            };
+            return Ok(vec![Listed {
+                entry,
+                metadata,
+                target: None,
+            }]);
         }
         let mut listed = Vec::new();
         for entry in place.filesystem.read_directory(&place.path)? {
@@ -79,7 +89,11 @@ impl Tree {
                 FileType::Symlink => Some(place.filesystem.read_link(&path)?),
                 FileType::File | FileType::Directory | FileType::Special => None,
             };
-            listed.push(Listed { entry, metadata, target });
+            listed.push(Listed {
+                entry,
+                metadata,
+                target,
+            });
         }
         Ok(listed)
     }
@@ -110,7 +124,10 @@ impl Tree {
             }
             link_count += 1;
             if link_count > LINKS_MAX {
-                return Err(Error::Request { problem: format!("too many symbolic links in {path}"), hint: None });
+                return Err(Error::Request {
+                    problem: format!("too many symbolic links in {path}"),
+                    hint: None,
+                });
             }
             let target = place.filesystem.read_link(&place.path)?;
             if target.starts_with('/') {
@@ -126,32 +143,62 @@ impl Tree {
     fn place(&self, path: &str) -> Place<'_> {
         let path = if path.is_empty() { "/" } else { path };
         for (point, filesystem) in &self.mounts {
-            let inner = if point == "/" { Some(path) } else { path.strip_prefix(point.as_str()) };
+            let inner = if point == "/" {
+                Some(path)
+            } else {
+                path.strip_prefix(point.as_str())
+            };
             match inner {
-                Some("") => return Place { filesystem: &**filesystem, path: "/".to_owned() },
+                Some("") => {
+                    return Place {
+                        filesystem: &**filesystem,
+                        path: "/".to_owned(),
+                    };
+                }
                 Some(inner) if inner.starts_with('/') => {
-                    return Place { filesystem: &**filesystem, path: inner.to_owned() };
+                    return Place {
+                        filesystem: &**filesystem,
+                        path: inner.to_owned(),
+                    };
                 }
                 _ => {}
             }
         }
         // The last is the root's, the shortest of all mount points; there is at least one.
         let (_, filesystem) = &self.mounts[self.mounts.len() - 1];
-        Place { filesystem: &**filesystem, path: path.to_owned() }
+        Place {
+            filesystem: &**filesystem,
+            path: path.to_owned(),
+        }
     }
 }
 
 fn components(path: &str) -> impl DoubleEndedIterator<Item = &str> {
-    path.split('/').filter(|part| !part.is_empty() && *part != ".")
+    path.split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
 }
 
 fn join(directory: &str, name: &str) -> String {
-    if directory == "/" { format!("/{name}") } else { format!("{directory}/{name}") }
+    if directory == "/" {
+        format!("/{name}")
+    } else {
+        format!("{directory}/{name}")
+    }
 }
 
-fn volume(disks: &[GuestDisk], inspection: &Inspection, id: VolumeId) -> Result<Option<Arc<dyn ReadAt>>> {
+fn volume(
+    disks: &[GuestDisk],
+    inspection: &Inspection,
+    id: VolumeId,
+) -> Result<Option<Arc<dyn ReadAt>>> {
     let disk = disks.iter().find(|disk| disk.index == id.disk);
-    let (Some(disk), Some(facts)) = (disk, inspection.volume(id)) else { return Ok(None) };
-    let slice = Slice::new(Arc::clone(&disk.device), facts.start_bytes, facts.size_bytes)?;
+    let (Some(disk), Some(facts)) = (disk, inspection.volume(id)) else {
+        return Ok(None);
+    };
+    let slice = Slice::new(
+        Arc::clone(&disk.device),
+        facts.start_bytes,
+        facts.size_bytes,
+    )?;
     Ok(Some(Arc::new(slice)))
 }

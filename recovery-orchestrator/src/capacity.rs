@@ -27,7 +27,10 @@ impl Memory {
             let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
             kilobytes.checked_mul(1024)
         };
-        Some(Self { total_bytes: field("MemTotal:")?, available_bytes: field("MemAvailable:")? })
+        Some(Self {
+            total_bytes: field("MemTotal:")?,
+            available_bytes: field("MemAvailable:")?,
+        })
     }
 
     /// What is to be said about machines that need so much together.
@@ -61,11 +64,17 @@ mod tests {
 
     #[test]
     fn more_than_is_free_is_a_warning_and_more_than_there_is_an_error() {
-        let memory = Memory::parse("MemTotal:        8388608 kB\nMemFree: 1 kB\nMemAvailable:    4194304 kB\n").unwrap();
+        let memory = Memory::parse(
+            "MemTotal:        8388608 kB\nMemFree: 1 kB\nMemAvailable:    4194304 kB\n",
+        )
+        .unwrap();
         assert_eq!(memory.judge(4 << 30), None);
         assert_eq!(memory.judge(5 << 30).unwrap().level, Level::Warning);
         let error = memory.judge(9 << 30).unwrap();
-        assert_eq!(error.problem, "the machines need 9GiB of memory together, and this computer has 8GiB");
+        assert_eq!(
+            error.problem,
+            "the machines need 9GiB of memory together, and this computer has 8GiB"
+        );
         assert_eq!(error.level, Level::Error);
     }
 }

@@ -63,7 +63,12 @@ impl Configuration {
 
     /// The file that was named, or else the first of `candidates` that exists, or none at all.
     pub fn find(named: Option<&Path>, candidates: &[PathBuf]) -> Result<Self> {
-        match named.or_else(|| candidates.iter().map(PathBuf::as_path).find(|path| path.exists())) {
+        match named.or_else(|| {
+            candidates
+                .iter()
+                .map(PathBuf::as_path)
+                .find(|path| path.exists())
+        }) {
             Some(path) => Self::open(path),
             None => Ok(Self::default()),
         }
@@ -90,7 +95,8 @@ impl Surroundings {
         if self.root {
             return PathBuf::from("/var/lib/relevo/library");
         }
-        self.under(self.data_home.as_deref(), ".local/share").join("relevo/library")
+        self.under(self.data_home.as_deref(), ".local/share")
+            .join("relevo/library")
     }
 
     /// The state directory when nothing names one.
@@ -99,13 +105,17 @@ impl Surroundings {
         if self.root {
             return PathBuf::from("/var/lib/relevo");
         }
-        self.under(self.state_home.as_deref(), ".local/state").join("relevo")
+        self.under(self.state_home.as_deref(), ".local/state")
+            .join("relevo")
     }
 
     /// The places where a configuration file is looked for.
     #[must_use]
     pub fn configurations(&self) -> Vec<PathBuf> {
-        vec![PathBuf::from("relevo.toml"), PathBuf::from("/etc/relevo/relevo.toml")]
+        vec![
+            PathBuf::from("relevo.toml"),
+            PathBuf::from("/etc/relevo/relevo.toml"),
+        ]
     }
 
     fn under(&self, named: Option<&Path>, below_home: &str) -> PathBuf {
@@ -137,7 +147,10 @@ mod tests {
             data_home: None,
             state_home: Some("/state".into()),
         };
-        assert_eq!(user.library(), Path::new("/home/ana/.local/share/relevo/library"));
+        assert_eq!(
+            user.library(),
+            Path::new("/home/ana/.local/share/relevo/library")
+        );
         assert_eq!(user.state(), Path::new("/state/relevo"));
     }
 
@@ -147,7 +160,10 @@ mod tests {
         let path = directory.path().join("relevo.toml");
         std::fs::write(&path, "libary = \"/srv\"\n").unwrap();
         let error = Configuration::open(&path).unwrap_err().to_string();
-        assert!(error.contains("relevo.toml") && error.contains("libary"), "{error}");
+        assert!(
+            error.contains("relevo.toml") && error.contains("libary"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -121,9 +121,16 @@ pub enum Error {
 
 impl Error {
     /// Names the file that an operating system's error is about.
-    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::File { action, path, source }
+        move |source| Self::File {
+            action,
+            path,
+            source,
+        }
     }
 
     /// What the reader of the message can do about it, where there is something.
@@ -131,12 +138,12 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::File { source, .. } => file_hint(source),
-            Self::Runbook { hint, .. } | Self::Request { hint, .. } | Self::Machine { hint, .. } => {
-                hint.clone()
-            }
-            Self::NoImage { hint, .. } | Self::Platform { hint, .. } | Self::Network { hint, .. } => {
-                Some(hint.clone())
-            }
+            Self::Runbook { hint, .. }
+            | Self::Request { hint, .. }
+            | Self::Machine { hint, .. } => hint.clone(),
+            Self::NoImage { hint, .. }
+            | Self::Platform { hint, .. }
+            | Self::Network { hint, .. } => Some(hint.clone()),
             Self::Library(error) => error.hint(),
             Self::Converter(error) => error.hint(),
             Self::Disk(error) => error.hint(),

@@ -49,8 +49,8 @@ pub(crate) fn create_directories(path: &Path) -> Result<()> {
 /// Writes a whole file, durable and under its name only when complete.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     let directory = path.parent().unwrap_or_else(|| Path::new("."));
-    let mut temporary =
-        tempfile::NamedTempFile::new_in(directory).map_err(Error::file("create a file in", directory))?;
+    let mut temporary = tempfile::NamedTempFile::new_in(directory)
+        .map_err(Error::file("create a file in", directory))?;
     temporary
         .write_all(content)
         .and_then(|()| temporary.as_file().sync_all())

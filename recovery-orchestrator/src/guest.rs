@@ -6,9 +6,9 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use converter::plan::PlanOptions;
 use converter::plan::{Change, Edit};
 use converter::prepare::{PrepareOptions, Prepared, prepare};
-use converter::plan::PlanOptions;
 use converter::vm::VmDefinition;
 use disk::block::{Overlay, OverlayOptions};
 use disk::{Finding, Monitor, ReadAt, SectorSize};
@@ -75,7 +75,9 @@ impl Guest {
     /// Writes the machine's own overlays into its directory.
     pub fn attach(&self, directory: &Path) -> Result<Vec<DiskOrder>> {
         let disks = self.disks.iter().enumerate();
-        disks.map(|(index, disk)| disk.attach(directory.join(format!("disk{index}.qcow2")))).collect()
+        disks
+            .map(|(index, disk)| disk.attach(directory.join(format!("disk{index}.qcow2"))))
+            .collect()
     }
 }
 
@@ -88,7 +90,11 @@ impl GuestDisk {
                 empty.save_qcow2(&overlay, None)?;
             }
         }
-        Ok(DiskOrder { image: Arc::clone(&self.device), overlay, sector_size: self.sector_size })
+        Ok(DiskOrder {
+            image: Arc::clone(&self.device),
+            overlay,
+            sector_size: self.sector_size,
+        })
     }
 }
 
@@ -108,7 +114,8 @@ impl GuestSource for Converting<'_> {
         if !prepared.plan.verdict.is_ready() {
             return Err(not_ready(image, &prepared));
         }
-        let mut overlays: std::collections::BTreeMap<_, _> = prepared.overlays.into_iter().collect();
+        let mut overlays: std::collections::BTreeMap<_, _> =
+            prepared.overlays.into_iter().collect();
         let mut disks = Vec::new();
         for disk in &prepared.vm.disks {
             disks.push(GuestDisk {
@@ -132,13 +139,26 @@ impl GuestSource for Converting<'_> {
 /// How images are prepared by every command, so that what is kept fits all of them.
 #[must_use]
 pub fn prepare_options(image: &Image, again: bool) -> PrepareOptions {
-    PrepareOptions { plan: PlanOptions::new(image.server.as_str()), again }
+    PrepareOptions {
+        plan: PlanOptions::new(image.server.as_str()),
+        again,
+    }
 }
 
 fn not_ready(image: &Image, prepared: &Prepared) -> Error {
-    let errors = prepared.plan.findings.iter().filter(|finding| finding.level == disk::Level::Error);
-    let problems: Vec<String> = errors.map(|finding| format!("{}: {}", finding.place, finding.problem)).collect();
-    let remedies = prepared.plan.findings.iter().filter(|finding| finding.level == disk::Level::Error);
+    let errors = prepared
+        .plan
+        .findings
+        .iter()
+        .filter(|finding| finding.level == disk::Level::Error);
+    let problems: Vec<String> = errors
+        .map(|finding| format!("{}: {}", finding.place, finding.problem))
+        .collect();
+    let remedies = prepared
+        .plan
+        .findings
+        .iter()
+        .filter(|finding| finding.level == disk::Level::Error);
     let remedy = remedies.filter_map(|finding| finding.remedy.clone()).next();
     Error::Request {
         problem: format!(
@@ -148,7 +168,9 @@ fn not_ready(image: &Image, prepared: &Prepared) -> Error {
             prepared.plan.verdict,
             problems.join("; ")
         ),
-        hint: Some(remedy.unwrap_or_else(|| format!("`relevo inspect {}` says more", image.server))),
+        hint: Some(
+            remedy.unwrap_or_else(|| format!("`relevo inspect {}` says more", image.server)),
+        ),
     }
 }
 
@@ -171,7 +193,12 @@ impl EditRecord {
 /// The edit as the plan prints it, without its first line and its reasons.
 fn detail(edit: &Edit) -> String {
     let text = edit.to_string();
-    let lines = text.lines().skip(1).filter(|line| !line.starts_with("  because: "));
-    let lines: Vec<&str> = lines.map(|line| line.strip_prefix("  ").unwrap_or(line)).collect();
+    let lines = text
+        .lines()
+        .skip(1)
+        .filter(|line| !line.starts_with("  because: "));
+    let lines: Vec<&str> = lines
+        .map(|line| line.strip_prefix("  ").unwrap_or(line))
+        .collect();
     lines.join("\n")
 }

@@ -46,7 +46,11 @@ impl Interrupt {
 
     /// An error when the end was asked for.
     pub fn check(&self) -> Result<()> {
-        if self.is_raised() { Err(Error::Interrupted) } else { Ok(()) }
+        if self.is_raised() {
+            Err(Error::Interrupted)
+        } else {
+            Ok(())
+        }
     }
 
     /// Sleeps, and returns early when the end is asked for.
@@ -63,7 +67,10 @@ impl Interrupt {
 }
 
 /// 128 and the number of SIGINT, as a shell expects it.
-#[expect(clippy::exit, reason = "whoever asks twice does not want to wait for the clean end")]
+#[expect(
+    clippy::exit,
+    reason = "whoever asks twice does not want to wait for the clean end"
+)]
 fn end_at_once() {
     std::process::exit(130);
 }

@@ -15,7 +15,10 @@ use converter::vm::VmNic;
 use crate::error::{Error, Result};
 
 /// Where a guest that asks DHCP and has no subnet of its own is put.
-const DHCP_SUBNET: Subnet = Subnet { base: Ipv4Addr::new(10, 0, 2, 0), prefix: 24 };
+const DHCP_SUBNET: Subnet = Subnet {
+    base: Ipv4Addr::new(10, 0, 2, 0),
+    prefix: 24,
+};
 /// QEMU needs room for itself beside the guest.
 const LONGEST_PREFIX: u8 = 28;
 const SHORTEST_PREFIX: u8 = 8;
@@ -35,7 +38,10 @@ impl Subnet {
             29.. => 24,
             short => short.max(SHORTEST_PREFIX),
         };
-        Self { base: Ipv4Addr::from(u32::from(address) & mask(prefix)), prefix }
+        Self {
+            base: Ipv4Addr::from(u32::from(address) & mask(prefix)),
+            prefix,
+        }
     }
 
     /// Whether an address is in it.
@@ -65,7 +71,9 @@ impl FromStr for Subnet {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |problem: &str| format!("not an IPv4 network: {text:?} ({problem})");
-        let (base, prefix) = text.split_once('/').ok_or_else(|| wrong("expected ADDRESS/PREFIX"))?;
+        let (base, prefix) = text
+            .split_once('/')
+            .ok_or_else(|| wrong("expected ADDRESS/PREFIX"))?;
         let base: Ipv4Addr = base.parse().map_err(|_| wrong("its address"))?;
         let prefix: u8 = prefix.parse().map_err(|_| wrong("its prefix length"))?;
         if !(SHORTEST_PREFIX..=LONGEST_PREFIX).contains(&prefix) {
@@ -73,7 +81,9 @@ impl FromStr for Subnet {
         }
         if u32::from(base) & !mask(prefix) != 0 {
             let network = Ipv4Addr::from(u32::from(base) & mask(prefix));
-            return Err(wrong(&format!("the network's own address is {network}/{prefix}")));
+            return Err(wrong(&format!(
+                "the network's own address is {network}/{prefix}"
+            )));
         }
         Ok(Self { base, prefix })
     }
@@ -132,7 +142,10 @@ pub fn plan(
     for (index, nic) in nics.iter().enumerate() {
         plans.push(plan_nic(server, nic, wanted.get(index).copied().flatten())?);
     }
-    let reached = nics.iter().position(|nic| !static_addresses(nic).is_empty()).unwrap_or(0);
+    let reached = nics
+        .iter()
+        .position(|nic| !static_addresses(nic).is_empty())
+        .unwrap_or(0);
     if let Some(nic) = plans.get_mut(reached) {
         nic.forwards = forwards;
     }
@@ -144,13 +157,21 @@ pub fn free_forwards(guest_ports: impl IntoIterator<Item = u16>) -> Result<Vec<F
     let mut held = Vec::new();
     let mut forwards: Vec<Forward> = Vec::new();
     for guest_port in guest_ports {
-        if forwards.iter().any(|forward| forward.guest_port == guest_port) {
+        if forwards
+            .iter()
+            .any(|forward| forward.guest_port == guest_port)
+        {
             continue;
         }
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .map_err(Error::file("find a free port on", "127.0.0.1"))?;
-        let address = listener.local_addr().map_err(Error::file("find a free port on", "127.0.0.1"))?;
-        forwards.push(Forward { guest_port, host_port: address.port() });
+        let address = listener
+            .local_addr()
+            .map_err(Error::file("find a free port on", "127.0.0.1"))?;
+        forwards.push(Forward {
+            guest_port,
+            host_port: address.port(),
+        });
         // Held until all are found, so that they differ.
         held.push(listener);
     }
@@ -160,7 +181,9 @@ pub fn free_forwards(guest_ports: impl IntoIterator<Item = u16>) -> Result<Vec<F
 fn plan_nic(server: &str, nic: &VmNic, wanted: Option<Subnet>) -> Result<NicPlan> {
     let addresses = static_addresses(nic);
     let own = match wanted {
-        Some(subnet) => addresses.iter().find(|(address, _)| subnet.contains(*address)),
+        Some(subnet) => addresses
+            .iter()
+            .find(|(address, _)| subnet.contains(*address)),
         None => addresses.first(),
     };
     let subnet = match (wanted, own) {
@@ -170,9 +193,14 @@ fn plan_nic(server: &str, nic: &VmNic, wanted: Option<Subnet>) -> Result<NicPlan
         (None, None) => DHCP_SUBNET,
     };
     let taken: Vec<Ipv4Addr> = addresses.iter().map(|(address, _)| *address).collect();
-    let gateway = nic.gateway.as_ref().and_then(|gateway| gateway.parse().ok());
+    let gateway = nic
+        .gateway
+        .as_ref()
+        .and_then(|gateway| gateway.parse().ok());
     let gateway = gateway.filter(|gateway| subnet.contains(*gateway) && !taken.contains(gateway));
-    let mut free = subnet.hosts().filter(|host| !taken.contains(host) && Some(*host) != gateway);
+    let mut free = subnet
+        .hosts()
+        .filter(|host| !taken.contains(host) && Some(*host) != gateway);
     // At least 13 are left of the 16 addresses of the smallest network, unless the guest has them all.
     let mut next = || free.next().ok_or_else(|| full(server, subnet));
     let host = gateway.map_or_else(&mut next, Ok)?;
@@ -238,25 +266,104 @@ mod tests {
         VmNic {
             name: "enp3s0".to_owned(),
             mac: "52:54:00:00:00:01".to_owned(),
-            addresses: addresses.iter().map(|address| (*address).to_owned()).collect(),
+            addresses: addresses
+                .iter()
+                .map(|address| (*address).to_owned())
+                .collect(),
             gateway: gateway.map(str::to_owned),
         }
     }
 
     fn numbers(plan: &NicPlan) -> [String; 5] {
-        [plan.subnet.to_string(), plan.guest.to_string(), plan.host.to_string(), plan.dns.to_string(), plan.dhcp_start.to_string()]
+        [
+            plan.subnet.to_string(),
+            plan.guest.to_string(),
+            plan.host.to_string(),
+            plan.dns.to_string(),
+            plan.dhcp_start.to_string(),
+        ]
     }
 
     #[test]
     fn qemu_answers_on_the_guests_gateway_and_never_on_its_own_address() {
         for (addresses, gateway, expected) in [
-            (&["10.20.0.5/24"][..], Some("10.20.0.1"), ["10.20.0.0/24", "10.20.0.5", "10.20.0.1", "10.20.0.2", "10.20.0.3"]),
-            (&["10.20.0.2/24"], Some("10.20.0.254"), ["10.20.0.0/24", "10.20.0.2", "10.20.0.254", "10.20.0.1", "10.20.0.3"]),
-            (&["192.168.7.1/16", "192.168.7.2/16"], None, ["192.168.0.0/16", "192.168.7.1", "192.168.0.1", "192.168.0.2", "192.168.0.3"]),
-            (&["203.0.113.9/32"], Some("203.0.113.1"), ["203.0.113.0/24", "203.0.113.9", "203.0.113.1", "203.0.113.2", "203.0.113.3"]),
-            (&["10.1.1.1/30"], Some("10.9.9.9"), ["10.1.1.0/24", "10.1.1.1", "10.1.1.2", "10.1.1.3", "10.1.1.4"]),
-            (&[], None, ["10.0.2.0/24", "10.0.2.3", "10.0.2.1", "10.0.2.2", "10.0.2.3"]),
-            (&["fe80::1/64"], None, ["10.0.2.0/24", "10.0.2.3", "10.0.2.1", "10.0.2.2", "10.0.2.3"]),
+            (
+                &["10.20.0.5/24"][..],
+                Some("10.20.0.1"),
+                [
+                    "10.20.0.0/24",
+                    "10.20.0.5",
+                    "10.20.0.1",
+                    "10.20.0.2",
+                    "10.20.0.3",
+                ],
+            ),
+            (
+                &["10.20.0.2/24"],
+                Some("10.20.0.254"),
+                [
+                    "10.20.0.0/24",
+                    "10.20.0.2",
+                    "10.20.0.254",
+                    "10.20.0.1",
+                    "10.20.0.3",
+                ],
+            ),
+            (
+                &["192.168.7.1/16", "192.168.7.2/16"],
+                None,
+                [
+                    "192.168.0.0/16",
+                    "192.168.7.1",
+                    "192.168.0.1",
+                    "192.168.0.2",
+                    "192.168.0.3",
+                ],
+            ),
+            (
+                &["203.0.113.9/32"],
+                Some("203.0.113.1"),
+                [
+                    "203.0.113.0/24",
+                    "203.0.113.9",
+                    "203.0.113.1",
+                    "203.0.113.2",
+                    "203.0.113.3",
+                ],
+            ),
+            (
+                &["10.1.1.1/30"],
+                Some("10.9.9.9"),
+                [
+                    "10.1.1.0/24",
+                    "10.1.1.1",
+                    "10.1.1.2",
+                    "10.1.1.3",
+                    "10.1.1.4",
+                ],
+            ),
+            (
+                &[],
+                None,
+                [
+                    "10.0.2.0/24",
+                    "10.0.2.3",
+                    "10.0.2.1",
+                    "10.0.2.2",
+                    "10.0.2.3",
+                ],
+            ),
+            (
+                &["fe80::1/64"],
+                None,
+                [
+                    "10.0.2.0/24",
+                    "10.0.2.3",
+                    "10.0.2.1",
+                    "10.0.2.2",
+                    "10.0.2.3",
+                ],
+            ),
         ] {
             let plan = plan("s", &[nic(addresses, gateway)], &[], vec![]).unwrap();
             assert_eq!(numbers(&plan[0]), expected);
@@ -276,17 +383,36 @@ mod tests {
 
     #[test]
     fn forwards_go_to_the_first_card_with_a_static_address() {
-        let forwards = vec![Forward { guest_port: 80, host_port: 1 }];
+        let forwards = vec![Forward {
+            guest_port: 80,
+            host_port: 1,
+        }];
         let nics = [nic(&[], None), nic(&["10.20.0.5/24"], None)];
         let plans = plan("s", &nics, &[], forwards.clone()).unwrap();
-        assert_eq!((plans[0].forwards.len(), &plans[1].forwards), (0, &forwards));
-        assert_eq!(plan("s", &[], &[], forwards.clone()).unwrap()[0].forwards, forwards);
+        assert_eq!(
+            (plans[0].forwards.len(), &plans[1].forwards),
+            (0, &forwards)
+        );
+        assert_eq!(
+            plan("s", &[], &[], forwards.clone()).unwrap()[0].forwards,
+            forwards
+        );
     }
 
     #[test]
     fn a_subnet_is_written_with_its_own_address() {
-        assert_eq!("10.0.0.0/8".parse::<Subnet>().unwrap().to_string(), "10.0.0.0/8");
-        for text in ["10.20.0.5/24", "10.0.0.0/30", "10.0.0.0/7", "10.0.0/24", "10.0.0.0", "::/64"] {
+        assert_eq!(
+            "10.0.0.0/8".parse::<Subnet>().unwrap().to_string(),
+            "10.0.0.0/8"
+        );
+        for text in [
+            "10.20.0.5/24",
+            "10.0.0.0/30",
+            "10.0.0.0/7",
+            "10.0.0/24",
+            "10.0.0.0",
+            "::/64",
+        ] {
             assert!(text.parse::<Subnet>().is_err(), "{text}");
         }
     }

@@ -9,10 +9,16 @@ use crate::runbook::ImageChoice;
 /// The image that a runbook chooses for a server.
 pub fn for_runbook(reader: &dyn ImageReader, server: &str, choice: &ImageChoice) -> Result<Image> {
     let images = reader.images()?;
-    let own: Vec<&Image> =
-        images.iter().filter(|image| image.server.as_str() == server).collect();
+    let own: Vec<&Image> = images
+        .iter()
+        .filter(|image| image.server.as_str() == server)
+        .collect();
     if own.is_empty() {
-        return Err(missing(server.to_owned(), "the library has no image of this server", &images));
+        return Err(missing(
+            server.to_owned(),
+            "the library has no image of this server",
+            &images,
+        ));
     }
     let (wanted, problem, fits): (_, _, Vec<&Image>) = match choice {
         ImageChoice::Latest => (server.to_owned(), "there is none", own),
@@ -24,11 +30,16 @@ pub fn for_runbook(reader: &dyn ImageReader, server: &str, choice: &ImageChoice)
         ImageChoice::Before(time) => (
             format!("{server} before {time}"),
             "all its images are younger",
-            own.into_iter().filter(|image| image.taken_at < *time).collect(),
+            own.into_iter()
+                .filter(|image| image.taken_at < *time)
+                .collect(),
         ),
     };
-    let last = fits.into_iter().max_by_key(|image| (image.taken_at, image.id));
-    last.cloned().ok_or_else(|| missing(wanted, problem, &images))
+    let last = fits
+        .into_iter()
+        .max_by_key(|image| (image.taken_at, image.id));
+    last.cloned()
+        .ok_or_else(|| missing(wanted, problem, &images))
 }
 
 fn missing(wanted: String, problem: &str, images: &[Image]) -> Error {
@@ -40,7 +51,14 @@ fn missing(wanted: String, problem: &str, images: &[Image]) -> Error {
          fill it"
             .to_owned()
     } else {
-        format!("`relevo image list` shows them; there are images of: {}", servers.join(", "))
+        format!(
+            "`relevo image list` shows them; there are images of: {}",
+            servers.join(", ")
+        )
     };
-    Error::NoImage { wanted, problem: problem.to_owned(), hint }
+    Error::NoImage {
+        wanted,
+        problem: problem.to_owned(),
+        hint,
+    }
 }

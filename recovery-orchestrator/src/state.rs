@@ -23,7 +23,9 @@ pub struct StateDirectory {
 impl StateDirectory {
     /// Uses a directory, made when it is missing.
     pub fn open(root: &Path) -> Result<Self> {
-        let state = Self { root: root.to_owned() };
+        let state = Self {
+            root: root.to_owned(),
+        };
         for directory in [state.journals(), state.runs(), state.reports()] {
             file::create_directories(&directory)?;
         }

@@ -8,6 +8,11 @@
 //!
 //! `EXT_WRITER_SEQUENCES` sets how many sequences run per feature set (default 2), and
 //! `EXT_WRITER_SEED` the first seed; a failure prints the feature set and seed that repeat it.
+#![expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "tests say what they skip"
+)]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

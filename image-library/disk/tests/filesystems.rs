@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the tools of each filesystem made, as this package sees it: identities against `blkid`, and
 //! allocation maps against the filesystem's own checker.
+#![expect(clippy::print_stderr, reason = "tests say what they skip")]
 
 use std::fs;
 use std::os::unix::fs::FileExt;

@@ -45,8 +45,10 @@ pub(super) fn routes() -> Router<Shared> {
 }
 
 /// Disks that were opened lately, the last used last.
+type OpenDevice = ((ImageId, DiskIndex), Arc<dyn ReadAt>);
+
 #[derive(Debug, Default)]
-pub(super) struct OpenDevices(Mutex<Vec<((ImageId, DiskIndex), Arc<dyn ReadAt>)>>);
+pub(super) struct OpenDevices(Mutex<Vec<OpenDevice>>);
 
 impl OpenDevices {
     fn get(&self, key: (ImageId, DiskIndex)) -> Option<Arc<dyn ReadAt>> {

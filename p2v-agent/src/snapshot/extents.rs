@@ -162,6 +162,10 @@ pub(super) fn chunk_runs(ranges: &[Range<u64>], chunk_bytes: u64) -> Vec<Range<u
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::single_range_in_vec_init,
+    reason = "lists of one range are meant"
+)]
 mod tests {
     use super::*;
 

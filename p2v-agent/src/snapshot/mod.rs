@@ -113,6 +113,10 @@ pub struct DiskReport {
 
 /// The surroundings of a snapshot.
 #[derive(Clone, Copy)]
+#[expect(
+    missing_debug_implementations,
+    reason = "a monitor shows nothing of itself"
+)]
 pub struct SnapshotContext<'a> {
     /// This server.
     pub machine: &'a MachineDescription,
@@ -273,7 +277,7 @@ impl Run<'_> {
         let draft = ImageDraft {
             taken_at,
             consistency: weakest(self.sources),
-            machine: Some(self.context.machine.clone()),
+            machine: self.machine(),
         };
         let image = upload.commit(&draft)?;
         self.note(image.id, &noted);
@@ -285,6 +289,13 @@ impl Run<'_> {
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             disks,
         })
+    }
+
+    /// The description belongs to the disks of this machine. One of another machine (its disk as a
+    /// file) would give the server foreign network cards.
+    fn machine(self) -> Option<MachineDescription> {
+        let is_own = self.sources.iter().any(|source| source.is_own_device);
+        is_own.then(|| self.context.machine.clone())
     }
 
     fn disk(

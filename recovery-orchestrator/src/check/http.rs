@@ -26,9 +26,14 @@ pub(super) fn ask(endpoint: SocketAddr, check: &HttpCheck) -> Result<(), String>
     if status != check.status {
         return Err(format!("the answer has status {status}"));
     }
-    let Some(wanted) = &check.contains else { return Ok(()) };
+    let Some(wanted) = &check.contains else {
+        return Ok(());
+    };
     let mut body = Vec::new();
-    response.take(BODY_BYTES_MAX).read_to_end(&mut body).map_err(|error| error.to_string())?;
+    response
+        .take(BODY_BYTES_MAX)
+        .read_to_end(&mut body)
+        .map_err(|error| error.to_string())?;
     if String::from_utf8_lossy(&body).contains(wanted.as_str()) {
         Ok(())
     } else {

@@ -86,7 +86,12 @@ pub fn run(subject: Subject<'_>, checks: &[Check]) -> Vec<CheckResult> {
         results
             .map(|(thread, check)| {
                 thread.join().unwrap_or_else(|_| {
-                    subject.result(check, Outcome::Failed, Some("the check itself failed".to_owned()), 0)
+                    subject.result(
+                        check,
+                        Outcome::Failed,
+                        Some("the check itself failed".to_owned()),
+                        0,
+                    )
                 })
             })
             .collect()
@@ -110,7 +115,10 @@ fn run_one(subject: Subject<'_>, check: &Check) -> CheckResult {
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            let reason = format!("not within {}: {last}", crate::runbook::duration_text(check.within()));
+            let reason = format!(
+                "not within {}: {last}",
+                crate::runbook::duration_text(check.within())
+            );
             return subject.result(check, Outcome::Failed, Some(reason), attempt_count);
         }
         subject.interrupt.sleep(INTERVAL.min(left));
@@ -161,11 +169,18 @@ fn ask(machine: &dyn Machine, check: &Check) -> Answer {
             Err(error) => Answer::NotYet(error.to_string()),
         },
         Check::Http(question) => match machine.endpoint(question.port) {
-            Some(endpoint) => http::ask(endpoint, question).map_or_else(Answer::NotYet, |()| Answer::Yes),
-            None => Answer::Never(format!("port {} of the guest is not forwarded", question.port)),
+            Some(endpoint) => {
+                http::ask(endpoint, question).map_or_else(Answer::NotYet, |()| Answer::Yes)
+            }
+            None => Answer::Never(format!(
+                "port {} of the guest is not forwarded",
+                question.port
+            )),
         },
     };
-    let Answer::NotYet(reason) = answer else { return answer };
+    let Answer::NotYet(reason) = answer else {
+        return answer;
+    };
     if let Some(sign) = boot_failure(&console) {
         return Answer::Never(sign);
     }

@@ -32,7 +32,9 @@ impl FromStr for Pattern {
     type Err = String;
 
     fn from_str(source: &str) -> Result<Self, String> {
-        let inner = source.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'));
+        let inner = source
+            .strip_prefix('/')
+            .and_then(|rest| rest.strip_suffix('/'));
         let expression = match inner {
             Some(inner) if !inner.is_empty() => Some(
                 RegexBuilder::new(inner)
@@ -44,7 +46,10 @@ impl FromStr for Pattern {
             _ if source.is_empty() => return Err("nothing to look for".to_owned()),
             _ => None,
         };
-        Ok(Self { source: source.to_owned(), expression })
+        Ok(Self {
+            source: source.to_owned(),
+            expression,
+        })
     }
 }
 
@@ -92,7 +97,12 @@ mod tests {
     #[test]
     fn text_is_found_through_colours_and_expressions_between_slashes() {
         let console = "\u{1b}[0;32m  OK  \u{1b}[0m] Started\r\nweb01 log\u{1b}[Kin: ";
-        for (pattern, found) in [("login:", true), ("/^web\\d+ login: $/", true), ("/^login/", false), ("root", false)] {
+        for (pattern, found) in [
+            ("login:", true),
+            ("/^web\\d+ login: $/", true),
+            ("/^login/", false),
+            ("root", false),
+        ] {
             let pattern: Pattern = pattern.parse().unwrap();
             assert_eq!(pattern.is_in(console), found, "{pattern}");
         }

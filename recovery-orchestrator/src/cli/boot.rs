@@ -42,12 +42,18 @@ pub(super) struct BootArguments {
 pub(super) fn run(context: &Context, arguments: &BootArguments) -> Result<Verdict> {
     let (library, image) = context.open_image(&arguments.image)?;
     if arguments.dry_run.dry_run {
-        say(&format!("would prepare {}@{} and start it with an overlay that is thrown away", image.server, image.id));
+        say(&format!(
+            "would prepare {}@{} and start it with an overlay that is thrown away",
+            image.server, image.id
+        ));
         return Ok(Verdict::Done);
     }
     let monitor = context.monitor();
     let interrupt = Interrupt::install()?;
-    let source = Converting { reader: &*library, again: false };
+    let source = Converting {
+        reader: &*library,
+        again: false,
+    };
     let guest = source.prepare(&image, &monitor)?;
     let state = context.state()?;
     let qemu = context.qemu(&state)?;
@@ -59,8 +65,17 @@ pub(super) fn run(context: &Context, arguments: &BootArguments) -> Result<Verdic
     };
     let booted = boot(&guest, &options, &qemu, &state, Timestamp::now)?;
     monitor.finish();
-    let result = attach(context, &booted, &interrupt, &qemu.description().acceleration);
-    let outcome = if result.is_ok() { RunOutcome::Passed } else { RunOutcome::Failed };
+    let result = attach(
+        context,
+        &booted,
+        &interrupt,
+        &qemu.description().acceleration,
+    );
+    let outcome = if result.is_ok() {
+        RunOutcome::Passed
+    } else {
+        RunOutcome::Failed
+    };
     booted.end(outcome)?;
     let end = result?;
     context.say(match end {
@@ -71,7 +86,12 @@ pub(super) fn run(context: &Context, arguments: &BootArguments) -> Result<Verdic
     Ok(Verdict::Done)
 }
 
-fn attach(context: &Context, booted: &Booted, interrupt: &Interrupt, acceleration: &str) -> Result<End> {
+fn attach(
+    context: &Context,
+    booted: &Booted,
+    interrupt: &Interrupt,
+    acceleration: &str,
+) -> Result<End> {
     let console = console::Connection::open(&booted.console)?;
     let started = booted.machine().resume()?;
     let after = milliseconds(started.saturating_duration_since(context.started));
@@ -91,14 +111,29 @@ fn attach(context: &Context, booted: &Booted, interrupt: &Interrupt, acceleratio
 fn parse_forward(text: &str) -> Result<Forward, String> {
     let wrong = || format!("not HOST:GUEST: {text:?}");
     let (host, guest) = text.split_once(':').ok_or_else(wrong)?;
-    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong);
-    Ok(Forward { host_port: port(host)?, guest_port: port(guest)? })
+    let port = |text: &str| {
+        text.parse::<u16>()
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(wrong)
+    };
+    Ok(Forward {
+        host_port: port(host)?,
+        guest_port: port(guest)?,
+    })
 }
 
 /// What a file of this computer could not do.
-pub(super) fn file_error(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Error {
+pub(super) fn file_error(
+    action: &'static str,
+    path: &std::path::Path,
+) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_owned();
-    move |source| Error::File { action, path, source }
+    move |source| Error::File {
+        action,
+        path,
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -107,7 +142,13 @@ mod tests {
 
     #[test]
     fn a_forward_is_two_ports() {
-        assert_eq!(parse_forward("8080:80"), Ok(Forward { host_port: 8080, guest_port: 80 }));
+        assert_eq!(
+            parse_forward("8080:80"),
+            Ok(Forward {
+                host_port: 8080,
+                guest_port: 80
+            })
+        );
         for text in ["80", "0:80", "80:99999", ":"] {
             assert!(parse_forward(text).is_err());
         }

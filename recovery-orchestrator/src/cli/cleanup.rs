@@ -23,13 +23,19 @@ pub(super) struct CleanupArguments {
 
 pub(super) fn run(context: &Context, arguments: &CleanupArguments) -> Result<Verdict> {
     let state = context.state()?;
-    let scope = if arguments.all { Scope::All } else { Scope::Killed };
+    let scope = if arguments.all {
+        Scope::All
+    } else {
+        Scope::Killed
+    };
     if arguments.dry_run.dry_run {
         let found = leftovers(&state, scope)?;
         if arguments.format.json {
             output::json(&found);
         } else {
-            found.iter().for_each(|leftover| tell("would clean up", leftover));
+            found
+                .iter()
+                .for_each(|leftover| tell("would clean up", leftover));
         }
         return Ok(Verdict::Done);
     }
@@ -38,7 +44,14 @@ pub(super) fn run(context: &Context, arguments: &CleanupArguments) -> Result<Ver
         output::json(&cleaned);
     } else {
         for done in &cleaned {
-            tell(if done.complete { "cleaned up" } else { "could not end" }, &done.leftover);
+            tell(
+                if done.complete {
+                    "cleaned up"
+                } else {
+                    "could not end"
+                },
+                &done.leftover,
+            );
         }
         if cleaned.is_empty() {
             context.say("Nothing was left.");

@@ -13,9 +13,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
+use recovery_orchestrator::Result;
 use recovery_orchestrator::interrupt::Interrupt;
 use recovery_orchestrator::platform::{Machine, Status};
-use recovery_orchestrator::Result;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 
 use super::boot::file_error;
@@ -57,13 +57,20 @@ impl Connection {
     pub(super) fn talk(self, machine: &dyn Machine, interrupt: &Interrupt) -> Result<End> {
         let _raw = RawMode::enter();
         let (sender, receiver) = channel();
-        let copy = |stream: &UnixStream| stream.try_clone().map_err(file_error("use", Path::new("console")));
+        let copy = |stream: &UnixStream| {
+            stream
+                .try_clone()
+                .map_err(file_error("use", Path::new("console")))
+        };
         let (mut output, mut input) = (copy(&self.stream)?, copy(&self.stream)?);
         let for_keys = sender.clone();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = output.read(&mut buffer) {
-                if sender.send(Event::Output(buffer[..count].to_vec())).is_err() {
+                if sender
+                    .send(Event::Output(buffer[..count].to_vec()))
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -110,7 +117,10 @@ fn pass_keys(keys: &mut impl Read, console: &mut UnixStream) -> bool {
     while let Ok(count @ 1..) = keys.read(&mut buffer) {
         let typed = &buffer[..count];
         let escape = typed.iter().position(|key| *key == ESCAPE);
-        if console.write_all(&typed[..escape.unwrap_or(count)]).is_err() {
+        if console
+            .write_all(&typed[..escape.unwrap_or(count)])
+            .is_err()
+        {
             return false;
         }
         if escape.is_some() {

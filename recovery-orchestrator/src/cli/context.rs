@@ -32,8 +32,12 @@ pub(super) struct Context {
 impl Context {
     pub(super) fn new(global: &Global) -> Result<Self> {
         let surroundings = surroundings();
-        let configuration = Configuration::find(global.config.as_deref(), &surroundings.configurations())?;
-        let named = global.library.clone().or_else(|| configuration.library.clone());
+        let configuration =
+            Configuration::find(global.config.as_deref(), &surroundings.configurations())?;
+        let named = global
+            .library
+            .clone()
+            .or_else(|| configuration.library.clone());
         let state = global.state.clone().or_else(|| configuration.state.clone());
         Ok(Self {
             library_is_named: named.is_some(),
@@ -47,7 +51,11 @@ impl Context {
 
     /// Tells a person what goes on.
     pub(super) fn monitor(&self) -> Terminal {
-        Terminal::new(if self.quiet { Verbosity::Quiet } else { Verbosity::Normal })
+        Terminal::new(if self.quiet {
+            Verbosity::Quiet
+        } else {
+            Verbosity::Normal
+        })
     }
 
     /// A message for a person who wants them.
@@ -73,7 +81,10 @@ impl Context {
     /// Whether the library is a directory that does not hold one yet, and could.
     pub(super) fn library_is_new(&self) -> bool {
         let path = Path::new(&self.library);
-        let is_empty = |path: &Path| path.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+        let is_empty = |path: &Path| {
+            path.read_dir()
+                .is_ok_and(|mut entries| entries.next().is_none())
+        };
         !self.library.contains("://") && (!path.exists() || is_empty(path))
     }
 
@@ -94,7 +105,11 @@ impl Context {
 }
 
 fn surroundings() -> Surroundings {
-    let directory = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let directory = |name: &str| {
+        env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     Surroundings {
         root: rustix::process::geteuid().is_root(),
         home: directory("HOME"),

@@ -52,7 +52,12 @@ pub(super) fn run(context: &Context, arguments: &ConvertArguments) -> Result<Ver
         return show_plan(context, &*library, &image, arguments.format);
     }
     let monitor = context.monitor();
-    let prepared = prepare(&*library, &image, &prepare_options(&image, arguments.again), &monitor)?;
+    let prepared = prepare(
+        &*library,
+        &image,
+        &prepare_options(&image, arguments.again),
+        &monitor,
+    )?;
     monitor.finish();
     if !prepared.plan.verdict.is_ready() {
         for finding in errors(&prepared.plan) {
@@ -65,18 +70,36 @@ pub(super) fn run(context: &Context, arguments: &ConvertArguments) -> Result<Ver
         verdict = check(&*library, &image, &monitor)?;
     }
     if let Some(directory) = &arguments.output {
-        write_disks(&*library, &image, &prepared, (directory, arguments.to), &monitor)?;
+        write_disks(
+            &*library,
+            &image,
+            &prepared,
+            (directory, arguments.to),
+            &monitor,
+        )?;
     }
     if arguments.format.json {
         output::json(&prepared.plan);
     } else if arguments.output.is_none() {
-        let how = if prepared.reused { "was kept" } else { "is kept" };
-        output::line(&format!("{}: {}; the overlay {how} beside the image", image.server, prepared.plan.verdict));
+        let how = if prepared.reused {
+            "was kept"
+        } else {
+            "is kept"
+        };
+        output::line(&format!(
+            "{}: {}; the overlay {how} beside the image",
+            image.server, prepared.plan.verdict
+        ));
     }
     Ok(verdict)
 }
 
-fn show_plan(context: &Context, library: &dyn ImageReader, image: &Image, format: Format) -> Result<Verdict> {
+fn show_plan(
+    context: &Context,
+    library: &dyn ImageReader,
+    image: &Image,
+    format: Format,
+) -> Result<Verdict> {
     let monitor = context.monitor();
     let disks = open_disks(library, image)?;
     let inspection = inspect(&disks, image.machine.as_ref(), &monitor)?;
@@ -91,16 +114,27 @@ fn show_plan(context: &Context, library: &dyn ImageReader, image: &Image, format
 }
 
 fn errors(plan: &Plan) -> impl Iterator<Item = &disk::Finding> {
-    plan.findings.iter().filter(|finding| finding.level == Level::Error)
+    plan.findings
+        .iter()
+        .filter(|finding| finding.level == Level::Error)
 }
 
 fn not_ready(image: &Image, plan: &Plan) -> Error {
-    let problems: Vec<String> =
-        errors(plan).map(|finding| format!("{}: {}", finding.place, finding.problem)).collect();
+    let problems: Vec<String> = errors(plan)
+        .map(|finding| format!("{}: {}", finding.place, finding.problem))
+        .collect();
     let remedy = errors(plan).find_map(|finding| finding.remedy.clone());
     Error::Request {
-        problem: format!("{}@{} {}: {}", image.server, image.id, plan.verdict, problems.join("; ")),
-        hint: Some(remedy.unwrap_or_else(|| format!("`relevo inspect {}` says more", image.server))),
+        problem: format!(
+            "{}@{} {}: {}",
+            image.server,
+            image.id,
+            plan.verdict,
+            problems.join("; ")
+        ),
+        hint: Some(
+            remedy.unwrap_or_else(|| format!("`relevo inspect {}` says more", image.server)),
+        ),
     }
 }
 
@@ -108,9 +142,19 @@ fn not_ready(image: &Image, plan: &Plan) -> Error {
 fn check(library: &dyn ImageReader, image: &Image, monitor: &dyn Monitor) -> Result<Verdict> {
     let disks = open_disks(library, image)?;
     let options = prepare_options(image, true).plan;
-    let apply = ApplyOptions { now_unix_seconds: image.taken_at.as_second() };
-    let converted = convert_disks(&disks, image.machine.as_ref(), &options, &apply, &disk::Silent)?;
-    let Some(applied) = converted.applied else { return Ok(Verdict::Problems) };
+    let apply = ApplyOptions {
+        now_unix_seconds: image.taken_at.as_second(),
+    };
+    let converted = convert_disks(
+        &disks,
+        image.machine.as_ref(),
+        &options,
+        &apply,
+        &disk::Silent,
+    )?;
+    let Some(applied) = converted.applied else {
+        return Ok(Verdict::Problems);
+    };
     let directory = tempfile::tempdir().map_err(|source| Error::File {
         action: "create a directory in",
         path: std::env::temp_dir(),
@@ -121,7 +165,9 @@ fn check(library: &dyn ImageReader, image: &Image, monitor: &dyn Monitor) -> Res
     for finding in &findings {
         monitor.finding(finding);
     }
-    Ok(Verdict::of(findings.iter().all(|finding| finding.level != Level::Error)))
+    Ok(Verdict::of(
+        findings.iter().all(|finding| finding.level != Level::Error),
+    ))
 }
 
 fn write_disks(
@@ -134,7 +180,10 @@ fn write_disks(
     create_directory(directory)?;
     for disk in &image.disks {
         let base = library.open_disk(image.id, disk.index)?;
-        let overlay = prepared.overlays.iter().find(|(index, _)| *index == disk.index);
+        let overlay = prepared
+            .overlays
+            .iter()
+            .find(|(index, _)| *index == disk.index);
         let device: Arc<dyn ReadAt> = match overlay {
             Some((_, bytes)) => merged(base, bytes)?,
             None => base,
@@ -147,11 +196,21 @@ fn write_disks(
     }
     let path = directory.join("machine.json");
     let machine = serde_json::to_vec_pretty(&prepared.vm).unwrap_or_default();
-    std::fs::write(&path, machine).map_err(|source| Error::File { action: "write", path, source })
+    std::fs::write(&path, machine).map_err(|source| Error::File {
+        action: "write",
+        path,
+        source,
+    })
 }
 
 fn merged(base: Arc<dyn ReadAt>, overlay: &[u8]) -> Result<Arc<dyn ReadAt>> {
     let image = MemoryDevice::from(overlay.to_vec());
-    let options = OverlayOptions { limit_bytes: u64::MAX };
-    Ok(Arc::new(Overlay::from_qcow2(Arc::new(image), base, options)?))
+    let options = OverlayOptions {
+        limit_bytes: u64::MAX,
+    };
+    Ok(Arc::new(Overlay::from_qcow2(
+        Arc::new(image),
+        base,
+        options,
+    )?))
 }

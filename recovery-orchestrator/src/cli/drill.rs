@@ -73,7 +73,10 @@ fn rehearse(context: &Context, arguments: RunArguments) -> Result<Verdict> {
     let drill = Drill {
         runbook: &runbook,
         reader: &*library,
-        guests: &Converting { reader: &*library, again: false },
+        guests: &Converting {
+            reader: &*library,
+            again: false,
+        },
         platform: &qemu,
         state: &state,
         clock: Timestamp::now,
@@ -113,7 +116,10 @@ fn dry_run(library: &dyn image_library::ImageReader, loaded: &LoadedRunbook) -> 
 
 fn summary(report: &Report) {
     let seconds = |ms: u64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
-    output::line(&format!("drill        {} ({})", report.run, report.runbook.title));
+    output::line(&format!(
+        "drill        {} ({})",
+        report.run, report.runbook.title
+    ));
     output::line(&format!("outcome      {}", report.outcome));
     if let Some(problem) = &report.problem {
         output::line(&format!("problem      {problem}"));
@@ -123,17 +129,30 @@ fn summary(report: &Report) {
     }
     for server in &report.servers {
         for attempt in &server.attempts {
-            output::line(&format!("{} on {}: {}", server.name, attempt.profile, attempt.outcome));
+            output::line(&format!(
+                "{} on {}: {}",
+                server.name, attempt.profile, attempt.outcome
+            ));
             for check in &attempt.checks {
-                let mark = if check.outcome == Outcome::Passed { "ok  " } else { "FAIL" };
+                let mark = if check.outcome == Outcome::Passed {
+                    "ok  "
+                } else {
+                    "FAIL"
+                };
                 let reason = check.reason.as_ref().map(|reason| format!(" ({reason})"));
                 let (name, after) = (&check.check, seconds(check.after_start_ms));
-                output::line(&format!("  {mark} {name}, after {after}{}", reason.unwrap_or_default()));
+                output::line(&format!(
+                    "  {mark} {name}, after {after}{}",
+                    reason.unwrap_or_default()
+                ));
             }
         }
         let reads = server.reads;
         let blocks = bytes_text(reads.block_count << 16);
-        output::line(&format!("  read {} of the image ({blocks} different)", bytes_text(reads.read_bytes)));
+        output::line(&format!(
+            "  read {} of the image ({blocks} different)",
+            bytes_text(reads.read_bytes)
+        ));
         let same = server.image.digest_after.as_ref() == Some(&server.image.digest_before);
         let same = if same { "unchanged" } else { "NOT CONFIRMED" };
         output::line(&format!("  image {} {same}", server.image.digest_before));
@@ -142,7 +161,10 @@ fn summary(report: &Report) {
         output::line(&finding_text(finding));
     }
     for proposal in &report.proposals {
-        output::line(&format!("proposed     {}: {} ({})", proposal.key, proposal.to, proposal.reason));
+        output::line(&format!(
+            "proposed     {}: {} ({})",
+            proposal.key, proposal.to, proposal.reason
+        ));
     }
 }
 
@@ -162,9 +184,22 @@ fn drills(state: &StateDirectory) -> Result<Vec<Listed>> {
         let mut listed = None;
         for entry in journal::read(&state.journal(&run))? {
             match (entry.event, &mut listed) {
-                (Event::RunStarted { kind: RunKind::Drill, name, .. }, _) => {
+                (
+                    Event::RunStarted {
+                        kind: RunKind::Drill,
+                        name,
+                        ..
+                    },
+                    _,
+                ) => {
                     let run = run.clone();
-                    listed = Some(Listed { run, runbook: name, started_at: entry.at, outcome: None, report: None });
+                    listed = Some(Listed {
+                        run,
+                        runbook: name,
+                        started_at: entry.at,
+                        outcome: None,
+                        report: None,
+                    });
                 }
                 (Event::RunFinished { outcome, report }, Some(listed)) => {
                     (listed.outcome, listed.report) = (Some(outcome), report);
@@ -189,8 +224,12 @@ fn list(context: &Context, format: Format) -> Result<Verdict> {
             drill.run.to_string(),
             drill.runbook,
             drill.started_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
-            drill.outcome.map_or("not ended".to_owned(), |outcome| outcome.to_string()),
-            drill.report.map_or_else(String::new, |path| path.join(REPORT_HTML).display().to_string()),
+            drill
+                .outcome
+                .map_or("not ended".to_owned(), |outcome| outcome.to_string()),
+            drill.report.map_or_else(String::new, |path| {
+                path.join(REPORT_HTML).display().to_string()
+            }),
         ]);
     }
     table(&rows);
@@ -199,22 +238,31 @@ fn list(context: &Context, format: Format) -> Result<Verdict> {
 
 fn show(context: &Context, id: &str, format: Format) -> Result<Verdict> {
     let drills = drills(&context.state()?)?;
-    let mut fitting = drills.into_iter().filter(|drill| drill.run.as_str().ends_with(id));
+    let mut fitting = drills
+        .into_iter()
+        .filter(|drill| drill.run.as_str().ends_with(id));
     let problem = |problem: String| Error::Request {
         problem,
         hint: Some("`relevo drill list` shows all drills of this computer".to_owned()),
     };
-    let drill = fitting.next().ok_or_else(|| problem(format!("no drill {id}")))?;
+    let drill = fitting
+        .next()
+        .ok_or_else(|| problem(format!("no drill {id}")))?;
     if fitting.next().is_some() {
         return Err(problem(format!("several drills end in {id}")));
     }
-    let directory = drill.report.ok_or_else(|| problem(format!("{} has no report: it did not end", drill.run)))?;
+    let directory = drill
+        .report
+        .ok_or_else(|| problem(format!("{} has no report: it did not end", drill.run)))?;
     let report = Report::open(&directory.join(REPORT_JSON))?;
     if format.json {
         output::json(&report);
     } else {
         summary(&report);
-        output::line(&format!("report       {}", directory.join(REPORT_HTML).display()));
+        output::line(&format!(
+            "report       {}",
+            directory.join(REPORT_HTML).display()
+        ));
     }
     Ok(Verdict::Done)
 }

@@ -117,7 +117,12 @@ impl FileFormat {
     }
 
     /// Writes a whole disk.
-    pub(super) fn write(self, device: &dyn disk::ReadAt, path: &Path, monitor: &dyn disk::Monitor) -> Result<()> {
+    pub(super) fn write(
+        self,
+        device: &dyn disk::ReadAt,
+        path: &Path,
+        monitor: &dyn disk::Monitor,
+    ) -> Result<()> {
         match self {
             Self::Raw => copy_to_raw(device, path, monitor)?,
             Self::Qcow2 => copy_to_qcow2(device, path, monitor)?,
@@ -132,7 +137,11 @@ pub(super) fn run(context: &Context, command: ImageCommand) -> Result<Verdict> {
         ImageCommand::List { server, format } => list(context, server.as_ref(), format),
         ImageCommand::Show { image, format } => show(context, &image, format),
         ImageCommand::Verify { image, format } => verify(context, image.as_ref(), format),
-        ImageCommand::Ls { image, path, format } => ls(context, &image, &path, format),
+        ImageCommand::Ls {
+            image,
+            path,
+            format,
+        } => ls(context, &image, &path, format),
         ImageCommand::Cat { image, path } => {
             output::bytes(&tree(context, &image)?.read(&path)?);
             Ok(Verdict::Done)
@@ -145,16 +154,27 @@ fn import(context: &Context, arguments: &ImportArguments) -> Result<Verdict> {
     let disks = open_disks(&arguments.disks)?;
     if arguments.dry_run.dry_run {
         for (disk, format) in &disks {
-            let DiskDraft { name, size_bytes, sector_size } = &disk.draft;
+            let DiskDraft {
+                name,
+                size_bytes,
+                sector_size,
+            } = &disk.draft;
             let (size, sector) = (bytes_text(*size_bytes), sector_size.bytes());
-            say(&format!("would take in {name}: {format}, {size}, sectors of {sector} bytes"));
+            say(&format!(
+                "would take in {name}: {format}, {size}, sectors of {sector} bytes"
+            ));
         }
-        say(&format!("would commit them as an image of {} in {}", arguments.server, context.library));
+        say(&format!(
+            "would commit them as an image of {} in {}",
+            arguments.server, context.library
+        ));
         return Ok(Verdict::Done);
     }
     let library = context.open_or_create_library()?;
     let monitor = context.monitor();
-    let target = UploadTarget { server: arguments.server.clone() };
+    let target = UploadTarget {
+        server: arguments.server.clone(),
+    };
     let draft = ImageDraft {
         taken_at: arguments.taken_at.unwrap_or_else(Timestamp::now),
         consistency: Consistency::Cold,
@@ -182,11 +202,16 @@ fn import(context: &Context, arguments: &ImportArguments) -> Result<Verdict> {
 fn open_disks(paths: &[PathBuf]) -> Result<Vec<(IngestDisk, DiskFormat)>> {
     let mut disks: Vec<(IngestDisk, DiskFormat)> = Vec::new();
     for path in paths {
-        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let name = path
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         if disks.iter().any(|(disk, _)| disk.draft.name == name) {
             return Err(Error::Request {
                 problem: format!("two disks are called {name}"),
-                hint: Some("rename one of the files: the name tells the disks of a server apart".to_owned()),
+                hint: Some(
+                    "rename one of the files: the name tells the disks of a server apart"
+                        .to_owned(),
+                ),
             });
         }
         let opened = open_disk(path, &OpenOptions::default())?;
@@ -195,7 +220,14 @@ fn open_disks(paths: &[PathBuf]) -> Result<Vec<(IngestDisk, DiskFormat)>> {
             size_bytes: opened.device.length_bytes(),
             sector_size: opened.sector_size,
         };
-        disks.push((IngestDisk { draft, device: opened.device, used: None }, opened.format));
+        disks.push((
+            IngestDisk {
+                draft,
+                device: opened.device,
+                used: None,
+            },
+            opened.format,
+        ));
     }
     Ok(disks)
 }
@@ -208,7 +240,15 @@ fn list(context: &Context, server: Option<&ServerName>, format: Format) -> Resul
         output::json(&images);
         return Ok(Verdict::Done);
     }
-    let heading = ["SERVER", "TAKEN", "ID", "DISKS", "SIZE", "DATA", "CONSISTENCY"];
+    let heading = [
+        "SERVER",
+        "TAKEN",
+        "ID",
+        "DISKS",
+        "SIZE",
+        "DATA",
+        "CONSISTENCY",
+    ];
     let mut rows = vec![heading.map(str::to_owned)];
     for image in &images {
         let size: u64 = image.disks.iter().map(|disk| disk.size_bytes).sum();
@@ -316,7 +356,9 @@ fn verify_images(context: &Context, wanted: Option<&ImageRef>, format: Format) -
     for image in images {
         let name = format!("{}@{}", image.server, image.id);
         match content_digest(&*library, image.id, &monitor) {
-            Ok(digest) => results.push(json!({"image": name, "content_digest": digest.to_string()})),
+            Ok(digest) => {
+                results.push(json!({"image": name, "content_digest": digest.to_string()}))
+            }
             Err(error @ image_library::Error::Unreachable { .. }) => return Err(error.into()),
             Err(error) => {
                 sound = false;
@@ -329,7 +371,10 @@ fn verify_images(context: &Context, wanted: Option<&ImageRef>, format: Format) -
     if format.json {
         output::json(&results);
     } else {
-        let damaged = results.iter().filter(|result| result.get("problem").is_some()).count();
+        let damaged = results
+            .iter()
+            .filter(|result| result.get("problem").is_some())
+            .count();
         output::line(&format!("{} images read, {damaged} damaged", results.len()));
     }
     Ok(Verdict::of(sound))
@@ -390,11 +435,17 @@ fn row(file: &Listed) -> [String; 5] {
 fn export(context: &Context, arguments: &ExportArguments) -> Result<Verdict> {
     let (library, image) = context.open_image(&arguments.image)?;
     let path = |disk: &image_library::ImageDisk| {
-        arguments.output.join(format!("disk{}.{}", disk.index, arguments.to.ending()))
+        arguments
+            .output
+            .join(format!("disk{}.{}", disk.index, arguments.to.ending()))
     };
     if arguments.dry_run.dry_run {
         for disk in &image.disks {
-            say(&format!("would write {} ({})", path(disk).display(), bytes_text(disk.size_bytes)));
+            say(&format!(
+                "would write {} ({})",
+                path(disk).display(),
+                bytes_text(disk.size_bytes)
+            ));
         }
         return Ok(Verdict::Done);
     }

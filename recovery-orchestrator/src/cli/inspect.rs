@@ -37,7 +37,11 @@ pub(super) fn run(context: &Context, arguments: &InspectArguments) -> Result<Ver
         }));
     } else {
         output::line(inspection.to_string().trim_end());
-        output::line(&format!("verdict: {} ({} edits)", plan.verdict, plan.edits.len()));
+        output::line(&format!(
+            "verdict: {} ({} edits)",
+            plan.verdict,
+            plan.edits.len()
+        ));
         for finding in &plan.findings {
             output::line(&image_library::terminal::finding_text(finding));
         }

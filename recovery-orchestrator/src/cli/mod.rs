@@ -110,7 +110,10 @@ pub(crate) fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let log = tracing_subscriber::EnvFilter::try_from_env("RELEVO_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(log).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(log)
+        .with_writer(std::io::stderr)
+        .init();
     match execute(arguments) {
         Ok(Verdict::Done) => ExitCode::SUCCESS,
         Ok(Verdict::Problems) => ExitCode::from(1),
@@ -153,7 +156,10 @@ mod tests {
 
     #[test]
     fn global_arguments_stand_before_or_behind_the_command() {
-        for line in ["relevo --library /l image list --json", "relevo image list --json --library /l"] {
+        for line in [
+            "relevo --library /l image list --json",
+            "relevo image list --json --library /l",
+        ] {
             let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(arguments.global.library.as_deref(), Some("/l"));
         }

@@ -54,13 +54,19 @@ fn check(context: &Context, file: &std::path::Path, format: Format) -> Result<Ve
     };
     let good = findings.iter().all(|finding| finding.level != Level::Error);
     if format.json {
-        output::json(&json!({"file": file, "hash": loaded.hash(), "ok": good, "findings": findings}));
+        output::json(
+            &json!({"file": file, "hash": loaded.hash(), "ok": good, "findings": findings}),
+        );
         return Ok(Verdict::of(good));
     }
     for finding in &findings {
         output::line(&finding_text(finding));
     }
-    let result = if good { "the runbook can be run" } else { "the runbook cannot be run as it is" };
+    let result = if good {
+        "the runbook can be run"
+    } else {
+        "the runbook cannot be run as it is"
+    };
     output::line(&format!("{}: {result}", file.display()));
     Ok(Verdict::of(good))
 }

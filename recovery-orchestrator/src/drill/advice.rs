@@ -23,7 +23,11 @@ pub fn check(runbook: &Runbook, reader: &dyn ImageReader, now: Timestamp) -> Res
         match select::for_runbook(reader, name, &server.image) {
             Ok(image) => {
                 let described = image.machine.as_ref().map(|machine| machine.memory_bytes);
-                let memory = server.hardware.memory.or(described).unwrap_or(DEFAULT_MEMORY_BYTES);
+                let memory = server
+                    .hardware
+                    .memory
+                    .or(described)
+                    .unwrap_or(DEFAULT_MEMORY_BYTES);
                 memory_bytes = memory_bytes.saturating_add(memory);
                 findings.extend(too_old(runbook, name, age_seconds(image.taken_at, now)));
             }
@@ -65,7 +69,10 @@ pub(super) fn too_old(runbook: &Runbook, server: &str, age_seconds: u64) -> Opti
 
 /// What a runbook leaves open, whatever is in the library.
 pub fn notes(runbook: &Runbook) -> Vec<Finding> {
-    let unchecked = runbook.servers.iter().filter(|(_, server)| server.checks.is_empty());
+    let unchecked = runbook
+        .servers
+        .iter()
+        .filter(|(_, server)| server.checks.is_empty());
     let mut findings: Vec<Finding> = unchecked.map(|(name, _)| without_checks(name)).collect();
     if runbook.schedule.is_some() {
         findings.push(Finding {
@@ -81,8 +88,9 @@ pub fn notes(runbook: &Runbook) -> Vec<Finding> {
             level: Level::Note,
             code: "runbook.network.separate".to_owned(),
             place: "networks".to_owned(),
-            problem: "servers do not reach each other in a drill yet: each card has a network of its own"
-                .to_owned(),
+            problem:
+                "servers do not reach each other in a drill yet: each card has a network of its own"
+                    .to_owned(),
             remedy: None,
         });
     }
@@ -94,7 +102,8 @@ fn without_checks(server: &str) -> Finding {
         level: Level::Warning,
         code: "runbook.checks.none".to_owned(),
         place: format!("server {server}"),
-        problem: "it has no check, so a drill only proves that its machine can be started".to_owned(),
+        problem: "it has no check, so a drill only proves that its machine can be started"
+            .to_owned(),
         remedy: Some("add a console, tcp or http check".to_owned()),
     }
 }

@@ -57,7 +57,9 @@ pub struct Drill<'a> {
 
 impl std::fmt::Debug for Drill<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Drill").field("runbook", &self.runbook.file).finish_non_exhaustive()
+        f.debug_struct("Drill")
+            .field("runbook", &self.runbook.file)
+            .finish_non_exhaustive()
     }
 }
 

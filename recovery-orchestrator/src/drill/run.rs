@@ -36,14 +36,24 @@ pub(super) fn run(drill: &Drill<'_>, directory: Option<PathBuf>) -> Result<Drill
     let cleaned = clean_up_leftovers(drill.state, Scope::Killed, drill.clock)?;
     drill.monitor.stage("Choosing images");
     let chosen = choose(drill)?;
-    let scratch = begin(drill.state, RunKind::Drill, &runbook.name.value, drill.clock)?;
+    let scratch = begin(
+        drill.state,
+        RunKind::Drill,
+        &runbook.name.value,
+        drill.clock,
+    )?;
     let mut findings = notes(runbook);
     findings.extend(cleaned.iter().map(cleaned_finding));
     let servers = prepare(drill, &scratch, chosen, started_at)?;
     findings.extend(capacity(&servers)?);
     let old = |server: &ServerRun<'_>| too_old(runbook, &server.name, server.image.age_seconds);
     findings.extend(servers.iter().filter_map(old));
-    let mut course = Course { drill, scratch: &scratch, servers, findings };
+    let mut course = Course {
+        drill,
+        scratch: &scratch,
+        servers,
+        findings,
+    };
     let result = course.waves();
     course.compare_digests();
     let report = course.report(result, started_at);
@@ -68,7 +78,12 @@ fn choose<'a>(drill: &Drill<'a>) -> Result<Vec<Chosen<'a>>> {
         for name in names {
             let server = &runbook.servers[name];
             let image = select::for_runbook(drill.reader, name, &server.image)?;
-            chosen.push(Chosen { wave: index + 1, name: name.to_owned(), server, image });
+            chosen.push(Chosen {
+                wave: index + 1,
+                name: name.to_owned(),
+                server,
+                image,
+            });
         }
     }
     Ok(chosen)
@@ -81,7 +96,16 @@ fn prepare<'a>(
     started_at: Timestamp,
 ) -> Result<Vec<ServerRun<'a>>> {
     let mut servers = Vec::new();
-    for (number, Chosen { wave, name, server, image }) in chosen.into_iter().enumerate() {
+    for (
+        number,
+        Chosen {
+            wave,
+            name,
+            server,
+            image,
+        },
+    ) in chosen.into_iter().enumerate()
+    {
         drill.interrupt.check()?;
         let title = format!("Preparing {name}");
         drill.monitor.stage(&title);
@@ -93,7 +117,9 @@ fn prepare<'a>(
             prepare_ended_ms: milliseconds(drill.command_started.elapsed()),
         };
         let image = image_record(drill.reader, &image, started_at)?;
-        servers.push(ServerRun::new(number, wave, name, server, guest, image, timeline));
+        servers.push(ServerRun::new(
+            number, wave, name, server, guest, image, timeline,
+        ));
     }
     Ok(servers)
 }
@@ -123,12 +149,20 @@ fn image_record(
 
 /// Machines that do not fit at all are not started.
 fn capacity(servers: &[ServerRun<'_>]) -> Result<Option<Finding>> {
-    let needed = servers.iter().map(|server| server.guest.definition.memory_bytes);
+    let needed = servers
+        .iter()
+        .map(|server| server.guest.definition.memory_bytes);
     let needed = needed.fold(0, u64::saturating_add);
     match Memory::of_host().and_then(|memory| memory.judge(needed)) {
-        Some(Finding { level: Level::Error, problem, remedy, .. }) => {
-            Err(Error::Request { problem, hint: remedy })
-        }
+        Some(Finding {
+            level: Level::Error,
+            problem,
+            remedy,
+            ..
+        }) => Err(Error::Request {
+            problem,
+            hint: remedy,
+        }),
         other => Ok(other),
     }
 }
@@ -146,7 +180,12 @@ struct Course<'a, 'd> {
 impl Course<'_, '_> {
     /// Runs wave after wave, as long as all goes well. All machines end with this.
     fn waves(&mut self) -> WaveResult {
-        let wave_count = self.servers.iter().map(|server| server.wave).max().unwrap_or(0);
+        let wave_count = self
+            .servers
+            .iter()
+            .map(|server| server.wave)
+            .max()
+            .unwrap_or(0);
         let mut result = (RunOutcome::Passed, None);
         for wave in 1..=wave_count {
             result = self.wave(wave);
@@ -185,14 +224,17 @@ impl Course<'_, '_> {
             let after = match image_digest(self.drill.reader, server.image.id) {
                 Ok(digest) => digest.to_string(),
                 Err(error) => {
-                    let problem = format!("its image cannot be read again after the drill: {error}");
-                    self.findings.push(image_finding("drill.image.unreadable", place, problem));
+                    let problem =
+                        format!("its image cannot be read again after the drill: {error}");
+                    self.findings
+                        .push(image_finding("drill.image.unreadable", place, problem));
                     continue;
                 }
             };
             if after != server.image.digest_before {
                 let problem = "its image is not what it was before the drill".to_owned();
-                self.findings.push(image_finding("drill.image.changed", place, problem));
+                self.findings
+                    .push(image_finding("drill.image.changed", place, problem));
             }
             server.image.digest_after = Some(after);
         }
@@ -200,7 +242,11 @@ impl Course<'_, '_> {
 
     fn report(self, (outcome, problem): WaveResult, started_at: Timestamp) -> Report {
         let runbook = &self.drill.runbook.runbook;
-        let proposals: Vec<Proposal> = self.servers.iter().filter_map(ServerRun::proposal).collect();
+        let proposals: Vec<Proposal> = self
+            .servers
+            .iter()
+            .filter_map(ServerRun::proposal)
+            .collect();
         let servers: Vec<ServerReport> = self.servers.into_iter().map(ServerRun::report).collect();
         let mut report = Report {
             version: 1,
@@ -219,7 +265,11 @@ impl Course<'_, '_> {
             platform: self.drill.platform.description(),
             objectives: objectives(self.drill, &servers),
             servers,
-            confirmations: runbook.confirmations().into_iter().map(str::to_owned).collect(),
+            confirmations: runbook
+                .confirmations()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
             findings: self.findings,
             proposals,
         };
@@ -251,7 +301,11 @@ fn with_sources(error: &Error) -> String {
 fn cleaned_finding(cleaned: &CleanedUp) -> Finding {
     let leftover = &cleaned.leftover;
     Finding {
-        level: if cleaned.complete { Level::Note } else { Level::Warning },
+        level: if cleaned.complete {
+            Level::Note
+        } else {
+            Level::Warning
+        },
         code: "drill.leftover".to_owned(),
         place: leftover.run.to_string(),
         problem: format!(
@@ -277,7 +331,11 @@ fn objectives(drill: &Drill<'_>, servers: &[ServerReport]) -> ObjectivesRecord {
 /// When the last check of a server had passed; when its processors ran, if it has none.
 fn recovered_after_ms(server: &ServerReport) -> Option<u64> {
     let attempt = server.attempts.last().filter(|_| server.passed())?;
-    let last = attempt.checks.iter().map(|check| check.after_command_ms).max();
+    let last = attempt
+        .checks
+        .iter()
+        .map(|check| check.after_command_ms)
+        .max();
     Some(last.unwrap_or(attempt.running_ms))
 }
 
@@ -286,7 +344,11 @@ fn judge(report: &mut Report) {
     if report.outcome != RunOutcome::Passed {
         return;
     }
-    if let Some(finding) = report.findings.iter().find(|finding| finding.level == Level::Error) {
+    if let Some(finding) = report
+        .findings
+        .iter()
+        .find(|finding| finding.level == Level::Error)
+    {
         report.outcome = RunOutcome::Failed;
         report.problem = Some(format!("{}: {}", finding.place, finding.problem));
     } else if report.objectives.rto_met() == Some(false) {

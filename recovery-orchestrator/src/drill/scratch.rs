@@ -56,7 +56,12 @@ pub fn begin(
         directory: directory.clone(),
         sockets: sockets.clone(),
     })?;
-    let scratch = Scratch { run, journal, directory, sockets };
+    let scratch = Scratch {
+        run,
+        journal,
+        directory,
+        sockets,
+    };
     create_private(&scratch.directory)?;
     create_private(&scratch.sockets)?;
     Ok(scratch)
@@ -66,7 +71,10 @@ pub fn begin(
 fn create_private(path: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     let mut builder = std::fs::DirBuilder::new();
-    builder.mode(0o700).create(path).map_err(Error::file("create directory", path))
+    builder
+        .mode(0o700)
+        .create(path)
+        .map_err(Error::file("create directory", path))
 }
 
 /// Cleans up after runs that were killed, or after all.
@@ -76,5 +84,8 @@ pub fn clean_up_leftovers(
     clock: fn() -> Timestamp,
 ) -> Result<Vec<CleanedUp>> {
     let found = leftovers(state, scope)?;
-    found.into_iter().map(|leftover| clean_up(state, leftover, clock)).collect()
+    found
+        .into_iter()
+        .map(|leftover| clean_up(state, leftover, clock))
+        .collect()
 }

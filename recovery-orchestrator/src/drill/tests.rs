@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use converter::vm::{DiskController, Firmware, Mainboard, NicModel, Profile, VmDefinition, VmDisk, VmNic};
+use converter::vm::{
+    DiskController, Firmware, Mainboard, NicModel, Profile, VmDefinition, VmDisk, VmNic,
+};
 use disk::{ReadAt, Recorder, SectorSize};
 use image_library::{Consistency, DiskIndex, Image, ImageDisk, ImageId};
 
@@ -86,7 +88,9 @@ impl image_library::ImageReader for Shelf {
     }
     fn image(&self, id: ImageId) -> image_library::Result<Image> {
         let found = self.images.iter().find(|image| image.id == id).cloned();
-        found.ok_or_else(|| image_library::Error::NoSuchImage { problem: format!("no image {id}") })
+        found.ok_or_else(|| image_library::Error::NoSuchImage {
+            problem: format!("no image {id}"),
+        })
     }
     fn open_disk(&self, _id: ImageId, _disk: DiskIndex) -> image_library::Result<Arc<dyn ReadAt>> {
         Ok(Arc::new(Zeros))
@@ -94,7 +98,12 @@ impl image_library::ImageReader for Shelf {
     fn side_file(&self, _id: ImageId, _name: &str) -> image_library::Result<Option<Vec<u8>>> {
         Ok(None)
     }
-    fn put_side_file(&self, _id: ImageId, _name: &str, _content: &[u8]) -> image_library::Result<()> {
+    fn put_side_file(
+        &self,
+        _id: ImageId,
+        _name: &str,
+        _content: &[u8],
+    ) -> image_library::Result<()> {
         Ok(())
     }
 }
@@ -103,7 +112,11 @@ impl GuestSource for Shelf {
     fn prepare(&self, image: &Image, _monitor: &dyn Monitor) -> Result<Guest> {
         Ok(Guest {
             definition: definition(image.server.as_str()),
-            disks: vec![GuestDisk { device: Arc::new(Zeros), sector_size: SectorSize::B512, overlay: None }],
+            disks: vec![GuestDisk {
+                device: Arc::new(Zeros),
+                sector_size: SectorSize::B512,
+                overlay: None,
+            }],
             conversion: Conversion {
                 reused: true,
                 edits: vec![EditRecord {
@@ -130,7 +143,11 @@ fn definition(name: &str) -> VmDefinition {
             profile(DiskController::VirtioBlk, NicModel::Virtio),
             profile(DiskController::Sata, NicModel::E1000e),
         ],
-        disks: vec![VmDisk { index: DiskIndex(0), size_bytes: 1 << 20, sector_size: SectorSize::B512 }],
+        disks: vec![VmDisk {
+            index: DiskIndex(0),
+            size_bytes: 1 << 20,
+            sector_size: SectorSize::B512,
+        }],
         nics: vec![VmNic {
             name: "enp3s0".to_owned(),
             mac: "52:54:00:00:00:01".to_owned(),
@@ -154,7 +171,9 @@ fn fixture() -> Fixture {
     Fixture {
         state: StateDirectory::open(&directory.path().join("state")).unwrap(),
         directory,
-        shelf: Shelf { images: vec![image("db01", 1), image("web01", 2)] },
+        shelf: Shelf {
+            images: vec![image("db01", 1), image("web01", 2)],
+        },
         interrupt: Interrupt::default(),
         monitor: Recorder::default(),
     }
@@ -189,26 +208,46 @@ impl Fixture {
 #[test]
 fn a_drill_whose_checks_all_pass_has_passed() {
     let fixture = fixture();
-    let report = fixture.run(RUNBOOK, &Fake::new(Behaviour::Boots, 7)).unwrap();
-    assert_eq!((report.outcome, &report.problem), (RunOutcome::Passed, &None));
+    let report = fixture
+        .run(RUNBOOK, &Fake::new(Behaviour::Boots, 7))
+        .unwrap();
+    assert_eq!(
+        (report.outcome, &report.problem),
+        (RunOutcome::Passed, &None)
+    );
     assert_eq!(report.objectives.data_age_seconds, Some(12_600));
-    assert_eq!((report.objectives.rto_met(), report.objectives.rpo_met()), (Some(true), Some(true)));
+    assert_eq!(
+        (report.objectives.rto_met(), report.objectives.rpo_met()),
+        (Some(true), Some(true))
+    );
     assert_eq!(report.confirmations, ["The owner agrees"]);
-    let waves: Vec<_> = report.servers.iter().map(|server| (server.name.as_str(), server.wave)).collect();
+    let waves: Vec<_> = report
+        .servers
+        .iter()
+        .map(|server| (server.name.as_str(), server.wave))
+        .collect();
     assert_eq!(waves, [("db01", 1), ("web01", 2)]);
     for server in &report.servers {
-        assert_eq!(server.image.digest_after.as_ref(), Some(&server.image.digest_before));
+        assert_eq!(
+            server.image.digest_after.as_ref(),
+            Some(&server.image.digest_before)
+        );
         assert_eq!(server.attempts.len(), 1);
     }
     let kept = Report::open(&fixture.directory.path().join("report/report.json")).unwrap();
     assert_eq!(kept, report);
     let stages = fixture.monitor.stages();
-    assert!(stages.contains(&"Starting web01 on virtio/virtio".to_owned()), "{stages:?}");
+    assert!(
+        stages.contains(&"Starting web01 on virtio/virtio".to_owned()),
+        "{stages:?}"
+    );
 }
 
 #[test]
 fn the_values_of_a_report_keep_their_form() {
-    let report = fixture().run(RUNBOOK, &Fake::new(Behaviour::Boots, 7)).unwrap();
+    let report = fixture()
+        .run(RUNBOOK, &Fake::new(Behaviour::Boots, 7))
+        .unwrap();
     let mut value = serde_json::to_value(&report).unwrap();
     fix(&mut value);
     insta::assert_json_snapshot!(value);
@@ -238,7 +277,10 @@ fn a_check_that_is_not_answered_in_time_fails_the_drill_and_keeps_the_console() 
     let report = fixture().run(RUNBOOK, &platform).unwrap();
     assert_eq!(report.outcome, RunOutcome::Failed);
     let problem = report.problem.unwrap();
-    assert!(problem.starts_with("web01: tcp port 80 accepts: not within 2s: "), "{problem}");
+    assert!(
+        problem.starts_with("web01: tcp port 80 accepts: not within 2s: "),
+        "{problem}"
+    );
     let attempt = &report.servers[1].attempts[0];
     assert!(attempt.console_tail.ends_with("guest login: "));
     assert_eq!(report.objectives.recovered_after_ms, None);
@@ -246,10 +288,21 @@ fn a_check_that_is_not_answered_in_time_fails_the_drill_and_keeps_the_console() 
 
 #[test]
 fn a_wrong_answer_is_told_and_later_waves_are_not_started() {
-    let text = RUNBOOK.replace("- start: [db01]", "- start: [web01]").replacen("  - start: [web01]\n", "@", 1);
-    let text = text.replace("  - start: [web01]", "  - start: [db01]").replace('@', "  - start: [web01]\n");
-    let report = fixture().run(&text, &Fake::new(Behaviour::AnswersStatus(503), 7)).unwrap();
-    assert!(report.problem.unwrap().ends_with("the answer has status 503"));
+    let text = RUNBOOK
+        .replace("- start: [db01]", "- start: [web01]")
+        .replacen("  - start: [web01]\n", "@", 1);
+    let text = text
+        .replace("  - start: [web01]", "  - start: [db01]")
+        .replace('@', "  - start: [web01]\n");
+    let report = fixture()
+        .run(&text, &Fake::new(Behaviour::AnswersStatus(503), 7))
+        .unwrap();
+    assert!(
+        report
+            .problem
+            .unwrap()
+            .ends_with("the answer has status 503")
+    );
     assert_eq!(report.servers[1].attempts, []);
 }
 
@@ -259,11 +312,23 @@ fn a_guest_that_does_not_boot_is_given_the_next_profile_and_the_runbook_a_propos
     let report = fixture().run(RUNBOOK, &platform).unwrap();
     assert_eq!(report.outcome, RunOutcome::Passed);
     let attempts = &report.servers[0].attempts;
-    let profiles: Vec<_> = attempts.iter().map(|attempt| attempt.profile.as_str()).collect();
+    let profiles: Vec<_> = attempts
+        .iter()
+        .map(|attempt| attempt.profile.as_str())
+        .collect();
     assert_eq!(profiles, ["virtio/virtio", "sata/e1000e"]);
-    assert!(attempts[0].problem.as_ref().unwrap().contains("ALERT!  /dev/sda1 does not exist"));
+    assert!(
+        attempts[0]
+            .problem
+            .as_ref()
+            .unwrap()
+            .contains("ALERT!  /dev/sda1 does not exist")
+    );
     let proposal = &report.proposals[0];
-    assert_eq!((proposal.key.as_str(), proposal.to.as_str()), ("servers.db01.hardware.profile", "sata/e1000e"));
+    assert_eq!(
+        (proposal.key.as_str(), proposal.to.as_str()),
+        ("servers.db01.hardware.profile", "sata/e1000e")
+    );
 }
 
 #[test]
@@ -272,17 +337,32 @@ fn a_sign_of_failure_on_the_console_ends_the_wait_at_once() {
     let platform = Fake::new(Behaviour::NeedsController(DiskController::Ide), 7);
     let start = Instant::now();
     let report = fixture().run(&text, &platform).unwrap();
-    assert_eq!((report.outcome, report.servers[0].attempts.len()), (RunOutcome::Failed, 2));
+    assert_eq!(
+        (report.outcome, report.servers[0].attempts.len()),
+        (RunOutcome::Failed, 2)
+    );
     assert!(start.elapsed() < Duration::from_secs(60));
 }
 
 #[test]
 fn a_machine_that_ends_by_itself_or_never_starts_fails_the_drill() {
-    let report = fixture().run(RUNBOOK, &Fake::new(Behaviour::PowersOff, 7)).unwrap();
-    assert!(report.problem.unwrap().contains("the machine has ended: powered off"));
-    let report = fixture().run(RUNBOOK, &Fake::new(Behaviour::CannotStart, 7)).unwrap();
+    let report = fixture()
+        .run(RUNBOOK, &Fake::new(Behaviour::PowersOff, 7))
+        .unwrap();
+    assert!(
+        report
+            .problem
+            .unwrap()
+            .contains("the machine has ended: powered off")
+    );
+    let report = fixture()
+        .run(RUNBOOK, &Fake::new(Behaviour::CannotStart, 7))
+        .unwrap();
     assert_eq!(report.outcome, RunOutcome::Failed);
-    assert_eq!(report.problem.as_deref(), Some("virtual machine db01: scripted not to start"));
+    assert_eq!(
+        report.problem.as_deref(),
+        Some("virtual machine db01: scripted not to start")
+    );
 }
 
 #[test]
@@ -297,7 +377,10 @@ fn ctrl_c_ends_the_drill_cleanly_and_the_report_says_so() {
     let report = fixture.run(&text, &Fake::new(Behaviour::Hangs, 7)).unwrap();
     thread.join().unwrap();
     assert_eq!(report.outcome, RunOutcome::Interrupted);
-    assert_eq!(report.servers[0].attempts[0].checks[0].outcome, Outcome::Interrupted);
+    assert_eq!(
+        report.servers[0].attempts[0].checks[0].outcome,
+        Outcome::Interrupted
+    );
 }
 
 #[test]
@@ -312,39 +395,73 @@ fn a_slow_guest_is_waited_for() {
 fn a_server_without_image_is_an_error_before_anything_starts() {
     let mut fixture = fixture();
     fixture.shelf.images.pop();
-    let error = fixture.run(RUNBOOK, &Fake::new(Behaviour::Boots, 7)).unwrap_err();
-    assert_eq!(error.to_string(), "no image web01: the library has no image of this server");
+    let error = fixture
+        .run(RUNBOOK, &Fake::new(Behaviour::Boots, 7))
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no image web01: the library has no image of this server"
+    );
     assert!(error.hint().unwrap().ends_with("there are images of: db01"));
 }
 
 #[test]
 fn what_a_killed_drill_left_is_cleaned_up_by_the_next_one() {
     let fixture = fixture();
-    let mut machine = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let mut machine = std::process::Command::new("sleep")
+        .arg("600")
+        .spawn()
+        .unwrap();
     let scratch = begin(&fixture.state, RunKind::Drill, "shop", clock).unwrap();
     let process = ProcessIdentity::of(machine.id()).unwrap();
-    scratch.journal.record(Event::MachineStarted { server: "web01".to_owned(), process }).unwrap();
+    scratch
+        .journal
+        .record(Event::MachineStarted {
+            server: "web01".to_owned(),
+            process,
+        })
+        .unwrap();
     let (run, sockets) = (scratch.run.clone(), scratch.sockets.clone());
     // As SIGKILL does it: no destructor runs, and the command is another process.
     std::mem::forget(scratch);
     let path = fixture.state.journal(&run);
     let own = format!("\"pid\":{}", std::process::id());
-    let text = std::fs::read_to_string(&path).unwrap().replace(&own, "\"pid\":4194305");
+    let text = std::fs::read_to_string(&path)
+        .unwrap()
+        .replace(&own, "\"pid\":4194305");
     std::fs::write(&path, text).unwrap();
 
-    let report = fixture.run(RUNBOOK, &Fake::new(Behaviour::Boots, 7)).unwrap();
+    let report = fixture
+        .run(RUNBOOK, &Fake::new(Behaviour::Boots, 7))
+        .unwrap();
     assert!(!machine.wait().unwrap().success());
     assert!(!sockets.exists());
-    let finding = report.findings.iter().find(|finding| finding.code == "drill.leftover").unwrap();
+    let finding = report
+        .findings
+        .iter()
+        .find(|finding| finding.code == "drill.leftover")
+        .unwrap();
     assert_eq!(finding.place, run.as_str());
 }
 
 #[test]
 fn old_data_fails_a_drill_whose_runbook_has_an_objective_for_it() {
     let text = RUNBOOK.replace("rpo: 24h", "rpo: 1h");
-    let report = fixture().run(&text, &Fake::new(Behaviour::Boots, 7)).unwrap();
-    assert_eq!(report.problem.as_deref(), Some("the data is older than its objective (RPO)"));
-    assert_eq!(report.findings.iter().filter(|finding| finding.code == "runbook.image.old").count(), 2);
+    let report = fixture()
+        .run(&text, &Fake::new(Behaviour::Boots, 7))
+        .unwrap();
+    assert_eq!(
+        report.problem.as_deref(),
+        Some("the data is older than its objective (RPO)")
+    );
+    assert_eq!(
+        report
+            .findings
+            .iter()
+            .filter(|finding| finding.code == "runbook.image.old")
+            .count(),
+        2
+    );
 }
 
 #[test]
@@ -353,6 +470,9 @@ fn a_runbook_is_checked_against_the_library() {
     fixture.shelf.images.remove(0);
     let runbook = runbook::parse(Path::new("shop.yaml"), RUNBOOK).unwrap();
     let findings = check(&runbook, &fixture.shelf, clock()).unwrap();
-    let codes: Vec<_> = findings.iter().map(|finding| finding.code.as_str()).collect();
+    let codes: Vec<_> = findings
+        .iter()
+        .map(|finding| finding.code.as_str())
+        .collect();
     assert_eq!(codes, ["runbook.network.separate", "runbook.image.missing"]);
 }

@@ -70,7 +70,9 @@ pub(super) fn run_wave(
         if started.is_empty() {
             return Ok(());
         }
-        drill.monitor.stage(&format!("Waiting for {}", names(&started)));
+        drill
+            .monitor
+            .stage(&format!("Waiting for {}", names(&started)));
         let results = ask_all(drill, &started);
         for ((server, running), checks) in started.into_iter().zip(results) {
             server.conclude(drill, scratch, &running, checks)?;
@@ -83,9 +85,9 @@ pub(super) fn run_wave(
 }
 
 fn names(started: &[Started<'_, '_>]) -> String {
-    let names = started
-        .iter()
-        .map(|(server, running)| format!("{} on {}", server.name, ProfileName::of(running.profile)));
+    let names = started.iter().map(|(server, running)| {
+        format!("{} on {}", server.name, ProfileName::of(running.profile))
+    });
     names.collect::<Vec<_>>().join(", ")
 }
 
@@ -94,7 +96,9 @@ fn ask_all(drill: &Drill<'_>, started: &[Started<'_, '_>]) -> Vec<Vec<CheckResul
     std::thread::scope(|scope| {
         let mut threads = Vec::new();
         for (server, running) in started {
-            let Some(machine) = &server.machine else { continue };
+            let Some(machine) = &server.machine else {
+                continue;
+            };
             let subject = Subject {
                 machine: &**machine,
                 started: running.started,
@@ -104,7 +108,10 @@ fn ask_all(drill: &Drill<'_>, started: &[Started<'_, '_>]) -> Vec<Vec<CheckResul
             let checks = &server.server.checks;
             threads.push(scope.spawn(move || check::run(subject, checks)));
         }
-        threads.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_default())
+            .collect()
     })
 }
 
@@ -164,12 +171,19 @@ impl<'a> ServerRun<'a> {
         let machine = drill.platform.start(&order)?;
         if let Some(process) = machine.process() {
             let server = self.name.clone();
-            scratch.journal.record(Event::MachineStarted { server, process })?;
+            scratch
+                .journal
+                .record(Event::MachineStarted { server, process })?;
         }
         let started = machine.resume()?;
         let running_ms = milliseconds(started.saturating_duration_since(drill.command_started));
         self.machine = Some(machine);
-        Ok(Running { profile, started_ms, running_ms, started })
+        Ok(Running {
+            profile,
+            started_ms,
+            running_ms,
+            started,
+        })
     }
 
     fn order(&mut self, drill: &Drill<'_>, scratch: &Scratch, profile: Profile) -> Result<Order> {
@@ -200,7 +214,9 @@ impl<'a> ServerRun<'a> {
         running: &Running,
         checks: Vec<CheckResult>,
     ) -> Result<()> {
-        let Some(machine) = &self.machine else { return Ok(()) };
+        let Some(machine) = &self.machine else {
+            return Ok(());
+        };
         let passed = |check: &CheckResult| check.outcome == Outcome::Passed;
         self.attempts.push(Attempt {
             profile: ProfileName::of(running.profile).to_string(),
@@ -222,14 +238,18 @@ impl<'a> ServerRun<'a> {
 
     /// Ends the machine, if there is one.
     pub(super) fn end(&mut self, scratch: &Scratch) {
-        let Some(machine) = self.machine.take() else { return };
+        let Some(machine) = self.machine.take() else {
+            return;
+        };
         let reads = machine.reads();
         self.reads.request_count += reads.request_count;
         self.reads.read_bytes += reads.read_bytes;
         self.reads.block_count = self.reads.block_count.max(reads.block_count);
         drop(machine);
         // Not written: it is looked for later, not found, and done with.
-        let ended = Event::MachineEnded { server: self.name.clone() };
+        let ended = Event::MachineEnded {
+            server: self.name.clone(),
+        };
         if let Err(error) = scratch.journal.record(ended) {
             tracing::warn!(%error, "cannot write the journal");
         }
@@ -238,7 +258,10 @@ impl<'a> ServerRun<'a> {
     /// Why this server did not pass, if it was tried and did not.
     pub(super) fn problem(&self) -> Option<String> {
         let last = self.attempts.last()?;
-        let problem = last.problem.as_ref().filter(|_| last.outcome != RunOutcome::Passed)?;
+        let problem = last
+            .problem
+            .as_ref()
+            .filter(|_| last.outcome != RunOutcome::Passed)?;
         Some(format!("{}: {problem}", self.name))
     }
 
@@ -276,7 +299,11 @@ impl<'a> ServerRun<'a> {
                 memory_bytes: definition.memory_bytes,
                 firmware: definition.firmware,
                 nics: self.nics,
-                disk_bytes: definition.disks.iter().map(|disk| disk.size_bytes).collect(),
+                disk_bytes: definition
+                    .disks
+                    .iter()
+                    .map(|disk| disk.size_bytes)
+                    .collect(),
             },
             conversion: self.guest.conversion,
             timeline: self.timeline,
@@ -287,14 +314,23 @@ impl<'a> ServerRun<'a> {
 }
 
 fn nic_text(nic: &NicPlan) -> String {
-    let NicPlan { interface, mac, subnet, guest, .. } = nic;
+    let NicPlan {
+        interface,
+        mac,
+        subnet,
+        guest,
+        ..
+    } = nic;
     format!("{interface} ({mac}): {guest} in {subnet}, QEMU user networking with restrict=on")
 }
 
 fn outcome(checks: &[CheckResult]) -> RunOutcome {
     if checks.iter().all(|check| check.outcome == Outcome::Passed) {
         RunOutcome::Passed
-    } else if checks.iter().any(|check| check.outcome == Outcome::Interrupted) {
+    } else if checks
+        .iter()
+        .any(|check| check.outcome == Outcome::Interrupted)
+    {
         RunOutcome::Interrupted
     } else {
         RunOutcome::Failed
@@ -303,14 +339,25 @@ fn outcome(checks: &[CheckResult]) -> RunOutcome {
 
 /// The first check that did not pass.
 fn problem(checks: &[CheckResult]) -> Option<String> {
-    let check = checks.iter().find(|check| check.outcome != Outcome::Passed)?;
-    Some(format!("{}: {}", check.check, check.reason.as_deref().unwrap_or("no answer")))
+    let check = checks
+        .iter()
+        .find(|check| check.outcome != Outcome::Passed)?;
+    Some(format!(
+        "{}: {}",
+        check.check,
+        check.reason.as_deref().unwrap_or("no answer")
+    ))
 }
 
 /// The last lines of a console as plain text.
 fn tail(console: &[u8]) -> String {
     let text = String::from_utf8_lossy(console);
-    let plain = |line: &str| check::plain(line).chars().take(CONSOLE_LINE_CHARS).collect();
+    let plain = |line: &str| {
+        check::plain(line)
+            .chars()
+            .take(CONSOLE_LINE_CHARS)
+            .collect()
+    };
     let lines: Vec<String> = text.lines().map(plain).collect();
     lines[lines.len().saturating_sub(CONSOLE_LINE_COUNT)..].join("\n")
 }

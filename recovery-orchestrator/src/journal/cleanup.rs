@@ -58,10 +58,20 @@ pub fn leftovers(state: &StateDirectory, scope: Scope) -> Result<Vec<Leftover>> 
 }
 
 /// Ends the machines of one leftover and removes its directories.
-pub fn clean_up(state: &StateDirectory, leftover: Leftover, clock: fn() -> Timestamp) -> Result<CleanedUp> {
-    let command_gone = leftover.command.as_ref().is_none_or(|command| command.end(COMMAND_PATIENCE));
+pub fn clean_up(
+    state: &StateDirectory,
+    leftover: Leftover,
+    clock: fn() -> Timestamp,
+) -> Result<CleanedUp> {
+    let command_gone = leftover
+        .command
+        .as_ref()
+        .is_none_or(|command| command.end(COMMAND_PATIENCE));
     // A command that was asked to end may have done all of this itself.
-    let machines_gone = leftover.machines.iter().all(|(_, process)| process.end(Duration::ZERO));
+    let machines_gone = leftover
+        .machines
+        .iter()
+        .all(|(_, process)| process.end(Duration::ZERO));
     for directory in &leftover.directories {
         file::remove_directory(directory)?;
     }
@@ -83,9 +93,16 @@ fn leftover(state: &StateDirectory, run: &RunId) -> Result<Option<Leftover>> {
     for entry in entries {
         match entry.event {
             Event::CleanedUp => return Ok(None),
-            Event::RunStarted { command, directory, sockets, .. } => {
+            Event::RunStarted {
+                command,
+                directory,
+                sockets,
+                ..
+            } => {
                 leftover.command = command.filter(ProcessIdentity::is_alive);
-                let existing = [directory, sockets].into_iter().filter(|path| path.exists());
+                let existing = [directory, sockets]
+                    .into_iter()
+                    .filter(|path| path.exists());
                 leftover.directories.extend(existing);
             }
             Event::MachineStarted { server, process } if process.is_alive() => {
@@ -128,7 +145,12 @@ mod tests {
             })
             .unwrap();
         let process = ProcessIdentity::of(machine.id()).unwrap();
-        journal.record(Event::MachineStarted { server: "web01".to_owned(), process }).unwrap();
+        journal
+            .record(Event::MachineStarted {
+                server: "web01".to_owned(),
+                process,
+            })
+            .unwrap();
 
         let found = leftovers(&state, Scope::Killed).unwrap();
         assert_eq!((found.len(), found[0].machines.len()), (1, 1));

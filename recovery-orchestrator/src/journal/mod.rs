@@ -42,14 +42,19 @@ impl RunId {
             RunKind::Drill => "drill",
             RunKind::Boot => "boot",
         };
-        Self(format!("{kind}-{}-{:06x}", at.strftime("%Y%m%d-%H%M%S"), random & 0x00ff_ffff))
+        Self(format!(
+            "{kind}-{}-{:06x}",
+            at.strftime("%Y%m%d-%H%M%S"),
+            random & 0x00ff_ffff
+        ))
     }
 
     /// Takes a name, if it is one; it becomes part of file names.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let legal = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        (!text.is_empty() && text.len() <= 64 && text.chars().all(legal)).then(|| Self(text.to_owned()))
+        (!text.is_empty() && text.len() <= 64 && text.chars().all(legal))
+            .then(|| Self(text.to_owned()))
     }
 
     /// The name as text.
@@ -174,13 +179,23 @@ impl Journal {
 
     /// Goes on with an existing journal.
     pub fn open(path: &Path, clock: fn() -> Timestamp) -> Result<Self> {
-        let file = OpenOptions::new().append(true).open(path).map_err(Error::file("open", path))?;
-        Ok(Self { path: path.to_owned(), file: Mutex::new(file), clock })
+        let file = OpenOptions::new()
+            .append(true)
+            .open(path)
+            .map_err(Error::file("open", path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file: Mutex::new(file),
+            clock,
+        })
     }
 
     /// Writes a line, durable when this returns.
     pub fn record(&self, event: Event) -> Result<()> {
-        let entry = Entry { at: (self.clock)(), event };
+        let entry = Entry {
+            at: (self.clock)(),
+            event,
+        };
         let mut line = serde_json::to_vec(&entry).unwrap_or_default();
         line.push(b'\n');
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,7 +232,10 @@ pub fn runs(state: &StateDirectory) -> Result<Vec<RunId>> {
     let mut runs = Vec::new();
     for entry in std::fs::read_dir(&directory).map_err(Error::file("read", &directory))? {
         let name = entry.map_err(Error::file("read", &directory))?.file_name();
-        let run = name.to_str().and_then(|name| name.strip_suffix(".jsonl")).and_then(RunId::parse);
+        let run = name
+            .to_str()
+            .and_then(|name| name.strip_suffix(".jsonl"))
+            .and_then(RunId::parse);
         runs.extend(run);
     }
     // By time: the names have it after their kind.
@@ -242,17 +260,30 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run.jsonl");
         let journal = Journal::create(&path, clock).unwrap();
-        journal.record(Event::Step { title: "Starting".to_owned() }).unwrap();
+        journal
+            .record(Event::Step {
+                title: "Starting".to_owned(),
+            })
+            .unwrap();
         journal.record(Event::CleanedUp).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
         let first = br#"{"at":"2026-11-18T06:26:40Z","event":"step","title":"Starting"}"#;
-        assert!(bytes.starts_with(first), "{}", String::from_utf8_lossy(&bytes));
+        assert!(
+            bytes.starts_with(first),
+            "{}",
+            String::from_utf8_lossy(&bytes)
+        );
         bytes.extend(b"{\"at\":\"2026");
         std::fs::write(&path, &bytes).unwrap();
         assert_eq!(read(&path).unwrap().len(), 2);
         bytes.extend(b"\n{}\n");
         std::fs::write(&path, &bytes).unwrap();
-        assert!(read(&path).unwrap_err().to_string().ends_with("line 3: EOF while parsing a string at line 1 column 11"));
+        assert!(
+            read(&path)
+                .unwrap_err()
+                .to_string()
+                .ends_with("line 3: EOF while parsing a string at line 1 column 11")
+        );
     }
 
     #[test]

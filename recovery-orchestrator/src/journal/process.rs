@@ -22,7 +22,11 @@ impl ProcessIdentity {
     /// The process of that number, if there is one.
     #[must_use]
     pub fn of(pid: u32) -> Option<Self> {
-        Some(Self { pid, start_ticks: start_ticks(pid)?, boot_id: boot_id() })
+        Some(Self {
+            pid,
+            start_ticks: start_ticks(pid)?,
+            boot_id: boot_id(),
+        })
     }
 
     /// This program.
@@ -111,7 +115,10 @@ mod tests {
     fn a_process_is_ended_only_if_it_is_the_same_one() {
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
         let identity = ProcessIdentity::of(child.id()).unwrap();
-        let another = ProcessIdentity { start_ticks: identity.start_ticks + 1, ..identity.clone() };
+        let another = ProcessIdentity {
+            start_ticks: identity.start_ticks + 1,
+            ..identity.clone()
+        };
         assert!(!another.is_alive());
         assert!(another.end(Duration::from_millis(10)));
         assert!(identity.is_alive());

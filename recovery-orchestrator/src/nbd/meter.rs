@@ -35,7 +35,10 @@ impl Meter {
     /// Counts the reads of a device.
     #[must_use]
     pub fn new(device: Arc<dyn ReadAt>) -> Self {
-        let word_count = device.length_bytes().div_ceil(BLOCK_SIZE_BYTES).div_ceil(64);
+        let word_count = device
+            .length_bytes()
+            .div_ceil(BLOCK_SIZE_BYTES)
+            .div_ceil(64);
         let words = (0..word_count).map(|_| AtomicU64::new(0)).collect();
         Self {
             device,
@@ -57,9 +60,13 @@ impl Meter {
     }
 
     fn mark(&self, offset: u64, length: u64) {
-        let Some(last) = length.checked_sub(1) else { return };
+        let Some(last) = length.checked_sub(1) else {
+            return;
+        };
         for block in offset / BLOCK_SIZE_BYTES..=offset.saturating_add(last) / BLOCK_SIZE_BYTES {
-            let word = usize::try_from(block / 64).ok().and_then(|index| self.blocks.get(index));
+            let word = usize::try_from(block / 64)
+                .ok()
+                .and_then(|index| self.blocks.get(index));
             if let Some(word) = word {
                 word.fetch_or(1 << (block % 64), Ordering::Relaxed);
             }

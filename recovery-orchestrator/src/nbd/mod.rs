@@ -134,7 +134,10 @@ struct Connection<'a> {
 
 impl<'a> Connection<'a> {
     fn open(shared: &'a Shared, stream: &UnixStream) -> Option<Self> {
-        let mut connections = shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connections = shared
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if connections.len() >= CONNECTIONS_MAX || shared.ending.load(Ordering::SeqCst) {
             return None;
         }
@@ -147,7 +150,9 @@ impl<'a> Connection<'a> {
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
         let connections = self.shared.connections.lock();
-        connections.unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        connections
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.number);
     }
 }
 

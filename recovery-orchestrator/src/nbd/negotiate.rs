@@ -98,7 +98,8 @@ impl<'a, S: Read + Write> Negotiation<'a, '_, S> {
     /// The old way to choose: no error can be told, only the connection cut.
     fn export_name(&mut self, data: &[u8]) -> io::Result<Progress<'a>> {
         let export = self.find(data).ok_or_else(|| broken("no such export"))?;
-        self.stream.write_all(&export.device.length_bytes().to_be_bytes())?;
+        self.stream
+            .write_all(&export.device.length_bytes().to_be_bytes())?;
         self.stream.write_all(&self.flags().to_be_bytes())?;
         if !self.no_zeroes {
             self.stream.write_all(&[0; 124])?;
@@ -136,7 +137,11 @@ impl<'a, S: Read + Write> Negotiation<'a, '_, S> {
         }
         self.reply(option, REP_INFO, &sizes)?;
         self.reply(option, REP_ACK, &[])?;
-        if option == OPT_GO { Ok(Progress::Chosen(self.session(export))) } else { Ok(Progress::More) }
+        if option == OPT_GO {
+            Ok(Progress::Chosen(self.session(export)))
+        } else {
+            Ok(Progress::More)
+        }
     }
 
     fn meta_context(&mut self, option: u32, data: &[u8]) -> io::Result<Progress<'a>> {
@@ -146,7 +151,9 @@ impl<'a, S: Read + Write> Negotiation<'a, '_, S> {
                     return self.more(option, REP_ERR_UNKNOWN, b"no such export");
                 };
                 if option == OPT_SET_META_CONTEXT {
-                    let chosen = queries.iter().any(|query| *query == ALLOCATION_CONTEXT.as_bytes());
+                    let chosen = queries
+                        .iter()
+                        .any(|query| *query == ALLOCATION_CONTEXT.as_bytes());
                     self.context_export = chosen.then(|| export.name.clone());
                 }
                 queries
@@ -154,9 +161,16 @@ impl<'a, S: Read + Write> Negotiation<'a, '_, S> {
             _ => return self.more(option, REP_ERR_INVALID, &[]),
         };
         let all = option == OPT_LIST_META_CONTEXT && queries.is_empty();
-        let wanted = |query: &&[u8]| *query == ALLOCATION_CONTEXT.as_bytes() || (option == OPT_LIST_META_CONTEXT && *query == b"base:");
+        let wanted = |query: &&[u8]| {
+            *query == ALLOCATION_CONTEXT.as_bytes()
+                || (option == OPT_LIST_META_CONTEXT && *query == b"base:")
+        };
         if all || queries.iter().any(wanted) {
-            let id = if option == OPT_SET_META_CONTEXT { ALLOCATION_CONTEXT_ID } else { 0 };
+            let id = if option == OPT_SET_META_CONTEXT {
+                ALLOCATION_CONTEXT_ID
+            } else {
+                0
+            };
             let mut reply = id.to_be_bytes().to_vec();
             reply.extend_from_slice(ALLOCATION_CONTEXT.as_bytes());
             self.reply(option, REP_META_CONTEXT, &reply)?;
@@ -169,7 +183,9 @@ impl<'a, S: Read + Write> Negotiation<'a, '_, S> {
         if name.is_empty() {
             return self.exports.first();
         }
-        self.exports.iter().find(|export| export.name.as_bytes() == name)
+        self.exports
+            .iter()
+            .find(|export| export.name.as_bytes() == name)
     }
 
     fn session(&self, export: &'a Export) -> Session<'a> {
@@ -181,7 +197,11 @@ impl<'a, S: Read + Write> Negotiation<'a, '_, S> {
     }
 
     fn flags(&self) -> u16 {
-        if self.structured { EXPORT_FLAGS | EXPORT_FLAG_SEND_DF } else { EXPORT_FLAGS }
+        if self.structured {
+            EXPORT_FLAGS | EXPORT_FLAG_SEND_DF
+        } else {
+            EXPORT_FLAGS
+        }
     }
 
     fn more(&mut self, option: u32, kind: u32, data: &[u8]) -> io::Result<Progress<'a>> {

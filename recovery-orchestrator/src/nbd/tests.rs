@@ -25,7 +25,11 @@ impl ReadAt for Pattern {
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> disk::Result<()> {
         for (position, byte) in (offset..).zip(buffer.iter_mut()) {
             let zero = (MIB..3 * MIB).contains(&position);
-            *byte = if zero { 0 } else { u8::try_from(position / 512 % 251).unwrap() + 1 };
+            *byte = if zero {
+                0
+            } else {
+                u8::try_from(position / 512 % 251).unwrap() + 1
+            };
         }
         Ok(())
     }
@@ -36,7 +40,10 @@ impl ReadAt for Pattern {
             1 | 2 => (3 * MIB, ExtentKind::Zero),
             _ => (4 * MIB, ExtentKind::Data),
         };
-        Ok(Extent { length: end - offset, kind })
+        Ok(Extent {
+            length: end - offset,
+            kind,
+        })
     }
 }
 
@@ -53,13 +60,18 @@ fn fixture() -> Fixture {
         block_size_bytes: 512,
     };
     let server = Server::start(&directory.path().join("nbd"), vec![export]).unwrap();
-    Fixture { server, _directory: directory }
+    Fixture {
+        server,
+        _directory: directory,
+    }
 }
 
 impl Fixture {
     fn connect(&self) -> UnixStream {
         let mut stream = UnixStream::connect(self.server.socket()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
         let mut greeting = [0; 18];
         stream.read_exact(&mut greeting).unwrap();
         assert_eq!(&greeting, b"NBDMAGICIHAVEOPT\x00\x03");
@@ -67,7 +79,10 @@ impl Fixture {
     }
 
     fn url(&self) -> String {
-        format!("nbd+unix:///disk0?socket={}", self.server.socket().display())
+        format!(
+            "nbd+unix:///disk0?socket={}",
+            self.server.socket().display()
+        )
     }
 }
 
@@ -161,7 +176,10 @@ fn an_unknown_export_is_told_and_the_next_option_still_works() {
     let mut stream = fixture.connect();
     stream.write_all(&[0, 0, 0, 3]).unwrap();
     stream.write_all(&go("disk7")).unwrap();
-    assert_eq!(reply(&mut stream), ((1 << 31) + 6, b"no such export".to_vec()));
+    assert_eq!(
+        reply(&mut stream),
+        ((1 << 31) + 6, b"no such export".to_vec())
+    );
     stream.write_all(&option(3, &[])).unwrap();
     assert_eq!(reply(&mut stream), (2, b"\0\0\0\x05disk0".to_vec()));
     assert_eq!(reply(&mut stream), (1, vec![]));
@@ -229,12 +247,19 @@ fn tool(name: &str, arguments: &[&str]) -> Option<String> {
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let problem = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.success(), "{name} {arguments:?}: {text}{problem}");
+            assert!(
+                output.status.success(),
+                "{name} {arguments:?}: {text}{problem}"
+            );
             Some(text)
         }
         Err(error) => {
             eprintln!("skipped: {name} cannot be run: {error}");
-            assert_ne!(std::env::var("E2E_REQUIRE").as_deref(), Ok("all"), "{name} is missing");
+            assert_ne!(
+                std::env::var("E2E_REQUIRE").as_deref(),
+                Ok("all"),
+                "{name} is missing"
+            );
             None
         }
     }
@@ -243,14 +268,37 @@ fn tool(name: &str, arguments: &[&str]) -> Option<String> {
 #[test]
 fn qemu_img_sees_the_holes_and_copies_the_bytes() {
     let fixture = fixture();
-    let Some(map) = tool("qemu-img", &["map", "--output=json", &fixture.url()]) else { return };
+    let Some(map) = tool("qemu-img", &["map", "--output=json", &fixture.url()]) else {
+        return;
+    };
     let map: serde_json::Value = serde_json::from_str(&map).unwrap();
-    let runs: Vec<_> = map.as_array().unwrap().iter().map(|run| {
-        (run["start"].as_u64().unwrap(), run["length"].as_u64().unwrap(), run["zero"].as_bool().unwrap())
-    }).collect();
-    assert_eq!(runs, [(0, MIB, false), (MIB, 2 * MIB, true), (3 * MIB, MIB, false)]);
+    let runs: Vec<_> = map
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|run| {
+            (
+                run["start"].as_u64().unwrap(),
+                run["length"].as_u64().unwrap(),
+                run["zero"].as_bool().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        runs,
+        [(0, MIB, false), (MIB, 2 * MIB, true), (3 * MIB, MIB, false)]
+    );
     let copy = fixture.server.socket().with_file_name("copy.raw");
-    tool("qemu-img", &["convert", "-O", "raw", &fixture.url(), &copy.display().to_string()]);
+    tool(
+        "qemu-img",
+        &[
+            "convert",
+            "-O",
+            "raw",
+            &fixture.url(),
+            &copy.display().to_string(),
+        ],
+    );
     let mut expected = vec![0; 4 << 20];
     Pattern.read_exact_at(0, &mut expected).unwrap();
     assert!(std::fs::read(copy).unwrap() == expected);
@@ -259,7 +307,10 @@ fn qemu_img_sees_the_holes_and_copies_the_bytes() {
 #[test]
 fn qemu_io_reads_and_is_not_allowed_to_write() {
     let fixture = fixture();
-    let Some(text) = tool("qemu-io", &["-r", "-f", "raw", "-c", "read -P 0 1M 2M", &fixture.url()]) else {
+    let Some(text) = tool(
+        "qemu-io",
+        &["-r", "-f", "raw", "-c", "read -P 0 1M 2M", &fixture.url()],
+    ) else {
         return;
     };
     assert!(text.contains("read 2097152/2097152"), "{text}");

@@ -60,14 +60,19 @@ fn receive(reader: &mut impl io::Read, sender: &SyncSender<Request>) -> io::Resu
             CMD_DISC => return Ok(()),
             // Its data follows; skipping up to 4 GiB of it for an answer is not worth it.
             CMD_WRITE => return Err(broken("a write on a read-only export")),
-            _ => sender.send(request).map_err(|_| broken("no worker is left"))?,
+            _ => sender
+                .send(request)
+                .map_err(|_| broken("no worker is left"))?,
         }
     }
 }
 
 fn work(session: &Session<'_>, receiver: &Mutex<Receiver<Request>>, writer: &Mutex<UnixStream>) {
     loop {
-        let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let next = receiver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .recv();
         let Ok(request) = next else { return };
         let message = encode(session, &request, &answer(session, &request));
         let mut stream = writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,7 +120,11 @@ fn block_status(device: &dyn ReadAt, request: &Request) -> Reply {
     let mut extents: Vec<(u32, u32)> = Vec::new();
     let mut offset = request.offset;
     let mut left = request.length;
-    let limit = if request.flags & CMD_FLAG_REQ_ONE == 0 { EXTENT_COUNT_MAX } else { 1 };
+    let limit = if request.flags & CMD_FLAG_REQ_ONE == 0 {
+        EXTENT_COUNT_MAX
+    } else {
+        1
+    };
     // Bounded by the extents kept, and by the reads of neighbours of one kind.
     for _ in 0..EXTENT_COUNT_MAX {
         if left == 0 {
@@ -124,7 +133,9 @@ fn block_status(device: &dyn ReadAt, request: &Request) -> Reply {
         let Ok(extent) = device.extent_at(offset) else {
             return Reply::Error(EIO);
         };
-        let length = u32::try_from(extent.length).unwrap_or(u32::MAX).clamp(1, left);
+        let length = u32::try_from(extent.length)
+            .unwrap_or(u32::MAX)
+            .clamp(1, left);
         let state = match extent.kind {
             ExtentKind::Data => 0,
             ExtentKind::Zero => STATE_HOLE_ZERO,
@@ -145,8 +156,15 @@ fn encode(session: &Session<'_>, request: &Request, reply: &Reply) -> Vec<u8> {
     if session.structured {
         return match reply {
             Reply::Done => chunk(request, CHUNK_NONE, &[], &[]),
-            Reply::Data(data) => chunk(request, CHUNK_OFFSET_DATA, &request.offset.to_be_bytes(), data),
-            Reply::Extents(extents) => chunk(request, CHUNK_BLOCK_STATUS, &extent_bytes(extents), &[]),
+            Reply::Data(data) => chunk(
+                request,
+                CHUNK_OFFSET_DATA,
+                &request.offset.to_be_bytes(),
+                data,
+            ),
+            Reply::Extents(extents) => {
+                chunk(request, CHUNK_BLOCK_STATUS, &extent_bytes(extents), &[])
+            }
             Reply::Error(number) => {
                 let mut bytes = number.to_be_bytes().to_vec();
                 bytes.extend([0, 0]);

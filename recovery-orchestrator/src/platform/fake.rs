@@ -52,7 +52,11 @@ impl Fake {
     /// Guests that all do the same; the seed decides how long they take.
     #[must_use]
     pub fn new(behaviour: Behaviour, seed: u64) -> Self {
-        Self { behaviour, random: Mutex::new(seed), running: Arc::default() }
+        Self {
+            behaviour,
+            random: Mutex::new(seed),
+            running: Arc::default(),
+        }
     }
 
     /// How many machines run.
@@ -64,7 +68,9 @@ impl Fake {
     /// 1 to 40 ms (a linear congruential generator: any sequence will do).
     fn boot_time(&self) -> Duration {
         let mut state = self.random.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         Duration::from_millis(1 + (*state >> 33) % 40)
     }
 }
@@ -100,7 +106,12 @@ impl Platform for Fake {
             behaviour: self.behaviour,
             controller: order.profile.disk,
             boot_time: self.boot_time(),
-            ports: order.nics.iter().flat_map(|nic| &nic.forwards).map(|forward| forward.guest_port).collect(),
+            ports: order
+                .nics
+                .iter()
+                .flat_map(|nic| &nic.forwards)
+                .map(|forward| forward.guest_port)
+                .collect(),
             started: Mutex::new(None),
             service: Mutex::new(None),
             running: Arc::clone(&self.running),
@@ -127,9 +138,13 @@ impl FakeMachine {
         let started = *self.started.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(started) = started else { return false };
         match self.behaviour {
-            Behaviour::Boots | Behaviour::NoService | Behaviour::AnswersStatus(_) => started.elapsed() >= self.boot_time,
+            Behaviour::Boots | Behaviour::NoService | Behaviour::AnswersStatus(_) => {
+                started.elapsed() >= self.boot_time
+            }
             Behaviour::BootsSlowly(time) => started.elapsed() >= time,
-            Behaviour::NeedsController(controller) => controller == self.controller && started.elapsed() >= self.boot_time,
+            Behaviour::NeedsController(controller) => {
+                controller == self.controller && started.elapsed() >= self.boot_time
+            }
             Behaviour::Hangs | Behaviour::PowersOff | Behaviour::CannotStart => false,
         }
     }
@@ -168,7 +183,10 @@ impl Machine for FakeMachine {
     fn endpoint(&self, port: u16) -> Option<SocketAddr> {
         if !self.ports.contains(&port) || !self.is_up() || self.behaviour == Behaviour::NoService {
             // As a forward whose guest does not answer: refused.
-            return self.ports.contains(&port).then(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+            return self
+                .ports
+                .contains(&port)
+                .then(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
         }
         let status = match self.behaviour {
             Behaviour::AnswersStatus(status) => status,
@@ -182,7 +200,9 @@ impl Machine for FakeMachine {
     }
 
     fn accepts(&self, port: u16) -> Result<bool> {
-        Ok(self.endpoint(port).is_some_and(|address| TcpStream::connect(address).is_ok()))
+        Ok(self
+            .endpoint(port)
+            .is_some_and(|address| TcpStream::connect(address).is_ok()))
     }
 
     fn screenshot(&self) -> Option<Vec<u8>> {
@@ -190,7 +210,11 @@ impl Machine for FakeMachine {
     }
 
     fn reads(&self) -> Reads {
-        Reads { request_count: 1, read_bytes: 65_536, block_count: 1 }
+        Reads {
+            request_count: 1,
+            read_bytes: 65_536,
+            block_count: 1,
+        }
     }
 
     fn stop(&self) {
@@ -229,7 +253,11 @@ impl Service {
                 let _ = answer(stream, status);
             }
         });
-        Ok(Self { address, ending, thread: Some(thread) })
+        Ok(Self {
+            address,
+            ending,
+            thread: Some(thread),
+        })
     }
 }
 
@@ -252,6 +280,11 @@ fn answer(stream: TcpStream, status: u16) -> std::io::Result<()> {
         line.clear();
     }
     let body = "the shop is open";
-    let head = format!("HTTP/1.1 {status} Scripted\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-    reader.get_mut().write_all(format!("{head}{body}").as_bytes())
+    let head = format!(
+        "HTTP/1.1 {status} Scripted\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    reader
+        .get_mut()
+        .write_all(format!("{head}{body}").as_bytes())
 }

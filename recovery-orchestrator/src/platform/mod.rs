@@ -138,7 +138,10 @@ impl ProfileName {
     /// The name of a profile.
     #[must_use]
     pub fn of(profile: Profile) -> Self {
-        Self { disk: profile.disk, nic: Some(profile.nic) }
+        Self {
+            disk: profile.disk,
+            nic: Some(profile.nic),
+        }
     }
 
     /// The profile: the card that was named, else the one of the same disk in `known`, else the
@@ -148,9 +151,16 @@ impl ProfileName {
         let same_disk = known.iter().find(|profile| profile.disk == self.disk);
         let nic = self
             .nic
-            .or_else(|| same_disk.or_else(|| known.first()).map(|profile| profile.nic))
+            .or_else(|| {
+                same_disk
+                    .or_else(|| known.first())
+                    .map(|profile| profile.nic)
+            })
             .unwrap_or(NicModel::Virtio);
-        Profile { disk: self.disk, nic }
+        Profile {
+            disk: self.disk,
+            nic,
+        }
     }
 }
 
@@ -167,11 +177,18 @@ impl std::str::FromStr for ProfileName {
             let nics = Self::NICS.map(|(name, _)| name).join(", ");
             format!("no profile {text:?}: it is one of {disks}, optionally with a card (/{nics})")
         };
-        let found = Self::DISKS.iter().find(|(name, _)| *name == disk).ok_or_else(unknown)?;
+        let found = Self::DISKS
+            .iter()
+            .find(|(name, _)| *name == disk)
+            .ok_or_else(unknown)?;
         let nic = match nic {
-            Some(wanted) => {
-                Some(Self::NICS.iter().find(|(name, _)| *name == wanted).ok_or_else(unknown)?.1)
-            }
+            Some(wanted) => Some(
+                Self::NICS
+                    .iter()
+                    .find(|(name, _)| *name == wanted)
+                    .ok_or_else(unknown)?
+                    .1,
+            ),
             None => None,
         };
         Ok(Self { disk: found.1, nic })
@@ -199,14 +216,25 @@ mod tests {
     #[test]
     fn a_profile_keeps_the_card_that_the_guest_is_known_to_have_a_driver_for() {
         let known = [
-            Profile { disk: DiskController::VirtioBlk, nic: NicModel::Virtio },
-            Profile { disk: DiskController::Sata, nic: NicModel::E1000 },
+            Profile {
+                disk: DiskController::VirtioBlk,
+                nic: NicModel::Virtio,
+            },
+            Profile {
+                disk: DiskController::Sata,
+                nic: NicModel::E1000,
+            },
         ];
         let name: ProfileName = "sata".parse().unwrap();
         assert_eq!(name.profile(&known), known[1]);
         let name: ProfileName = "ide/rtl8139".parse().unwrap();
         assert_eq!(name.profile(&known).nic, NicModel::Rtl8139);
         assert_eq!(name.to_string(), "ide/rtl8139");
-        assert!("floppy".parse::<ProfileName>().unwrap_err().contains("virtio-scsi"));
+        assert!(
+            "floppy"
+                .parse::<ProfileName>()
+                .unwrap_err()
+                .contains("virtio-scsi")
+        );
     }
 }

@@ -95,7 +95,10 @@ impl ObjectivesRecord {
     #[must_use]
     pub fn rto_met(&self) -> Option<bool> {
         let limit = self.rto_seconds?.saturating_mul(1000);
-        Some(self.recovered_after_ms.is_some_and(|reached| reached <= limit))
+        Some(
+            self.recovered_after_ms
+                .is_some_and(|reached| reached <= limit),
+        )
     }
 
     /// Whether the data was as new as it had to be; `None`: nothing was set.
@@ -132,7 +135,9 @@ impl ServerReport {
     /// Whether its last attempt passed all its checks.
     #[must_use]
     pub fn passed(&self) -> bool {
-        self.attempts.last().is_some_and(|attempt| attempt.outcome == RunOutcome::Passed)
+        self.attempts
+            .last()
+            .is_some_and(|attempt| attempt.outcome == RunOutcome::Passed)
     }
 }
 
@@ -255,7 +260,11 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
         for place in 0..4 {
             let index = usize::try_from(bits >> (18 - 6 * place) & 63).unwrap_or(0);
             let is_padding = place > group.len();
-            text.push(if is_padding { '=' } else { char::from(ALPHABET[index]) });
+            text.push(if is_padding {
+                '='
+            } else {
+                char::from(ALPHABET[index])
+            });
         }
     }
     text
@@ -267,19 +276,36 @@ mod tests {
 
     #[test]
     fn base64_is_the_standard_one() {
-        for (bytes, text) in
-            [(&b""[..], ""), (b"f", "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v"), (b"\xff\xfe\xfd\xfc", "//79/A==")]
-        {
+        for (bytes, text) in [
+            (&b""[..], ""),
+            (b"f", "Zg=="),
+            (b"fo", "Zm8="),
+            (b"foo", "Zm9v"),
+            (b"\xff\xfe\xfd\xfc", "//79/A=="),
+        ] {
             assert_eq!(base64(bytes), text);
         }
     }
 
     #[test]
     fn objectives_that_are_not_set_are_neither_met_nor_missed() {
-        let set = ObjectivesRecord { rto_seconds: Some(60), ..ObjectivesRecord::default() };
-        let met = ObjectivesRecord { recovered_after_ms: Some(60_000), ..set };
+        let set = ObjectivesRecord {
+            rto_seconds: Some(60),
+            ..ObjectivesRecord::default()
+        };
+        let met = ObjectivesRecord {
+            recovered_after_ms: Some(60_000),
+            ..set
+        };
         assert_eq!((met.rto_met(), met.rpo_met()), (Some(true), None));
-        let missed = ObjectivesRecord { rpo_seconds: Some(1), data_age_seconds: Some(2), ..set };
-        assert_eq!((missed.rto_met(), missed.rpo_met()), (Some(false), Some(false)));
+        let missed = ObjectivesRecord {
+            rpo_seconds: Some(1),
+            data_age_seconds: Some(2),
+            ..set
+        };
+        assert_eq!(
+            (missed.rto_met(), missed.rpo_met()),
+            (Some(false), Some(false))
+        );
     }
 }

@@ -62,7 +62,12 @@ fn write_page(html: &mut String, report: &Report) -> std::fmt::Result {
     )?;
     write_header(html, report)?;
     write_tiles(html, report)?;
-    writeln!(html, "<section><h2>Timeline</h2>{}{}</section>", chart(report), LEGEND)?;
+    writeln!(
+        html,
+        "<section><h2>Timeline</h2>{}{}</section>",
+        chart(report),
+        LEGEND
+    )?;
     write_proposals(html, &report.proposals)?;
     write_findings(html, "Findings", &report.findings)?;
     for server in &report.servers {
@@ -96,33 +101,73 @@ fn write_header(html: &mut String, report: &Report) -> std::fmt::Result {
 fn write_tiles(html: &mut String, report: &Report) -> std::fmt::Result {
     let objectives = &report.objectives;
     let seconds = |seconds| duration_text(std::time::Duration::from_secs(seconds));
-    let passed = report.servers.iter().filter(|server| server.passed()).count();
-    let checks = report.servers.iter().filter_map(|server| server.attempts.last());
+    let passed = report
+        .servers
+        .iter()
+        .filter(|server| server.passed())
+        .count();
+    let checks = report
+        .servers
+        .iter()
+        .filter_map(|server| server.attempts.last());
     let checks: Vec<&CheckResult> = checks.flat_map(|attempt| &attempt.checks).collect();
-    let answered = checks.iter().filter(|check| check.outcome == Outcome::Passed).count();
+    let answered = checks
+        .iter()
+        .filter(|check| check.outcome == Outcome::Passed)
+        .count();
     writeln!(html, "<div class=\"tiles\">")?;
     tile(
         html,
         "Recovered in",
-        &objectives.recovered_after_ms.map_or("not recovered".to_owned(), duration),
-        &objectives.rto_seconds.map_or("no objective".to_owned(), |rto| format!("objective (RTO) {}", seconds(rto))),
+        &objectives
+            .recovered_after_ms
+            .map_or("not recovered".to_owned(), duration),
+        &objectives
+            .rto_seconds
+            .map_or("no objective".to_owned(), |rto| {
+                format!("objective (RTO) {}", seconds(rto))
+            }),
         objectives.rto_met(),
     )?;
     tile(
         html,
         "Age of the data",
-        &objectives.data_age_seconds.map_or("unknown".to_owned(), seconds),
-        &objectives.rpo_seconds.map_or("no objective".to_owned(), |rpo| format!("objective (RPO) {}", seconds(rpo))),
+        &objectives
+            .data_age_seconds
+            .map_or("unknown".to_owned(), seconds),
+        &objectives
+            .rpo_seconds
+            .map_or("no objective".to_owned(), |rpo| {
+                format!("objective (RPO) {}", seconds(rpo))
+            }),
         objectives.rpo_met(),
     )?;
     let servers = format!("{passed} of {}", report.servers.len());
-    tile(html, "Servers recovered", &servers, "each from its image in the library", Some(passed == report.servers.len()))?;
+    tile(
+        html,
+        "Servers recovered",
+        &servers,
+        "each from its image in the library",
+        Some(passed == report.servers.len()),
+    )?;
     let answers = format!("{answered} of {}", checks.len());
-    tile(html, "Checks passed", &answers, "put to the running machines", Some(answered == checks.len()))?;
+    tile(
+        html,
+        "Checks passed",
+        &answers,
+        "put to the running machines",
+        Some(answered == checks.len()),
+    )?;
     writeln!(html, "</div>")
 }
 
-fn tile(html: &mut String, title: &str, value: &str, note: &str, good: Option<bool>) -> std::fmt::Result {
+fn tile(
+    html: &mut String,
+    title: &str,
+    value: &str,
+    note: &str,
+    good: Option<bool>,
+) -> std::fmt::Result {
     let class = match good {
         Some(true) => "good",
         Some(false) => "bad",
@@ -141,7 +186,14 @@ fn write_proposals(html: &mut String, proposals: &[Proposal]) -> std::fmt::Resul
         return Ok(());
     }
     writeln!(html, "<section><h2>Proposed changes of the runbook</h2>")?;
-    for Proposal { key, from, to, reason, .. } in proposals {
+    for Proposal {
+        key,
+        from,
+        to,
+        reason,
+        ..
+    } in proposals
+    {
         writeln!(
             html,
             "<pre class=\"diff\"><span class=\"minus\">-{key}: {from}</span>\n<span class=\"plus\">+{key}: {to}</span></pre><p>{}</p>",
@@ -186,16 +238,28 @@ fn write_server(html: &mut String, server: &ServerReport) -> std::fmt::Result {
         (false, true) => ("interrupted", "not started"),
         (false, false) => ("failed", "not recovered"),
     };
-    writeln!(html, "<section class=\"server\"><h2>{} <span class=\"badge {class}\">{text}</span></h2>", escape(&server.name))?;
+    writeln!(
+        html,
+        "<section class=\"server\"><h2>{} <span class=\"badge {class}\">{text}</span></h2>",
+        escape(&server.name)
+    )?;
     write_facts(html, server)?;
     for attempt in &server.attempts {
         write_attempt(html, attempt)?;
     }
     for adjustment in &server.adjustments {
-        writeln!(html, "<p>Adjustment in the runbook: {}</p>", escape(adjustment))?;
+        writeln!(
+            html,
+            "<p>Adjustment in the runbook: {}</p>",
+            escape(adjustment)
+        )?;
     }
     write_edits(html, server)?;
-    write_findings(html, "What the conversion noticed", &server.conversion.findings)?;
+    write_findings(
+        html,
+        "What the conversion noticed",
+        &server.conversion.findings,
+    )?;
     writeln!(html, "</section>")
 }
 
@@ -206,10 +270,22 @@ fn write_facts(html: &mut String, server: &ServerReport) -> std::fmt::Result {
         Some(_) => "CHANGED during the drill",
         None => "not read again",
     };
-    let disks: Vec<String> = server.hardware.disk_bytes.iter().map(|bytes| size(*bytes)).collect();
+    let disks: Vec<String> = server
+        .hardware
+        .disk_bytes
+        .iter()
+        .map(|bytes| size(*bytes))
+        .collect();
     writeln!(html, "<dl>")?;
     fact(html, "Image", &image.id.to_string())?;
-    fact(html, "Taken", &image.taken_at.strftime("%-d %B %Y, %H:%M:%S UTC").to_string())?;
+    fact(
+        html,
+        "Taken",
+        &image
+            .taken_at
+            .strftime("%-d %B %Y, %H:%M:%S UTC")
+            .to_string(),
+    )?;
     fact(html, "Consistency", consistency(image.consistency))?;
     fact(html, "Digest", &format!("{} ({same})", image.digest_before))?;
     let hardware = &server.hardware;
@@ -258,10 +334,17 @@ fn write_attempt(html: &mut String, attempt: &Attempt) -> std::fmt::Result {
             "<table><thead><tr><th>Check</th><th>Result</th><th class=\"time\">After start</th>\
              <th class=\"time\">After command</th></tr></thead><tbody>"
         )?;
-        attempt.checks.iter().try_for_each(|check| write_check(html, check))?;
+        attempt
+            .checks
+            .iter()
+            .try_for_each(|check| write_check(html, check))?;
         writeln!(html, "</tbody></table>")?;
     }
-    let open = if attempt.outcome == RunOutcome::Passed { "" } else { " open" };
+    let open = if attempt.outcome == RunOutcome::Passed {
+        ""
+    } else {
+        " open"
+    };
     if let Some(png) = &attempt.screen_png {
         writeln!(
             html,
@@ -285,7 +368,10 @@ fn write_check(html: &mut String, check: &CheckResult) -> std::fmt::Result {
         Outcome::Failed => ("failed", "failed"),
         Outcome::Interrupted => ("interrupted", "interrupted"),
     };
-    let reason = check.reason.as_ref().map(|reason| format!("<br><small>{}</small>", escape(reason)));
+    let reason = check
+        .reason
+        .as_ref()
+        .map(|reason| format!("<br><small>{}</small>", escape(reason)));
     writeln!(
         html,
         "<tr><td>{}{}</td><td><span class=\"badge {class}\">{text}</span></td>\
@@ -299,12 +385,22 @@ fn write_check(html: &mut String, check: &CheckResult) -> std::fmt::Result {
 
 fn write_edits(html: &mut String, server: &ServerReport) -> std::fmt::Result {
     let conversion = &server.conversion;
-    let source = if conversion.reused { "kept from an earlier preparation" } else { "prepared in this run" };
-    writeln!(html, "<h3>What was changed so that it boots</h3><p class=\"quiet\">In an overlay; {source}.</p>")?;
+    let source = if conversion.reused {
+        "kept from an earlier preparation"
+    } else {
+        "prepared in this run"
+    };
+    writeln!(
+        html,
+        "<h3>What was changed so that it boots</h3><p class=\"quiet\">In an overlay; {source}.</p>"
+    )?;
     if conversion.edits.is_empty() {
         return writeln!(html, "<p>Nothing: it boots as it is.</p>");
     }
-    conversion.edits.iter().try_for_each(|edit| write_edit(html, edit))
+    conversion
+        .edits
+        .iter()
+        .try_for_each(|edit| write_edit(html, edit))
 }
 
 fn write_edit(html: &mut String, edit: &EditRecord) -> std::fmt::Result {
@@ -333,8 +429,20 @@ fn write_edit(html: &mut String, edit: &EditRecord) -> std::fmt::Result {
 fn write_record(html: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(html, "<section class=\"record\"><h2>Record</h2><dl>")?;
     fact(html, "Run", report.run.as_str())?;
-    fact(html, "Runbook", &format!("{} (BLAKE3 {})", report.runbook.file.display(), report.runbook.hash))?;
-    fact(html, "Platform", &format!("{} {}", report.platform.platform, report.platform.version))?;
+    fact(
+        html,
+        "Runbook",
+        &format!(
+            "{} (BLAKE3 {})",
+            report.runbook.file.display(),
+            report.runbook.hash
+        ),
+    )?;
+    fact(
+        html,
+        "Platform",
+        &format!("{} {}", report.platform.platform, report.platform.version),
+    )?;
     fact(html, "Acceleration", &report.platform.acceleration)?;
     fact(html, "Duration", &duration(report.duration_ms))?;
     fact(html, "Made by", &report.program)?;
@@ -350,7 +458,11 @@ fn size(bytes: u64) -> String {
         if bytes >= 1 << shift {
             let tenths = u128::from(bytes) * 10 >> shift;
             let (whole, tenth) = (tenths / 10, tenths % 10);
-            return if tenth == 0 { format!("{whole} {unit}") } else { format!("{whole}.{tenth} {unit}") };
+            return if tenth == 0 {
+                format!("{whole} {unit}")
+            } else {
+                format!("{whole}.{tenth} {unit}")
+            };
         }
     }
     bytes_text(bytes)
@@ -372,12 +484,21 @@ mod tests {
 
     #[test]
     fn what_a_guest_prints_cannot_become_markup() {
-        assert_eq!(escape("<script>\"a\" & 'b'"), "&lt;script&gt;&quot;a&quot; &amp; &#39;b&#39;");
+        assert_eq!(
+            escape("<script>\"a\" & 'b'"),
+            "&lt;script&gt;&quot;a&quot; &amp; &#39;b&#39;"
+        );
     }
 
     #[test]
     fn durations_are_short_and_exact_enough() {
-        for (ms, text) in [(0, "0"), (412, "0.4 s"), (31_900, "31 s"), (125_000, "2 m 05 s"), (7_260_000, "2 h 01 m")] {
+        for (ms, text) in [
+            (0, "0"),
+            (412, "0.4 s"),
+            (31_900, "31 s"),
+            (125_000, "2 m 05 s"),
+            (7_260_000, "2 h 01 m"),
+        ] {
             assert_eq!(duration(ms), text);
         }
         assert_eq!(size(1536 << 20), "1.5 GiB");

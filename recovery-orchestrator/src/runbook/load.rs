@@ -17,7 +17,11 @@ const DISTANCE_MAX: usize = 3;
 pub fn load(file: &Path) -> Result<LoadedRunbook> {
     let text = file::read_text(file, FILE_LIMIT_BYTES)?;
     let runbook = parse(file, &text)?;
-    Ok(LoadedRunbook { runbook, file: file.to_owned(), text })
+    Ok(LoadedRunbook {
+        runbook,
+        file: file.to_owned(),
+        text,
+    })
 }
 
 /// Reads a runbook from its text; the file is only named in errors.
@@ -53,7 +57,10 @@ impl Reader<'_> {
         if runbook.version.value != 1 {
             return Err(self.error(
                 runbook.version.referenced,
-                format!("version {} of the format is not known", runbook.version.value),
+                format!(
+                    "version {} of the format is not known",
+                    runbook.version.value
+                ),
                 Some("this program knows version 1".to_owned()),
             ));
         }
@@ -76,7 +83,11 @@ impl Reader<'_> {
             return Err(illegal(name.referenced, &name.value));
         }
         if runbook.servers.is_empty() {
-            return Err(self.error(name.referenced, "the runbook has no servers".to_owned(), None));
+            return Err(self.error(
+                name.referenced,
+                "the runbook has no servers".to_owned(),
+                None,
+            ));
         }
         for server in runbook.servers.keys() {
             if image_library::ServerName::try_from(server.clone()).is_err() {
@@ -106,20 +117,32 @@ impl Reader<'_> {
                 started.push(&server.value);
             }
         }
-        let forgotten = runbook.servers.keys().find(|server| !started.contains(&server.as_str()));
+        let forgotten = runbook
+            .servers
+            .keys()
+            .find(|server| !started.contains(&server.as_str()));
         match forgotten {
             Some(server) if !started.is_empty() => Err(self.error(
                 runbook.name.referenced,
                 format!("the server {server:?} is never started by the plan"),
-                Some("add it to a `start` step, or leave out `plan`: then all servers start at once".to_owned()),
+                Some(
+                    "add it to a `start` step, or leave out `plan`: then all servers start at once"
+                        .to_owned(),
+                ),
             )),
             _ => Ok(()),
         }
     }
 
     fn check_schedule(&self, runbook: &Runbook) -> Result<()> {
-        let Some(schedule) = &runbook.schedule else { return Ok(()) };
-        let legal = |field: &str| field.chars().all(|c| c.is_ascii_alphanumeric() || "*/,-".contains(c));
+        let Some(schedule) = &runbook.schedule else {
+            return Ok(());
+        };
+        let legal = |field: &str| {
+            field
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "*/,-".contains(c))
+        };
         let fields: Vec<&str> = schedule.value.split_whitespace().collect();
         if fields.len() == 5 && fields.iter().all(|field| legal(field)) {
             return Ok(());
@@ -152,15 +175,23 @@ impl Reader<'_> {
 /// The problem in our words, with what was probably meant.
 fn describe(error: &serde_saphyr::Error) -> (String, Option<String>) {
     match error {
-        serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => {
-            (format!("unknown key {field:?}"), Some(suggestion(field, expected)))
-        }
-        serde_saphyr::Error::SerdeUnknownVariant { variant, expected, .. } => {
-            (format!("unknown value {variant:?}"), Some(suggestion(variant, expected)))
-        }
+        serde_saphyr::Error::SerdeUnknownField {
+            field, expected, ..
+        } => (
+            format!("unknown key {field:?}"),
+            Some(suggestion(field, expected)),
+        ),
+        serde_saphyr::Error::SerdeUnknownVariant {
+            variant, expected, ..
+        } => (
+            format!("unknown value {variant:?}"),
+            Some(suggestion(variant, expected)),
+        ),
         serde_saphyr::Error::SerdeMissingField { field, .. } => (
             format!("the key {field:?} is missing"),
-            Some(format!("add `{field}:`; `relevo runbook new` prints an example of every key")),
+            Some(format!(
+                "add `{field}:`; `relevo runbook new` prints an example of every key"
+            )),
         ),
         serde_saphyr::Error::DuplicateMappingKey { key, .. } => {
             let key = key.as_deref().unwrap_or("?");
@@ -179,7 +210,10 @@ fn describe(error: &serde_saphyr::Error) -> (String, Option<String>) {
 
 /// The nearest of the names that are known, or all of them.
 fn suggestion(found: &str, expected: &[&str]) -> String {
-    let nearest = expected.iter().map(|name| (distance(found, name), name)).min();
+    let nearest = expected
+        .iter()
+        .map(|name| (distance(found, name), name))
+        .min();
     match nearest {
         Some((distance, name)) if distance <= DISTANCE_MAX.min(name.len() / 2) => {
             format!("did you mean {name:?}?")
@@ -212,7 +246,8 @@ mod tests {
     use super::*;
     use crate::runbook::{Check, ImageChoice, template};
 
-    const SMALL: &str = "version: 1\nname: erp\nservers:\n  db01:\n    checks:\n      - tcp: { port: 22 }\n";
+    const SMALL: &str =
+        "version: 1\nname: erp\nservers:\n  db01:\n    checks:\n      - tcp: { port: 22 }\n";
 
     fn problem(text: &str) -> (String, String) {
         let error = parse(Path::new("erp.yaml"), text).unwrap_err();
@@ -224,7 +259,9 @@ mod tests {
         let runbook = parse(Path::new("erp.yaml"), SMALL).unwrap();
         assert_eq!(runbook.waves(), [["db01"]]);
         assert_eq!(runbook.servers["db01"].image, ImageChoice::Latest);
-        let Check::Tcp(check) = &runbook.servers["db01"].checks[0] else { panic!("not a tcp check") };
+        let Check::Tcp(check) = &runbook.servers["db01"].checks[0] else {
+            panic!("not a tcp check")
+        };
         assert_eq!((check.port, check.within), (22, Duration::from_secs(300)));
     }
 
@@ -233,12 +270,18 @@ mod tests {
         let text = SMALL.replace("checks:", "cheks:");
         assert_eq!(
             problem(&text),
-            ("erp.yaml:5:5: unknown key \"cheks\"".to_owned(), "did you mean \"checks\"?".to_owned())
+            (
+                "erp.yaml:5:5: unknown key \"cheks\"".to_owned(),
+                "did you mean \"checks\"?".to_owned()
+            )
         );
         let text = SMALL.replace("name: erp", "name: erp\nfrobnicate: yes");
         let (what, hint) = problem(&text);
         assert_eq!(what, "erp.yaml:3:1: unknown key \"frobnicate\"");
-        assert!(hint.starts_with("what can be here: version, name"), "{hint}");
+        assert!(
+            hint.starts_with("what can be here: version, name"),
+            "{hint}"
+        );
     }
 
     #[test]
@@ -246,10 +289,16 @@ mod tests {
         let text = format!("{SMALL}plan:\n  - start: [db01, db02]\n");
         assert_eq!(
             problem(&text),
-            ("erp.yaml:8:19: no server is called \"db02\"".to_owned(), "did you mean \"db01\"?".to_owned())
+            (
+                "erp.yaml:8:19: no server is called \"db02\"".to_owned(),
+                "did you mean \"db01\"?".to_owned()
+            )
         );
         let text = SMALL.replace("    checks", "    network: [lan]\n    checks");
-        assert_eq!(problem(&text).0, "erp.yaml:5:15: no network is called \"lan\"");
+        assert_eq!(
+            problem(&text).0,
+            "erp.yaml:5:15: no network is called \"lan\""
+        );
     }
 
     #[test]
@@ -258,7 +307,10 @@ mod tests {
         let text = format!("{two}plan:\n  - start: [app01]\n");
         assert!(problem(&text).0.contains("\"db01\" is never started"));
         let text = format!("{two}plan:\n  - start: [app01, db01]\n  - start: [db01]\n");
-        assert_eq!(problem(&text).0, "erp.yaml:10:13: the server \"db01\" is started twice");
+        assert_eq!(
+            problem(&text).0,
+            "erp.yaml:10:13: the server \"db01\" is started twice"
+        );
     }
 
     #[test]
@@ -269,13 +321,41 @@ mod tests {
             ("version: 1", "version: 2", "erp.yaml:1:10: version 2"),
             ("name: erp", "name: -erp", "not a name"),
             ("tcp: { port: 22 }", "console: { expect: \"/(/\" }", "regex"),
-            ("tcp: { port: 22 }", "ftp: { port: 22 }", "unknown value \"ftp\""),
-            ("    checks", "    image: { before: yesterday }\n    checks", "not a time"),
-            ("    checks", "    image: newest\n    checks", "not an image"),
-            ("    checks", "    hardware: { profile: floppy }\n    checks", "no profile"),
-            ("    checks", "    hardware: { memory: 2GB }\n    checks", "not a size"),
-            ("servers:", "networks: { lan: { mode: nat } }\nservers:", "unknown value \"nat\""),
-            ("servers:", "networks: { lan: { mode: isolated, subnet: 10.0.0.1/24 } }\nservers:", "10.0.0.0/24"),
+            (
+                "tcp: { port: 22 }",
+                "ftp: { port: 22 }",
+                "unknown value \"ftp\"",
+            ),
+            (
+                "    checks",
+                "    image: { before: yesterday }\n    checks",
+                "not a time",
+            ),
+            (
+                "    checks",
+                "    image: newest\n    checks",
+                "not an image",
+            ),
+            (
+                "    checks",
+                "    hardware: { profile: floppy }\n    checks",
+                "no profile",
+            ),
+            (
+                "    checks",
+                "    hardware: { memory: 2GB }\n    checks",
+                "not a size",
+            ),
+            (
+                "servers:",
+                "networks: { lan: { mode: nat } }\nservers:",
+                "unknown value \"nat\"",
+            ),
+            (
+                "servers:",
+                "networks: { lan: { mode: isolated, subnet: 10.0.0.1/24 } }\nservers:",
+                "10.0.0.0/24",
+            ),
             ("servers:", "schedule: often\nservers:", "not a schedule"),
             ("servers:", "name: twice\nservers:", "twice"),
             ("version: 1", "version: [", "erp.yaml:"),
@@ -294,7 +374,12 @@ mod tests {
 
     #[test]
     fn distances_count_letters() {
-        for (left, right, expected) in [("", "abc", 3), ("cheks", "checks", 1), ("abc", "abc", 0), ("abc", "xbd", 2)] {
+        for (left, right, expected) in [
+            ("", "abc", 3),
+            ("cheks", "checks", 1),
+            ("abc", "abc", 0),
+            ("abc", "xbd", 2),
+        ] {
             assert_eq!(distance(left, right), expected);
         }
     }

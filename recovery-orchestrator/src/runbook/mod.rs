@@ -209,7 +209,10 @@ pub struct ConsoleCheck {
     #[schemars(with = "String")]
     pub expect: Pattern,
     /// How long it may take from the start of the processors, as `5m`.
-    #[serde(default = "values::default_within", deserialize_with = "values::duration")]
+    #[serde(
+        default = "values::default_within",
+        deserialize_with = "values::duration"
+    )]
     #[schemars(schema_with = "schema::duration")]
     pub within: Duration,
 }
@@ -223,7 +226,10 @@ pub struct TcpCheck {
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
     /// How long it may take from the start of the processors.
-    #[serde(default = "values::default_within", deserialize_with = "values::duration")]
+    #[serde(
+        default = "values::default_within",
+        deserialize_with = "values::duration"
+    )]
     #[schemars(schema_with = "schema::duration")]
     pub within: Duration,
 }
@@ -246,7 +252,10 @@ pub struct HttpCheck {
     /// A text that must be in the answer.
     pub contains: Option<String>,
     /// How long it may take from the start of the processors.
-    #[serde(default = "values::default_within", deserialize_with = "values::duration")]
+    #[serde(
+        default = "values::default_within",
+        deserialize_with = "values::duration"
+    )]
     #[schemars(schema_with = "schema::duration")]
     pub within: Duration,
 }
@@ -278,7 +287,13 @@ impl fmt::Display for Check {
         match self {
             Self::Console(check) => write!(f, "console shows {}", check.expect),
             Self::Tcp(check) => write!(f, "tcp port {} accepts", check.port),
-            Self::Http(HttpCheck { port, path, status, contains, .. }) => {
+            Self::Http(HttpCheck {
+                port,
+                path,
+                status,
+                contains,
+                ..
+            }) => {
                 write!(f, "http port {port} {path} answers {status}")?;
                 match contains {
                     Some(text) => write!(f, " with {text:?}"),
@@ -319,7 +334,9 @@ impl Runbook {
     #[must_use]
     pub fn waves(&self) -> Vec<Vec<&str>> {
         let starts = self.plan.iter().filter_map(|step| match step {
-            Step::Start(servers) => Some(servers.iter().map(|server| server.value.as_str()).collect()),
+            Step::Start(servers) => {
+                Some(servers.iter().map(|server| server.value.as_str()).collect())
+            }
             Step::Confirm(_) => None,
         });
         let waves: Vec<Vec<&str>> = starts.collect();

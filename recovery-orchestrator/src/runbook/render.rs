@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    Hardware, ImageChoice, LoadedRunbook, ProfileChoice, Runbook, Server, Step, bytes_text, duration_text,
+    Hardware, ImageChoice, LoadedRunbook, ProfileChoice, Runbook, Server, Step, bytes_text,
+    duration_text,
 };
 
 /// The document.
@@ -17,9 +18,18 @@ pub fn render(loaded: &LoadedRunbook) -> String {
     text
 }
 
-fn write_document(text: &mut String, loaded: &LoadedRunbook, runbook: &Runbook) -> std::fmt::Result {
+fn write_document(
+    text: &mut String,
+    loaded: &LoadedRunbook,
+    runbook: &Runbook,
+) -> std::fmt::Result {
     writeln!(text, "# {}\n", runbook.title())?;
-    writeln!(text, "Runbook `{}`, BLAKE3 `{}`.\n", runbook.name.value, &loaded.hash()[..16])?;
+    writeln!(
+        text,
+        "Runbook `{}`, BLAKE3 `{}`.\n",
+        runbook.name.value,
+        &loaded.hash()[..16]
+    )?;
     write_objectives(text, runbook)?;
     writeln!(text, "## Steps\n")?;
     write_steps(text, runbook)?;
@@ -30,21 +40,40 @@ fn write_document(text: &mut String, loaded: &LoadedRunbook, runbook: &Runbook) 
     write_networks(text, runbook)?;
     writeln!(text, "## Rehearsal\n")?;
     if let Some(schedule) = &runbook.schedule {
-        writeln!(text, "Planned by the crontab line `{}` (not started by itself yet).\n", schedule.value)?;
+        writeln!(
+            text,
+            "Planned by the crontab line `{}` (not started by itself yet).\n",
+            schedule.value
+        )?;
     }
-    writeln!(text, "`relevo drill run {}` starts the servers cut off from every network, asks", loaded.file.display())?;
-    writeln!(text, "the checks, writes a report, and removes everything it started.")
+    writeln!(
+        text,
+        "`relevo drill run {}` starts the servers cut off from every network, asks",
+        loaded.file.display()
+    )?;
+    writeln!(
+        text,
+        "the checks, writes a report, and removes everything it started."
+    )
 }
 
 fn write_objectives(text: &mut String, runbook: &Runbook) -> std::fmt::Result {
     let objectives = &runbook.objectives;
     writeln!(text, "## Objectives\n")?;
     match objectives.rto {
-        Some(rto) => writeln!(text, "- Recovered within {} of the decision (RTO).", duration_text(rto))?,
+        Some(rto) => writeln!(
+            text,
+            "- Recovered within {} of the decision (RTO).",
+            duration_text(rto)
+        )?,
         None => writeln!(text, "- No recovery time objective is set.")?,
     }
     match objectives.rpo {
-        Some(rpo) => writeln!(text, "- With data at most {} old (RPO).\n", duration_text(rpo)),
+        Some(rpo) => writeln!(
+            text,
+            "- With data at most {} old (RPO).\n",
+            duration_text(rpo)
+        ),
         None => writeln!(text, "- No recovery point objective is set.\n"),
     }
 }
@@ -52,17 +81,29 @@ fn write_objectives(text: &mut String, runbook: &Runbook) -> std::fmt::Result {
 fn write_steps(text: &mut String, runbook: &Runbook) -> std::fmt::Result {
     if runbook.plan.is_empty() {
         let all: Vec<_> = runbook.servers.keys().map(String::as_str).collect();
-        return writeln!(text, "1. [ ] Start {}, and wait for the checks.", all.join(", "));
+        return writeln!(
+            text,
+            "1. [ ] Start {}, and wait for the checks.",
+            all.join(", ")
+        );
     }
     for (index, step) in runbook.plan.iter().enumerate() {
         let number = index + 1;
         match step {
             Step::Start(servers) => {
                 let names: Vec<_> = servers.iter().map(|server| server.value.as_str()).collect();
-                writeln!(text, "{number}. [ ] Start {}, and wait for the checks.", names.join(", "))?;
+                writeln!(
+                    text,
+                    "{number}. [ ] Start {}, and wait for the checks.",
+                    names.join(", ")
+                )?;
             }
             Step::Confirm(confirmation) => {
-                writeln!(text, "{number}. [ ] **Confirm**: {}. Name, time: ____________", confirmation.text)?;
+                writeln!(
+                    text,
+                    "{number}. [ ] **Confirm**: {}. Name, time: ____________",
+                    confirmation.text
+                )?;
             }
         }
     }
@@ -74,8 +115,16 @@ fn write_server(text: &mut String, name: &str, server: &Server) -> std::fmt::Res
     writeln!(text, "- Image: {}", image_text(&server.image))?;
     writeln!(text, "- Hardware: {}", hardware_text(&server.hardware))?;
     if !server.network.is_empty() {
-        let names: Vec<_> = server.network.iter().map(|network| network.value.as_str()).collect();
-        writeln!(text, "- Networks of its cards, in order: {}", names.join(", "))?;
+        let names: Vec<_> = server
+            .network
+            .iter()
+            .map(|network| network.value.as_str())
+            .collect();
+        writeln!(
+            text,
+            "- Networks of its cards, in order: {}",
+            names.join(", ")
+        )?;
     }
     for adjustment in &server.adjustments {
         writeln!(text, "- Adjustment: {adjustment}")?;
@@ -84,7 +133,11 @@ fn write_server(text: &mut String, name: &str, server: &Server) -> std::fmt::Res
         writeln!(text, "- No check: that it works is for a person to see.")?;
     }
     for check in &server.checks {
-        writeln!(text, "- [ ] {check}, within {}", duration_text(check.within()))?;
+        writeln!(
+            text,
+            "- [ ] {check}, within {}",
+            duration_text(check.within())
+        )?;
     }
     writeln!(text)
 }
@@ -97,7 +150,10 @@ fn write_networks(text: &mut String, runbook: &Runbook) -> std::fmt::Result {
     for (name, network) in &runbook.networks {
         match &network.subnet {
             Some(subnet) => writeln!(text, "- `{name}`: isolated, {subnet}")?,
-            None => writeln!(text, "- `{name}`: isolated, the network of the guest's own address")?,
+            None => writeln!(
+                text,
+                "- `{name}`: isolated, the network of the guest's own address"
+            )?,
         }
     }
     writeln!(text)
@@ -113,13 +169,19 @@ fn image_text(image: &ImageChoice) -> String {
 
 fn hardware_text(hardware: &Hardware) -> String {
     let cpus = hardware.cpus.map(|cpus| format!("{cpus} processors"));
-    let memory = hardware.memory.map(|memory| format!("{} of memory", bytes_text(memory)));
+    let memory = hardware
+        .memory
+        .map(|memory| format!("{} of memory", bytes_text(memory)));
     let profile = match hardware.profile {
         ProfileChoice::Auto => None,
         ProfileChoice::First(name) => Some(format!("profile {name}")),
     };
     let parts: Vec<_> = [cpus, memory, profile].into_iter().flatten().collect();
-    if parts.is_empty() { "as the server was".to_owned() } else { parts.join(", ") }
+    if parts.is_empty() {
+        "as the server was".to_owned()
+    } else {
+        parts.join(", ")
+    }
 }
 
 #[cfg(test)]

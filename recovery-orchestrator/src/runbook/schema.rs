@@ -60,6 +60,9 @@ mod tests {
         if std::env::var_os("RELEVO_WRITE_SCHEMA").is_some() {
             std::fs::write(path, schema()).unwrap();
         }
-        assert!(std::fs::read_to_string(path).unwrap() == schema(), "runbooks/schema.json is not current");
+        assert!(
+            std::fs::read_to_string(path).unwrap() == schema(),
+            "runbooks/schema.json is not current"
+        );
     }
 }

@@ -11,7 +11,12 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use super::{ImageChoice, ProfileChoice};
 
 const UNITS: [(char, u64); 4] = [('d', 86_400), ('h', 3600), ('m', 60), ('s', 1)];
-const SIZES: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+const SIZES: [(&str, u64); 4] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+];
 /// A year: longer is a mistake in writing.
 const SECONDS_MAX: u64 = 366 * 86_400;
 
@@ -28,10 +33,16 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
         let (number, tail) = rest.split_at(end);
         let mut characters = tail.chars();
         let unit = characters.next().ok_or_else(wrong)?;
-        let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+        let (_, factor) = UNITS
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .ok_or_else(wrong)?;
         let number: u64 = number.parse().map_err(|_| wrong())?;
         let part = number.checked_mul(*factor).ok_or_else(wrong)?;
-        seconds = seconds.checked_add(part).filter(|sum| *sum <= SECONDS_MAX).ok_or_else(wrong)?;
+        seconds = seconds
+            .checked_add(part)
+            .filter(|sum| *sum <= SECONDS_MAX)
+            .ok_or_else(wrong)?;
         rest = characters.as_str();
     }
     Ok(Duration::from_secs(seconds))
@@ -48,7 +59,11 @@ pub fn duration_text(duration: Duration) -> String {
             left %= size;
         }
     }
-    if text.is_empty() { "0s".to_owned() } else { text }
+    if text.is_empty() {
+        "0s".to_owned()
+    } else {
+        text
+    }
 }
 
 /// `2GiB`, `512MiB`.
@@ -60,13 +75,18 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         .find_map(|(name, size)| Some((name, size, text.strip_suffix(name)?)))
         .ok_or_else(wrong)?;
     let number: u64 = number.trim().parse().map_err(|_| wrong())?;
-    number.checked_mul(*unit).filter(|bytes| *bytes > 0).ok_or_else(wrong)
+    number
+        .checked_mul(*unit)
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(wrong)
 }
 
 /// A size in the largest unit that divides it: `2GiB`.
 #[must_use]
 pub fn bytes_text(bytes: u64) -> String {
-    let unit = SIZES.iter().find(|(_, size)| bytes >= *size && bytes % size == 0);
+    let unit = SIZES
+        .iter()
+        .find(|(_, size)| bytes >= *size && bytes % size == 0);
     match unit {
         Some((name, size)) => format!("{}{name}", bytes / size),
         None => format!("{bytes} bytes"),
@@ -115,7 +135,13 @@ pub(super) fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D:
 pub(super) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let path = String::deserialize(deserializer)?;
     let legal = path.starts_with('/') && path.chars().all(|c| c.is_ascii_graphic());
-    if legal { Ok(path) } else { Err(de::Error::custom(format!("not a path of a page: {path:?}; it begins with / and has no spaces"))) }
+    if legal {
+        Ok(path)
+    } else {
+        Err(de::Error::custom(format!(
+            "not a path of a page: {path:?}; it begins with / and has no spaces"
+        )))
+    }
 }
 
 pub(super) const fn default_within() -> Duration {
@@ -163,7 +189,9 @@ impl<'de> Visitor<'de> for ImageVisitor {
             return Ok(ImageChoice::Latest);
         }
         let id = text.parse().map_err(|_| {
-            E::custom(format!("not an image: {text:?}; it is `latest`, an image's id, or {{ before: TIME }}"))
+            E::custom(format!(
+                "not an image: {text:?}; it is `latest`, an image's id, or {{ before: TIME }}"
+            ))
         })?;
         Ok(ImageChoice::Id(id))
     }
@@ -177,11 +205,15 @@ impl<'de> Visitor<'de> for ImageVisitor {
             }
             let text: String = map.next_value()?;
             let time: Timestamp = text.parse().map_err(|_| {
-                de::Error::custom(format!("not a time: {text:?}; write it as 2026-11-01T10:00:00Z"))
+                de::Error::custom(format!(
+                    "not a time: {text:?}; write it as 2026-11-01T10:00:00Z"
+                ))
             })?;
             before = Some(time);
         }
-        before.map(ImageChoice::Before).ok_or_else(|| de::Error::missing_field("before"))
+        before
+            .map(ImageChoice::Before)
+            .ok_or_else(|| de::Error::missing_field("before"))
     }
 }
 
@@ -191,12 +223,27 @@ mod tests {
 
     #[test]
     fn durations_are_written_with_units_and_read_back() {
-        for (text, seconds) in [("90s", 90), ("5m", 300), ("1h30m", 5400), ("2d", 172_800), ("0s", 0)] {
+        for (text, seconds) in [
+            ("90s", 90),
+            ("5m", 300),
+            ("1h30m", 5400),
+            ("2d", 172_800),
+            ("0s", 0),
+        ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)));
         }
         assert_eq!(duration_text(Duration::from_secs(5430)), "1h30m30s");
         assert_eq!(duration_text(Duration::ZERO), "0s");
-        for text in ["", "5", "m", "5 m", "-1s", "99999999999999999999s", "400d", "5min"] {
+        for text in [
+            "",
+            "5",
+            "m",
+            "5 m",
+            "-1s",
+            "99999999999999999999s",
+            "400d",
+            "5min",
+        ] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

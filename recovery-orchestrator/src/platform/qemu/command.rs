@@ -79,7 +79,11 @@ impl Arguments {
         self.add("-cpu", host.accelerator.processor());
         self.add("-smp", definition.cpus.max(1).to_string());
         self.add("-m", format!("{}M", (definition.memory_bytes / MIB).max(1)));
-        let base = if definition.clock_utc { "utc" } else { "localtime" };
+        let base = if definition.clock_utc {
+            "utc"
+        } else {
+            "localtime"
+        };
         self.add("-rtc", format!("base={base}"));
         self.add("-display", "none");
         self.add("-vga", "std");
@@ -92,18 +96,28 @@ impl Arguments {
     }
 
     fn firmware(&mut self, firmware: Option<&Uefi>) {
-        let Some(Uefi { code, vars }) = firmware else { return };
+        let Some(Uefi { code, vars }) = firmware else {
+            return;
+        };
         let drive = "if=pflash,format=raw";
-        self.add("-drive", format!("{drive},unit=0,readonly=on,file={}", escaped(code)));
+        self.add(
+            "-drive",
+            format!("{drive},unit=0,readonly=on,file={}", escaped(code)),
+        );
         self.add("-drive", format!("{drive},unit=1,file={}", escaped(vars)));
     }
 
     fn control(&mut self, places: &Places) {
-        let socket = |id: &str, path: &Path| format!("socket,id={id},path={},server=on,wait=off", escaped(path));
+        let socket = |id: &str, path: &Path| {
+            format!("socket,id={id},path={},server=on,wait=off", escaped(path))
+        };
         self.add("-chardev", socket("qmp", &places.qmp));
         self.add("-mon", "chardev=qmp,mode=control");
         let log = escaped(&places.console_log);
-        self.add("-chardev", format!("{},logfile={log}", socket("console", &places.console)));
+        self.add(
+            "-chardev",
+            format!("{},logfile={log}", socket("console", &places.console)),
+        );
         self.add("-serial", "chardev:console");
     }
 
@@ -112,7 +126,9 @@ impl Arguments {
         check_disks(order)?;
         for bus in 0..order.disks.len().div_ceil(disks_per_bus(controller)) {
             match controller {
-                DiskController::VirtioScsi => self.add("-device", format!("virtio-scsi-pci,id=scsi{bus}")),
+                DiskController::VirtioScsi => {
+                    self.add("-device", format!("virtio-scsi-pci,id=scsi{bus}"))
+                }
                 DiskController::Sata => self.add("-device", format!("ich9-ahci,id=sata{bus}")),
                 DiskController::ScsiLsi => self.add("-device", format!("lsi53c895a,id=scsi{bus}")),
                 DiskController::VirtioBlk | DiskController::Ide => {}
@@ -137,7 +153,13 @@ impl Arguments {
         };
         let slot = FIRST_NIC_SLOT + index;
         // Without its ROM: nothing here boots from the network.
-        self.add("-device", format!("{model},netdev=net{index},mac={},addr={slot:#x},romfile=", nic.mac));
+        self.add(
+            "-device",
+            format!(
+                "{model},netdev=net{index},mac={},addr={slot:#x},romfile=",
+                nic.mac
+            ),
+        );
     }
 }
 
@@ -172,12 +194,20 @@ fn check_disks(order: &Order) -> Result<()> {
         hint: Some("choose another profile: virtio, or virtio-scsi".to_owned()),
     };
     if matches!(controller, DiskController::Sata | DiskController::Ide)
-        && order.disks.iter().any(|disk| disk.sector_size.bytes() != 512)
+        && order
+            .disks
+            .iter()
+            .any(|disk| disk.sector_size.bytes() != 512)
     {
-        return Err(refuse("SATA and IDE have no disks with sectors of 4096 bytes".to_owned()));
+        return Err(refuse(
+            "SATA and IDE have no disks with sectors of 4096 bytes".to_owned(),
+        ));
     }
     if controller == DiskController::Ide && order.disks.len() > 4 {
-        return Err(refuse(format!("IDE has room for 4 disks, not {}", order.disks.len())));
+        return Err(refuse(format!(
+            "IDE has room for 4 disks, not {}",
+            order.disks.len()
+        )));
     }
     Ok(())
 }
@@ -206,7 +236,9 @@ fn disk_device(controller: DiskController, index: usize, disk: &DiskOrder) -> St
     let (bus, unit) = (index / per_bus, index % per_bus);
     let device = match controller {
         DiskController::VirtioBlk => "virtio-blk-pci".to_owned(),
-        DiskController::VirtioScsi => format!("scsi-hd,bus=scsi{bus}.0,channel=0,scsi-id=0,lun={unit}"),
+        DiskController::VirtioScsi => {
+            format!("scsi-hd,bus=scsi{bus}.0,channel=0,scsi-id=0,lun={unit}")
+        }
         DiskController::ScsiLsi => format!("scsi-hd,bus=scsi{bus}.0,scsi-id={unit}"),
         DiskController::Sata => format!("ide-hd,bus=sata{bus}.{unit}"),
         DiskController::Ide => format!("ide-hd,bus=ide.{},unit={}", index / 2, index % 2),

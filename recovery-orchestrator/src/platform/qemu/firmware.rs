@@ -12,12 +12,30 @@ use crate::platform::Order;
 
 /// Code and variables, as distributions install them; without Secure Boot.
 const KNOWN: [(&str, &str); 6] = [
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
-    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
-    ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
-    ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
-    ("/usr/share/qemu/ovmf-x86_64-4m-code.bin", "/usr/share/qemu/ovmf-x86_64-4m-vars.bin"),
-    ("/usr/share/qemu/edk2-x86_64-code.fd", "/usr/share/qemu/edk2-i386-vars.fd"),
+    (
+        "/usr/share/OVMF/OVMF_CODE_4M.fd",
+        "/usr/share/OVMF/OVMF_VARS_4M.fd",
+    ),
+    (
+        "/usr/share/OVMF/OVMF_CODE.fd",
+        "/usr/share/OVMF/OVMF_VARS.fd",
+    ),
+    (
+        "/usr/share/edk2/ovmf/OVMF_CODE.fd",
+        "/usr/share/edk2/ovmf/OVMF_VARS.fd",
+    ),
+    (
+        "/usr/share/edk2/x64/OVMF_CODE.4m.fd",
+        "/usr/share/edk2/x64/OVMF_VARS.4m.fd",
+    ),
+    (
+        "/usr/share/qemu/ovmf-x86_64-4m-code.bin",
+        "/usr/share/qemu/ovmf-x86_64-4m-vars.bin",
+    ),
+    (
+        "/usr/share/qemu/edk2-x86_64-code.fd",
+        "/usr/share/qemu/edk2-i386-vars.fd",
+    ),
 ];
 
 /// Which firmware is used.
@@ -38,7 +56,9 @@ pub(super) struct Uefi {
 impl Choice {
     pub(super) fn new(configuration: &QemuConfiguration) -> Self {
         let code = configuration.firmware_code.clone();
-        Self { named: code.zip(configuration.firmware_vars.clone()) }
+        Self {
+            named: code.zip(configuration.firmware_vars.clone()),
+        }
     }
 
     /// What a machine needs: nothing with a BIOS, which QEMU brings along.
@@ -55,7 +75,9 @@ impl Choice {
     }
 
     fn find(&self) -> Result<(PathBuf, PathBuf)> {
-        let known = KNOWN.iter().map(|(code, vars)| (PathBuf::from(code), PathBuf::from(vars)));
+        let known = KNOWN
+            .iter()
+            .map(|(code, vars)| (PathBuf::from(code), PathBuf::from(vars)));
         self.named
             .clone()
             .into_iter()

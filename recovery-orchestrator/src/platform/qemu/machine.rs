@@ -67,12 +67,18 @@ impl QemuMachine {
             nbd: order.sockets.join("nbd"),
         };
         let arguments = command::arguments(host, order, &places, firmware)?;
-        let meters: Vec<_> = order.disks.iter().map(|disk| Arc::new(Meter::new(Arc::clone(&disk.image)))).collect();
+        let meters: Vec<_> = order
+            .disks
+            .iter()
+            .map(|disk| Arc::new(Meter::new(Arc::clone(&disk.image))))
+            .collect();
         let nbd = Server::start(&places.nbd, exports(&meters, order))?;
         let log = order.directory.join(QEMU_LOG);
         let mut child = spawn(binary, &arguments, &log)?;
         let identity = ProcessIdentity::of(child.id());
-        let qmp = match Qmp::connect(&places.qmp, MONITOR_TIMEOUT, || exit_reason(&mut child, &log)) {
+        let qmp = match Qmp::connect(&places.qmp, MONITOR_TIMEOUT, || {
+            exit_reason(&mut child, &log)
+        }) {
             Ok(qmp) => qmp,
             Err(problem) => {
                 end(&mut child);
@@ -93,7 +99,8 @@ impl QemuMachine {
 
     fn execute(&self, command: &str, arguments: &Value) -> Result<Value> {
         let mut qmp = self.qmp.lock().unwrap_or_else(PoisonError::into_inner);
-        qmp.execute(command, arguments).map_err(|problem| failure(&self.name, problem))
+        qmp.execute(command, arguments)
+            .map_err(|problem| failure(&self.name, problem))
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {
@@ -102,7 +109,10 @@ impl QemuMachine {
 
     fn forward(&self, port: u16) -> Option<(Ipv4Addr, u16)> {
         self.nics.iter().find_map(|nic| {
-            let forward = nic.forwards.iter().find(|forward| forward.guest_port == port)?;
+            let forward = nic
+                .forwards
+                .iter()
+                .find(|forward| forward.guest_port == port)?;
             Some((nic.guest, forward.host_port))
         })
     }
@@ -143,7 +153,10 @@ impl Machine for QemuMachine {
         let guest = guest.to_string();
         let end = Instant::now() + ACCEPT_TIMEOUT;
         while Instant::now() < end {
-            let usernet = self.execute("human-monitor-command", &json!({"command-line": "info usernet"}))?;
+            let usernet = self.execute(
+                "human-monitor-command",
+                &json!({"command-line": "info usernet"}),
+            )?;
             if qmp::accepted_by_guest(usernet.as_str().unwrap_or_default(), &guest, port) {
                 return Ok(true);
             }
@@ -155,7 +168,8 @@ impl Machine for QemuMachine {
     fn screenshot(&self) -> Option<Vec<u8>> {
         let path = self.directory.join("screen.png");
         // A machine without a picture still has its console log; nothing is lost.
-        self.execute("screendump", &json!({"filename": path, "format": "png"})).ok()?;
+        self.execute("screendump", &json!({"filename": path, "format": "png"}))
+            .ok()?;
         let bytes = file::read_tail(&path, SCREENSHOT_BYTES_MAX).ok()?;
         bytes.starts_with(b"\x89PNG").then_some(bytes)
     }
@@ -222,7 +236,9 @@ fn spawn(binary: &Path, arguments: &[String], log: &Path) -> Result<Child> {
 
 /// `setpriv` of util-linux replaces itself by what it starts, so the process stays the same one.
 fn death_signal_program() -> Option<&'static str> {
-    ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().find(|path| Path::new(path).exists())
+    ["/usr/bin/setpriv", "/bin/setpriv"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
 }
 
 fn exit_reason(child: &mut Child, log: &Path) -> Option<String> {
@@ -238,5 +254,9 @@ fn exit_reason(child: &mut Child, log: &Path) -> Option<String> {
 }
 
 fn failure(name: &str, problem: String) -> Error {
-    Error::Machine { name: name.to_owned(), problem, hint: None }
+    Error::Machine {
+        name: name.to_owned(),
+        problem,
+        hint: None,
+    }
 }

@@ -61,7 +61,12 @@ impl Platform for Qemu {
 
     fn start(&self, order: &Order) -> Result<Box<dyn Machine>> {
         let firmware = self.firmware.prepare(order)?;
-        Ok(Box::new(machine::QemuMachine::start(&self.binary, &self.host, order, firmware.as_ref())?))
+        Ok(Box::new(machine::QemuMachine::start(
+            &self.binary,
+            &self.host,
+            order,
+            firmware.as_ref(),
+        )?))
     }
 }
 

@@ -74,7 +74,8 @@ fn version(binary: &Path) -> Result<String> {
     let output = Command::new(binary).arg("--version").output();
     let output = output.map_err(Error::file("run", binary))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    parse_version(&text).ok_or_else(|| broken(format!("{} says no version: {text:?}", binary.display())))
+    parse_version(&text)
+        .ok_or_else(|| broken(format!("{} says no version: {text:?}", binary.display())))
 }
 
 fn parse_version(text: &str) -> Option<String> {
@@ -83,7 +84,8 @@ fn parse_version(text: &str) -> Option<String> {
 }
 
 fn try_out(binary: &Path, boot_id: String, version: String) -> Result<Host> {
-    let directory = tempfile::tempdir().map_err(Error::file("create a directory in", std::env::temp_dir()))?;
+    let directory =
+        tempfile::tempdir().map_err(Error::file("create a directory in", std::env::temp_dir()))?;
     let disk = directory.path().join("probe.raw");
     file::write(&disk, &boot_sector())?;
     let mut sandbox = true;
@@ -99,9 +101,18 @@ fn try_out(binary: &Path, boot_id: String, version: String) -> Result<Host> {
             Accelerator::Kvm,
             format!("a test guest answered in {} ms", time.as_millis()),
         ),
-        Err(problem) => (Accelerator::Tcg, format!("KVM is not usable here: {problem}")),
+        Err(problem) => (
+            Accelerator::Tcg,
+            format!("KVM is not usable here: {problem}"),
+        ),
     };
-    Ok(Host { boot_id, version, accelerator, reason, sandbox })
+    Ok(Host {
+        boot_id,
+        version,
+        accelerator,
+        reason,
+        sandbox,
+    })
 }
 
 fn boot_sector() -> Vec<u8> {
@@ -124,14 +135,40 @@ fn guest(
     }
     let mut command = Command::new(binary);
     command
-        .args(["-accel", accelerator.options(), "-cpu", accelerator.processor()])
-        .args(["-no-user-config", "-nodefaults", "-display", "none", "-machine", "pc", "-m", "32"])
-        .args(["-device", "isa-debug-exit,iobase=0x501,iosize=4", "-serial", "stdio", "-drive"])
-        .arg(format!("file={},format=raw,if=ide", disk.display().to_string().replace(',', ",,")));
+        .args([
+            "-accel",
+            accelerator.options(),
+            "-cpu",
+            accelerator.processor(),
+        ])
+        .args([
+            "-no-user-config",
+            "-nodefaults",
+            "-display",
+            "none",
+            "-machine",
+            "pc",
+            "-m",
+            "32",
+        ])
+        .args([
+            "-device",
+            "isa-debug-exit,iobase=0x501,iosize=4",
+            "-serial",
+            "stdio",
+            "-drive",
+        ])
+        .arg(format!(
+            "file={},format=raw,if=ide",
+            disk.display().to_string().replace(',', ",,")
+        ));
     if sandbox {
         command.args(["-sandbox", super::command::SANDBOX]);
     }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     let start = Instant::now();
     let mut child = command.spawn().map_err(Error::file("run", binary))?;
     let status = loop {
@@ -146,24 +183,37 @@ fn guest(
     let time = start.elapsed();
     // Kills what hangs, and does nothing to what has ended.
     let _ = child.kill();
-    let output = child.wait_with_output().map_err(Error::file("wait for", binary))?;
+    let output = child
+        .wait_with_output()
+        .map_err(Error::file("wait for", binary))?;
     Ok(match status.and_then(|status| status.code()) {
         Some(EXIT_STATUS) => Ok(time),
-        Some(code) => Err(format!("{} (exit status {code})", last_line(&output.stderr))),
-        None => Err(format!("a test guest did not answer in {} s", limit.as_secs_f32())),
+        Some(code) => Err(format!(
+            "{} (exit status {code})",
+            last_line(&output.stderr)
+        )),
+        None => Err(format!(
+            "a test guest did not answer in {} s",
+            limit.as_secs_f32()
+        )),
     })
 }
 
 fn last_line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    text.trim_end().lines().last().unwrap_or("no message").to_owned()
+    text.trim_end()
+        .lines()
+        .last()
+        .unwrap_or("no message")
+        .to_owned()
 }
 
 fn broken(problem: String) -> Error {
     Error::Platform {
         platform: "qemu",
         problem,
-        hint: "install QEMU for x86-64 (Debian: apt-get install qemu-system-x86 qemu-utils)".to_owned(),
+        hint: "install QEMU for x86-64 (Debian: apt-get install qemu-system-x86 qemu-utils)"
+            .to_owned(),
     }
 }
 
@@ -174,7 +224,10 @@ mod tests {
     #[test]
     fn versions_of_distributions_are_understood() {
         for (text, version) in [
-            ("QEMU emulator version 7.2.15 (Debian 1:7.2+dfsg-7+deb12u12)\nCopyright", "7.2.15"),
+            (
+                "QEMU emulator version 7.2.15 (Debian 1:7.2+dfsg-7+deb12u12)\nCopyright",
+                "7.2.15",
+            ),
             ("QEMU emulator version 10.0.2\n", "10.0.2"),
         ] {
             assert_eq!(parse_version(text).as_deref(), Some(version));

@@ -38,7 +38,10 @@ impl Qmp {
                 return Err(reason);
             }
             if Instant::now() > end {
-                return Err(format!("its monitor did not answer in {} s", timeout.as_secs()));
+                return Err(format!(
+                    "its monitor did not answer in {} s",
+                    timeout.as_secs()
+                ));
             }
             std::thread::sleep(Duration::from_millis(5));
         };
@@ -46,8 +49,12 @@ impl Qmp {
             .set_read_timeout(Some(ANSWER_TIMEOUT))
             .and_then(|()| stream.set_write_timeout(Some(ANSWER_TIMEOUT)))
             .map_err(|error| error.to_string())?;
-        let mut qmp = Self { reader: BufReader::new(stream) };
-        let answered = qmp.line().and_then(|_greeting| qmp.execute("qmp_capabilities", &json!({})));
+        let mut qmp = Self {
+            reader: BufReader::new(stream),
+        };
+        let answered = qmp
+            .line()
+            .and_then(|_greeting| qmp.execute("qmp_capabilities", &json!({})));
         match answered {
             Ok(_) => Ok(qmp),
             // QEMU opens its monitor before its disks: what is wrong there ends it now.
@@ -67,16 +74,23 @@ impl Qmp {
             .write_all(message.as_bytes())
             .map_err(|error| format!("{command}: {error}"))?;
         for _ in 0..EVENT_COUNT_MAX {
-            let mut answer = self.line().map_err(|problem| format!("{command}: {problem}"))?;
+            let mut answer = self
+                .line()
+                .map_err(|problem| format!("{command}: {problem}"))?;
             if let Some(value) = answer.get_mut("return") {
                 return Ok(value.take());
             }
             if let Some(error) = answer.get("error") {
-                let text = error.get("desc").and_then(Value::as_str).unwrap_or("no description");
+                let text = error
+                    .get("desc")
+                    .and_then(Value::as_str)
+                    .unwrap_or("no description");
                 return Err(format!("{command}: {text}"));
             }
         }
-        Err(format!("{command}: no answer among {EVENT_COUNT_MAX} events"))
+        Err(format!(
+            "{command}: no answer among {EVENT_COUNT_MAX} events"
+        ))
     }
 
     fn line(&mut self) -> Result<Value, String> {
@@ -100,12 +114,18 @@ impl Qmp {
 pub(super) fn accepted_by_guest(usernet: &str, guest: &str, port: u16) -> bool {
     let port = port.to_string();
     usernet.lines().any(|line| {
-        let Some((state, rest)) = line.trim().strip_prefix("TCP[").and_then(|rest| rest.split_once(']'))
+        let Some((state, rest)) = line
+            .trim()
+            .strip_prefix("TCP[")
+            .and_then(|rest| rest.split_once(']'))
         else {
             return false;
         };
         let fields: Vec<_> = rest.split_whitespace().collect();
-        let accepted = !matches!(state, "HOST_FORWARD" | "SYN_SENT" | "CLOSED" | "NONE" | "LISTEN");
+        let accepted = !matches!(
+            state,
+            "HOST_FORWARD" | "SYN_SENT" | "CLOSED" | "NONE" | "LISTEN"
+        );
         accepted && fields.get(3) == Some(&guest) && fields.get(4) == Some(&port.as_str())
     })
 }

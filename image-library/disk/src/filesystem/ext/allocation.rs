@@ -39,7 +39,10 @@ pub(crate) fn used_extents(
     for (number, group) in (0..).zip(&groups) {
         let blocks = superblock.group_start(number)..superblock.group_end(number);
         let in_bitmap = match group.blocks_uninitialised {
-            true => vec![blocks.start..blocks.start + superblock.leading_blocks(number)],
+            true => {
+                let leading = blocks.start + superblock.leading_blocks(number);
+                std::iter::once(blocks.start..leading).collect()
+            }
             false => {
                 read_bitmap(device, superblock, &copies, group.block_bitmap, &mut bitmap)?;
                 set_runs(&bitmap, &blocks, superblock.cluster_blocks)

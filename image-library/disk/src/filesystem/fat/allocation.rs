@@ -46,7 +46,7 @@ fn entries_in(width: Width) -> u64 {
 fn is_used(width: Width, cluster: u64, window: &[u8], at: usize) -> bool {
     let fields = super::super::superblock::Fields(window);
     let (entry, bad) = match width {
-        Width::Bits12 if cluster % 2 == 0 => (u32::from(fields.u16(at)) & 0xfff, 0xff7),
+        Width::Bits12 if cluster.is_multiple_of(2) => (u32::from(fields.u16(at)) & 0xfff, 0xff7),
         Width::Bits12 => (u32::from(fields.u16(at)) >> 4, 0xff7),
         Width::Bits16 => (fields.u16(at).into(), 0xfff7),
         Width::Bits32 => (fields.u32(at) & 0x0fff_ffff, 0x0fff_fff7),

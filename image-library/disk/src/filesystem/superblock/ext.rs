@@ -141,7 +141,7 @@ impl Superblock {
         )?;
         require(
             self.blocks_per_group > 0
-                && self.blocks_per_group % self.cluster_blocks == 0
+                && self.blocks_per_group.is_multiple_of(self.cluster_blocks)
                 && self.blocks_per_group / self.cluster_blocks <= bits,
             "blocks per group",
             "does not fit the block bitmap",

@@ -24,7 +24,11 @@ impl ReadAt for Empty {
 
 fn order(disk: DiskController, nic: NicModel, disk_count: usize, sector_size: SectorSize) -> Order {
     let overlay = |index| PathBuf::from(format!("/run/disk{index}.qcow2"));
-    let disk_order = |index| DiskOrder { image: Arc::new(Empty), overlay: overlay(index), sector_size };
+    let disk_order = |index| DiskOrder {
+        image: Arc::new(Empty),
+        overlay: overlay(index),
+        sector_size,
+    };
     Order {
         definition: VmDefinition {
             name: "web01".to_owned(),
@@ -47,7 +51,10 @@ fn order(disk: DiskController, nic: NicModel, disk_count: usize, sector_size: Se
             host: "10.20.0.1".parse().unwrap(),
             dns: "10.20.0.2".parse().unwrap(),
             dhcp_start: "10.20.0.3".parse().unwrap(),
-            forwards: vec![Forward { guest_port: 80, host_port: 40_080 }],
+            forwards: vec![Forward {
+                guest_port: 80,
+                host_port: 40_080,
+            }],
         }],
         directory: "/run".into(),
         sockets: "/tmp/relevo-1".into(),
@@ -69,20 +76,38 @@ fn line(accelerator: Accelerator, order: &Order, firmware: Option<&Uefi>) -> Str
         nbd: "/tmp/relevo-1/nbd".into(),
     };
     let arguments = arguments(&host, order, &places, firmware).unwrap();
-    arguments.join("\n").replace("\n-", "\n\n-").replace("\n\n", "\u{0}").replace('\n', " ").replace('\u{0}', "\n")
+    arguments
+        .join("\n")
+        .replace("\n-", "\n\n-")
+        .replace("\n\n", "\u{0}")
+        .replace('\n', " ")
+        .replace('\u{0}', "\n")
 }
 
 #[test]
 fn virtio_on_tcg_with_a_bios() {
-    let order = order(DiskController::VirtioBlk, NicModel::Virtio, 1, SectorSize::B512);
+    let order = order(
+        DiskController::VirtioBlk,
+        NicModel::Virtio,
+        1,
+        SectorSize::B512,
+    );
     insta::assert_snapshot!(line(Accelerator::Tcg, &order, None));
 }
 
 #[test]
 fn virtio_scsi_on_kvm_with_uefi_and_4_kib_sectors() {
-    let mut order = order(DiskController::VirtioScsi, NicModel::Virtio, 2, SectorSize::B4096);
+    let mut order = order(
+        DiskController::VirtioScsi,
+        NicModel::Virtio,
+        2,
+        SectorSize::B4096,
+    );
     order.definition.clock_utc = false;
-    let uefi = Uefi { code: "/fw/code.fd".into(), vars: "/run/uefi-vars.fd".into() };
+    let uefi = Uefi {
+        code: "/fw/code.fd".into(),
+        vars: "/run/uefi-vars.fd".into(),
+    };
     insta::assert_snapshot!(line(Accelerator::Kvm, &order, Some(&uefi)));
 }
 
@@ -100,7 +125,12 @@ fn ide_and_an_old_card_sit_on_the_old_board() {
 
 #[test]
 fn a_parallel_scsi_controller() {
-    let order = order(DiskController::ScsiLsi, NicModel::E1000, 1, SectorSize::B512);
+    let order = order(
+        DiskController::ScsiLsi,
+        NicModel::E1000,
+        1,
+        SectorSize::B512,
+    );
     insta::assert_snapshot!(line(Accelerator::Tcg, &order, None));
 }
 
