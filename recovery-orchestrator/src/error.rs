@@ -110,13 +110,25 @@ pub enum Error {
     Interrupted,
     /// The library.
     #[error(transparent)]
-    Library(#[from] image_library::Error),
+    Library(Box<image_library::Error>),
     /// The converter.
     #[error(transparent)]
-    Converter(#[from] converter::Error),
+    Converter(Box<converter::Error>),
     /// A disk.
     #[error(transparent)]
     Disk(#[from] disk::Error),
+}
+
+impl From<image_library::Error> for Error {
+    fn from(error: image_library::Error) -> Self {
+        Self::Library(Box::new(error))
+    }
+}
+
+impl From<converter::Error> for Error {
+    fn from(error: converter::Error) -> Self {
+        Self::Converter(Box::new(error))
+    }
 }
 
 impl Error {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Files of this computer: every error names its path, and every read has a limit.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -46,10 +47,13 @@ pub(crate) fn create_directories(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(Error::file("create directory", path))
 }
 
-/// Writes a whole file, durable and under its name only when complete.
+/// Writes a whole file, durable and under its name only when complete; readable for whom the
+/// user's umask lets.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     let directory = path.parent().unwrap_or_else(|| Path::new("."));
-    let mut temporary = tempfile::NamedTempFile::new_in(directory)
+    let mut temporary = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(directory)
         .map_err(Error::file("create a file in", directory))?;
     temporary
         .write_all(content)

@@ -16,7 +16,7 @@ use recovery_orchestrator::{Error, Result};
 use super::Verdict;
 use super::console::{self, End};
 use super::context::Context;
-use super::output::{DryRun, say};
+use super::output::{self, DryRun};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Ctrl-] ends the machine. Nothing that it wrote is kept.")]
@@ -42,7 +42,7 @@ pub(super) struct BootArguments {
 pub(super) fn run(context: &Context, arguments: &BootArguments) -> Result<Verdict> {
     let (library, image) = context.open_image(&arguments.image)?;
     if arguments.dry_run.dry_run {
-        say(&format!(
+        output::line(&format!(
             "would prepare {}@{} and start it with an overlay that is thrown away",
             image.server, image.id
         ));

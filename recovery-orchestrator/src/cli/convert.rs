@@ -10,7 +10,7 @@ use converter::plan::{Plan, plan};
 use converter::prepare::{convert_disks, open_disks, prepare};
 use converter::verify::checker;
 use disk::block::{MemoryDevice, Overlay, OverlayOptions};
-use disk::{Level, Monitor, ReadAt, SectorSize};
+use disk::{Level, Monitor, ReadAt};
 use image_library::terminal::finding_text;
 use image_library::{Image, ImageReader, ImageRef};
 use recovery_orchestrator::guest::prepare_options;

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::Verdict;
 use super::context::Context;
-use super::output::{self, DryRun, Format, say, table};
+use super::output::{self, DryRun, Format, table};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DrillCommand {
@@ -100,7 +100,7 @@ fn dry_run(library: &dyn image_library::ImageReader, loaded: &LoadedRunbook) -> 
         for name in names {
             let server = &loaded.runbook.servers[name];
             let image = select::for_runbook(library, name, &server.image)?;
-            say(&format!(
+            output::line(&format!(
                 "wave {}: would start {name} from {}@{}, taken {}, and ask {} checks",
                 number + 1,
                 image.server,
@@ -110,7 +110,7 @@ fn dry_run(library: &dyn image_library::ImageReader, loaded: &LoadedRunbook) -> 
             ));
         }
     }
-    say("would write a report, end the machines and remove everything they wrote");
+    output::line("would write a report, end the machines and remove everything they wrote");
     Ok(Verdict::Done)
 }
 

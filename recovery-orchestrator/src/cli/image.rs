@@ -160,11 +160,11 @@ fn import(context: &Context, arguments: &ImportArguments) -> Result<Verdict> {
                 sector_size,
             } = &disk.draft;
             let (size, sector) = (bytes_text(*size_bytes), sector_size.bytes());
-            say(&format!(
+            output::line(&format!(
                 "would take in {name}: {format}, {size}, sectors of {sector} bytes"
             ));
         }
-        say(&format!(
+        output::line(&format!(
             "would commit them as an image of {} in {}",
             arguments.server, context.library
         ));
@@ -357,7 +357,7 @@ fn verify_images(context: &Context, wanted: Option<&ImageRef>, format: Format) -
         let name = format!("{}@{}", image.server, image.id);
         match content_digest(&*library, image.id, &monitor) {
             Ok(digest) => {
-                results.push(json!({"image": name, "content_digest": digest.to_string()}))
+                results.push(json!({"image": name, "content_digest": digest.to_string()}));
             }
             Err(error @ image_library::Error::Unreachable { .. }) => return Err(error.into()),
             Err(error) => {
@@ -441,7 +441,7 @@ fn export(context: &Context, arguments: &ExportArguments) -> Result<Verdict> {
     };
     if arguments.dry_run.dry_run {
         for disk in &image.disks {
-            say(&format!(
+            output::line(&format!(
                 "would write {} ({})",
                 path(disk).display(),
                 bytes_text(disk.size_bytes)

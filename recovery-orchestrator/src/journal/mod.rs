@@ -267,7 +267,7 @@ mod tests {
             .unwrap();
         journal.record(Event::CleanedUp).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
-        let first = br#"{"at":"2026-11-18T06:26:40Z","event":"step","title":"Starting"}"#;
+        let first = br#"{"at":"2026-11-18T11:06:40Z","event":"step","title":"Starting"}"#;
         assert!(
             bytes.starts_with(first),
             "{}",
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn a_run_is_named_by_kind_and_time_and_nothing_else_is_a_name() {
         let run = RunId::new(RunKind::Drill, clock(), 0xabcd_ef01);
-        assert_eq!(run.as_str(), "drill-20261118-062640-cdef01");
+        assert_eq!(run.as_str(), "drill-20261118-110640-cdef01");
         assert_eq!(RunId::parse(run.as_str()), Some(run));
         assert_eq!(RunId::parse("../../etc"), None);
     }

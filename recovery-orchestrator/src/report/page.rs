@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use converter::vm::Firmware;
 use disk::{Finding, Level};
 use image_library::Consistency;
 
@@ -293,10 +294,10 @@ fn write_facts(html: &mut String, server: &ServerReport) -> std::fmt::Result {
         html,
         "Machine",
         &format!(
-            "{} processors, {} of memory, {:?} firmware, disks: {}",
+            "{} processors, {} of memory, {}, disks: {}",
             hardware.cpus,
             size(hardware.memory_bytes),
-            hardware.firmware,
+            firmware(hardware.firmware),
             disks.join(", ")
         ),
     )?;
@@ -456,7 +457,7 @@ fn write_record(html: &mut String, report: &Report) -> std::fmt::Result {
 fn size(bytes: u64) -> String {
     for (unit, shift) in [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)] {
         if bytes >= 1 << shift {
-            let tenths = u128::from(bytes) * 10 >> shift;
+            let tenths = (u128::from(bytes) * 10) >> shift;
             let (whole, tenth) = (tenths / 10, tenths % 10);
             return if tenth == 0 {
                 format!("{whole} {unit}")
@@ -466,6 +467,13 @@ fn size(bytes: u64) -> String {
         }
     }
     bytes_text(bytes)
+}
+
+const fn firmware(firmware: Firmware) -> &'static str {
+    match firmware {
+        Firmware::Bios => "BIOS",
+        Firmware::Uefi => "UEFI",
+    }
 }
 
 const fn consistency(level: Consistency) -> &'static str {

@@ -86,7 +86,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
 pub fn bytes_text(bytes: u64) -> String {
     let unit = SIZES
         .iter()
-        .find(|(_, size)| bytes >= *size && bytes % size == 0);
+        .find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size));
     match unit {
         Some((name, size)) => format!("{}{name}", bytes / size),
         None => format!("{bytes} bytes"),

@@ -127,7 +127,7 @@ impl Arguments {
         for bus in 0..order.disks.len().div_ceil(disks_per_bus(controller)) {
             match controller {
                 DiskController::VirtioScsi => {
-                    self.add("-device", format!("virtio-scsi-pci,id=scsi{bus}"))
+                    self.add("-device", format!("virtio-scsi-pci,id=scsi{bus}"));
                 }
                 DiskController::Sata => self.add("-device", format!("ich9-ahci,id=sata{bus}")),
                 DiskController::ScsiLsi => self.add("-device", format!("lsi53c895a,id=scsi{bus}")),

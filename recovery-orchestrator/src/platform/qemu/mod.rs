@@ -22,6 +22,9 @@ pub use accelerator::Accelerator;
 pub use machine::CONSOLE_LOG;
 pub use probe::Host;
 
+#[cfg(test)]
+mod tests;
+
 const BINARY: &str = "qemu-system-x86_64";
 
 /// QEMU on this computer.

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Real machines of one boot sector: every controller, over NBD and an overlay, and their end.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use converter::vm::{DiskController, Firmware, Mainboard, NicModel, Profile, VmDefinition};
+use disk::block::{MemoryDevice, Overlay, OverlayOptions};
+use disk::{ReadAt, SectorSize};
+use rstest::rstest;
+
+use super::*;
+use crate::network;
+use crate::platform::{DiskOrder, Status};
+
+const LENGTH: usize = 8 << 20;
+
+/// QEMU, whatever it can do here; `None` where it is not installed.
+fn qemu(directory: &Path) -> Option<Qemu> {
+    if find_binary(None).is_err() {
+        eprintln!("skipped: {BINARY} is not installed");
+        assert_ne!(std::env::var("E2E_REQUIRE").as_deref(), Ok("all"));
+        return None;
+    }
+    // What is found out about this computer is tested elsewhere.
+    let configuration = QemuConfiguration {
+        accelerator: Some(Accelerator::Tcg),
+        ..QemuConfiguration::default()
+    };
+    Some(Qemu::open(&configuration, &directory.join("host.json")).unwrap())
+}
+
+/// Writes `up` to the serial port, then waits for ever.
+fn boot_sector_disk() -> Arc<dyn ReadAt> {
+    let code = [
+        0xba, 0xf8, 0x03, 0xb0, b'u', 0xee, 0xb0, b'p', 0xee, 0xf4, 0xeb, 0xfd,
+    ];
+    let mut bytes = vec![0; LENGTH];
+    bytes[..code.len()].copy_from_slice(&code);
+    bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+    Arc::new(MemoryDevice::from(bytes))
+}
+
+fn order(directory: &Path, disk: DiskController, firmware: Firmware) -> Order {
+    let image = boot_sector_disk();
+    let overlay = directory.join("disk0.qcow2");
+    let empty = Overlay::new(Arc::clone(&image), OverlayOptions::default());
+    empty.save_qcow2(&overlay, None).unwrap();
+    let forwards = network::free_forwards([80]).unwrap();
+    Order {
+        definition: VmDefinition {
+            name: "sector".to_owned(),
+            firmware,
+            mainboard: Mainboard::Q35,
+            cpus: 1,
+            memory_bytes: 128 << 20,
+            profiles: vec![],
+            disks: vec![],
+            nics: vec![],
+            clock_utc: true,
+        },
+        profile: Profile {
+            disk,
+            nic: NicModel::E1000,
+        },
+        disks: vec![DiskOrder {
+            image,
+            overlay,
+            sector_size: SectorSize::B512,
+        }],
+        nics: network::plan("sector", &[], &[], forwards).unwrap(),
+        directory: directory.to_owned(),
+        sockets: directory.to_owned(),
+    }
+}
+
+#[rstest]
+fn a_guest_starts_from_every_controller_and_ends_when_it_is_dropped(
+    #[values(
+        DiskController::VirtioBlk,
+        DiskController::VirtioScsi,
+        DiskController::Sata,
+        DiskController::Ide,
+        DiskController::ScsiLsi
+    )]
+    disk: DiskController,
+) {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(qemu) = qemu(directory.path()) else {
+        return;
+    };
+    let machine = qemu
+        .start(&order(directory.path(), disk, Firmware::Bios))
+        .unwrap();
+    let process = machine.process().unwrap();
+    assert_eq!(
+        machine.console().unwrap(),
+        b"",
+        "the processors must not run yet"
+    );
+    machine.resume().unwrap();
+    let end = Instant::now() + Duration::from_secs(120);
+    while !machine.console().unwrap().ends_with(b"up") {
+        assert!(Instant::now() < end, "{:?}", machine.status());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(machine.reads().read_bytes >= 512);
+    assert!(machine.screenshot().unwrap().starts_with(b"\x89PNG"));
+    assert!(
+        !machine.accepts(80).unwrap(),
+        "a forward accepts, but no guest is behind it"
+    );
+    drop(machine);
+    assert!(!process.is_alive());
+}
+
+#[test]
+fn a_machine_with_uefi_gets_firmware_and_variables_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(qemu) = qemu(directory.path()) else {
+        return;
+    };
+    let order = order(directory.path(), DiskController::VirtioBlk, Firmware::Uefi);
+    match qemu.start(&order) {
+        Ok(machine) => {
+            machine.resume().unwrap();
+            assert_eq!(machine.status(), Status::Running);
+            assert!(directory.path().join("uefi-vars.fd").exists());
+        }
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            assert_ne!(std::env::var("E2E_REQUIRE").as_deref(), Ok("all"));
+        }
+    }
+}
+
+#[test]
+fn what_qemu_says_about_its_failure_is_in_the_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(qemu) = qemu(directory.path()) else {
+        return;
+    };
+    let mut order = order(directory.path(), DiskController::VirtioBlk, Firmware::Bios);
+    order.disks[0].overlay = directory.path().join("no-such.qcow2");
+    let error = qemu.start(&order).unwrap_err().to_string();
+    assert!(error.starts_with("virtual machine sector: "), "{error}");
+    assert!(error.contains("no-such.qcow2"), "{error}");
+}
