@@ -11,18 +11,26 @@ use crate::error::{Error, Result};
 /// How often a wait looks up.
 const TICK: Duration = Duration::from_millis(50);
 
+/// Signals closer together than this are one request.
+const IMPATIENCE: Duration = Duration::from_secs(1);
+
 /// Whether the work is to end early. Clones share the answer.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Listens to SIGINT, SIGTERM and SIGHUP. The first asks for a clean end; the second ends the
-    /// program at once (its virtual machines die with it, and the next command clears up).
+    /// Listens to SIGINT, SIGTERM and SIGHUP. The first asks for a clean end; one more, a second
+    /// or more later, ends the program at once (its virtual machines die with it, and the next
+    /// command clears up). What comes sooner is the same request: `timeout` and some terminals
+    /// send to the program and to its group.
     pub fn install() -> Result<Self> {
         let interrupt = Self::default();
         let for_handler = interrupt.clone();
+        let mut first: Option<Instant> = None;
         ctrlc::set_handler(move || {
-            if for_handler.0.swap(true, Ordering::Relaxed) {
+            for_handler.raise();
+            let since = first.get_or_insert_with(Instant::now).elapsed();
+            if since >= IMPATIENCE {
                 end_at_once();
             }
         })
