@@ -20,10 +20,10 @@ pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
     /// Listens to SIGINT, SIGTERM and SIGHUP. The first asks for a clean end; one more, a second
-    /// or more later, ends the program at once (its virtual machines die with it, and the next
-    /// command clears up). What comes sooner is the same request: `timeout` and some terminals
+    /// or more later, calls `impatient`, which ends the program at once (its virtual machines die
+    /// with it, and the next command clears up). What comes sooner is the same request: `timeout` and some terminals
     /// send to the program and to its group.
-    pub fn install() -> Result<Self> {
+    pub fn install(impatient: fn()) -> Result<Self> {
         let interrupt = Self::default();
         let for_handler = interrupt.clone();
         let mut first: Option<Instant> = None;
@@ -31,7 +31,7 @@ impl Interrupt {
             for_handler.raise();
             let since = first.get_or_insert_with(Instant::now).elapsed();
             if since >= IMPATIENCE {
-                end_at_once();
+                impatient();
             }
         })
         .map_err(|error| Error::Request {
@@ -72,15 +72,6 @@ impl Interrupt {
             thread::sleep(left.min(TICK));
         }
     }
-}
-
-/// 128 and the number of SIGINT, as a shell expects it.
-#[expect(
-    clippy::exit,
-    reason = "whoever asks twice does not want to wait for the clean end"
-)]
-fn end_at_once() {
-    std::process::exit(130);
 }
 
 #[cfg(test)]

@@ -18,13 +18,16 @@ use crate::journal::RunId;
 #[derive(Debug, Clone)]
 pub struct StateDirectory {
     root: PathBuf,
+    temporary: PathBuf,
 }
 
 impl StateDirectory {
-    /// Uses a directory, made when it is missing.
-    pub fn open(root: &Path) -> Result<Self> {
+    /// Uses a directory, made when it is missing; sockets go below `temporary`, whose path is
+    /// short (the path of a unix socket has at most 107 bytes).
+    pub fn open(root: &Path, temporary: &Path) -> Result<Self> {
         let state = Self {
             root: root.to_owned(),
+            temporary: temporary.to_owned(),
         };
         for directory in [state.journals(), state.runs(), state.reports()] {
             file::create_directories(&directory)?;
@@ -54,6 +57,12 @@ impl StateDirectory {
     #[must_use]
     pub fn run(&self, run: &RunId) -> PathBuf {
         self.runs().join(run.as_str())
+    }
+
+    /// The directory of one run's sockets.
+    #[must_use]
+    pub fn sockets(&self, run: &RunId) -> PathBuf {
+        self.temporary.join(format!("relevo-{run}"))
     }
 
     /// Where reports are kept.

@@ -49,7 +49,7 @@ pub(super) fn run(context: &Context, arguments: &BootArguments) -> Result<Verdic
         return Ok(Verdict::Done);
     }
     let monitor = context.monitor();
-    let interrupt = Interrupt::install()?;
+    let interrupt = Interrupt::install(super::end_at_once)?;
     let source = Converting {
         reader: &*library,
         again: false,

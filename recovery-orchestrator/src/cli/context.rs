@@ -96,7 +96,7 @@ impl Context {
     }
 
     pub(super) fn state(&self) -> Result<StateDirectory> {
-        StateDirectory::open(&self.state)
+        StateDirectory::open(&self.state, &env::temp_dir())
     }
 
     pub(super) fn qemu(&self, state: &StateDirectory) -> Result<Qemu> {

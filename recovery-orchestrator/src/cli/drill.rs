@@ -66,7 +66,7 @@ fn rehearse(context: &Context, arguments: RunArguments) -> Result<Verdict> {
     if arguments.dry_run.dry_run {
         return dry_run(&*library, &runbook);
     }
-    let interrupt = Interrupt::install()?;
+    let interrupt = Interrupt::install(super::end_at_once)?;
     let monitor = context.monitor();
     let state = context.state()?;
     let qemu = context.qemu(&state)?;

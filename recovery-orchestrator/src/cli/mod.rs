@@ -145,6 +145,15 @@ fn execute(arguments: Arguments) -> Result<Verdict> {
     }
 }
 
+/// 128 and the number of SIGINT, as a shell expects it.
+#[expect(
+    clippy::exit,
+    reason = "whoever asks twice does not want to wait for the clean end"
+)]
+fn end_at_once() {
+    std::process::exit(130);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

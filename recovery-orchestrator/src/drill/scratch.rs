@@ -46,8 +46,7 @@ pub fn begin(
     let [a, b, c, d, ..] = *uuid::Uuid::new_v4().as_bytes();
     let run = RunId::new(kind, clock(), u32::from_be_bytes([a, b, c, d]));
     let directory = state.run(&run);
-    // The path of a unix socket has at most 107 bytes; a state directory may have more.
-    let sockets = std::env::temp_dir().join(format!("relevo-{run}"));
+    let sockets = state.sockets(&run);
     let journal = Journal::create(&state.journal(&run), clock)?;
     journal.record(Event::RunStarted {
         kind,

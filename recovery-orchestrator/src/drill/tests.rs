@@ -169,7 +169,7 @@ struct Fixture {
 fn fixture() -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     Fixture {
-        state: StateDirectory::open(&directory.path().join("state")).unwrap(),
+        state: StateDirectory::open(&directory.path().join("state"), directory.path()).unwrap(),
         directory,
         shelf: Shelf {
             images: vec![image("db01", 1), image("web01", 2)],

@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn the_machine_and_the_files_of_a_killed_run_are_removed_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
-        let state = StateDirectory::open(directory.path()).unwrap();
+        let state = StateDirectory::open(directory.path(), directory.path()).unwrap();
         let run = RunId::new(RunKind::Drill, Timestamp::now(), 1);
         std::fs::create_dir_all(state.run(&run).join("web01")).unwrap();
         let mut machine = Command::new("sleep").arg("600").spawn().unwrap();
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn a_run_whose_command_is_still_there_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let state = StateDirectory::open(directory.path()).unwrap();
+        let state = StateDirectory::open(directory.path(), directory.path()).unwrap();
         let run = RunId::new(RunKind::Boot, Timestamp::now(), 2);
         let journal = Journal::create(&state.journal(&run), Timestamp::now).unwrap();
         journal

@@ -15,15 +15,12 @@ mod qmp;
 use std::path::{Path, PathBuf};
 
 use crate::config::QemuConfiguration;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::platform::{Description, Machine, Order, Platform};
 
 pub use accelerator::Accelerator;
 pub use machine::CONSOLE_LOG;
 pub use probe::Host;
-
-#[cfg(test)]
-mod tests;
 
 const BINARY: &str = "qemu-system-x86_64";
 
@@ -39,7 +36,11 @@ impl Qemu {
     /// Finds QEMU and what it can do here: by trying, once after each start of this computer, and
     /// remembered in `cache` until then.
     pub fn open(configuration: &QemuConfiguration, cache: &Path) -> Result<Self> {
-        let binary = find_binary(configuration.binary.as_deref())?;
+        // A name without a directory is looked for in those of PATH, whenever it is started.
+        let binary = configuration
+            .binary
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(BINARY));
         let mut host = probe::host(&binary, cache)?;
         if let Some(accelerator) = configuration.accelerator {
             host.accelerator = accelerator;
@@ -73,19 +74,5 @@ impl Platform for Qemu {
     }
 }
 
-fn find_binary(named: Option<&Path>) -> Result<PathBuf> {
-    if let Some(path) = named {
-        return Ok(path.to_owned());
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|directory| directory.join(BINARY))
-        .find(|candidate| candidate.is_file())
-        .ok_or_else(|| Error::Platform {
-            platform: "qemu",
-            problem: format!("no {BINARY} in the directories of PATH"),
-            hint: "install QEMU (Debian: apt-get install qemu-system-x86 qemu-utils), or name it \
-                   in relevo.toml: [qemu] binary = ..."
-                .to_owned(),
-        })
-}
+#[cfg(test)]
+mod tests;

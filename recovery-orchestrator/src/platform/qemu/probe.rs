@@ -64,15 +64,20 @@ pub(super) fn host(binary: &Path, cache: &Path) -> Result<Host> {
     {
         return Ok(host);
     }
-    let host = try_out(binary, boot_id, version)?;
+    let scratch = cache.parent().unwrap_or_else(|| Path::new("."));
+    let host = try_out(binary, scratch, boot_id, version)?;
     let json = serde_json::to_vec_pretty(&host).unwrap_or_default();
     file::write_atomically(cache, &json)?;
     Ok(host)
 }
 
-fn version(binary: &Path) -> Result<String> {
-    let output = Command::new(binary).arg("--version").output();
-    let output = output.map_err(Error::file("run", binary))?;
+pub(super) fn version(binary: &Path) -> Result<String> {
+    let output = match Command::new(binary).arg("--version").output() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(broken(format!("there is no program {}", binary.display())));
+        }
+        other => other.map_err(Error::file("run", binary))?,
+    };
     let text = String::from_utf8_lossy(&output.stdout);
     parse_version(&text)
         .ok_or_else(|| broken(format!("{} says no version: {text:?}", binary.display())))
@@ -83,9 +88,9 @@ fn parse_version(text: &str) -> Option<String> {
     rest.split_whitespace().next().map(str::to_owned)
 }
 
-fn try_out(binary: &Path, boot_id: String, version: String) -> Result<Host> {
+fn try_out(binary: &Path, scratch: &Path, boot_id: String, version: String) -> Result<Host> {
     let directory =
-        tempfile::tempdir().map_err(Error::file("create a directory in", std::env::temp_dir()))?;
+        tempfile::tempdir_in(scratch).map_err(Error::file("create a directory in", scratch))?;
     let disk = directory.path().join("probe.raw");
     file::write(&disk, &boot_sector())?;
     let mut sandbox = true;
@@ -212,7 +217,8 @@ fn broken(problem: String) -> Error {
     Error::Platform {
         platform: "qemu",
         problem,
-        hint: "install QEMU for x86-64 (Debian: apt-get install qemu-system-x86 qemu-utils)"
+        hint: "install QEMU (Debian: apt-get install qemu-system-x86 qemu-utils), or name it in \
+               relevo.toml: [qemu] binary = ..."
             .to_owned(),
     }
 }
@@ -236,16 +242,17 @@ mod tests {
 
     #[test]
     fn this_computer_is_tried_out_once_and_then_remembered() {
-        let Ok(binary) = super::super::find_binary(None) else {
+        let binary = Path::new(super::super::BINARY);
+        if version(binary).is_err() {
             eprintln!("skipped: QEMU is not installed");
             assert_ne!(std::env::var("E2E_REQUIRE").as_deref(), Ok("all"));
             return;
-        };
+        }
         let directory = tempfile::tempdir().unwrap();
         let cache = directory.path().join("host.json");
-        let first = host(&binary, &cache).unwrap();
+        let first = host(binary, &cache).unwrap();
         let start = Instant::now();
-        assert_eq!(host(&binary, &cache).unwrap(), first);
+        assert_eq!(host(binary, &cache).unwrap(), first);
         assert!(start.elapsed() < Duration::from_secs(5));
     }
 }
