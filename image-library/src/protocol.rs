@@ -45,6 +45,9 @@ pub(crate) const HASH_HEADER: &str = "x-content-blake3";
 pub(crate) const READ_BYTES_MAX: u64 = 4 << 20;
 /// The most bytes of frames in one request.
 pub(crate) const FRAMES_BYTES_MAX: usize = 32 << 20;
+/// The most bytes that the chunks of one request unpack to: chunks of one byte repeated are tiny,
+/// and a body full of them would keep a server busy for minutes.
+pub(crate) const PLAIN_BYTES_MAX: usize = 256 << 20;
 /// The most hashes in one question for states.
 pub(crate) const STATES_MAX: usize = 65_536;
 /// The most extents in one page.

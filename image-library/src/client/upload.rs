@@ -12,7 +12,9 @@ use crate::client::connection::{Answer, Connection, Method};
 use crate::document::{DiskDraft, Image, ImageDraft};
 use crate::error::{Error, Result};
 use crate::id::ContentHash;
-use crate::protocol::{STATES_MAX, UNKNOWN_UPLOAD, append_frame, frame_length, wire_hash};
+use crate::protocol::{
+    PLAIN_BYTES_MAX, STATES_MAX, UNKNOWN_UPLOAD, append_frame, frame_length, wire_hash,
+};
 
 /// A request holds frames of about so many bytes.
 const FRAMES_BYTES: usize = 8 << 20;
@@ -64,12 +66,15 @@ impl RemoteUpload {
 impl Upload for RemoteUpload {
     fn put_chunks(&self, chunks: Vec<ChunkUpload>) -> Result<()> {
         let mut body = Vec::new();
+        let mut plain = 0_usize;
         let mut chunks = chunks.into_iter().peekable();
         while let Some(chunk) = chunks.next() {
             append_frame(&mut body, &chunk);
+            plain = plain.saturating_add(chunk.length as usize);
             let next = chunks.peek().map_or(usize::MAX, frame_length);
-            if body.len().saturating_add(next) > FRAMES_BYTES {
+            if body.len().saturating_add(next) > FRAMES_BYTES || plain > PLAIN_BYTES_MAX / 4 {
                 let full = Bytes::from(std::mem::take(&mut body));
+                plain = 0;
                 self.send("store chunks", Method::Post, "chunks", &[], &full)?;
             }
         }

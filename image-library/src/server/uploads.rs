@@ -28,8 +28,8 @@ use crate::document::{DiskDraft, Image, ImageDraft};
 use crate::error::Result;
 use crate::id::{ContentHash, ServerName};
 use crate::protocol::{
-    DISK_BYTES_MAX, FRAMES_BYTES_MAX, FrameDecoder, HASH_BYTES, STATES_MAX, UploadOpened,
-    UploadRequest, frame_length, hashes_from_bytes, wire_hash,
+    DISK_BYTES_MAX, FRAMES_BYTES_MAX, FrameDecoder, HASH_BYTES, PLAIN_BYTES_MAX, STATES_MAX,
+    UploadOpened, UploadRequest, frame_length, hashes_from_bytes, wire_hash,
 };
 use crate::server::failure::RequestFailure;
 use crate::server::{Shared, blocking};
@@ -274,7 +274,7 @@ async fn put_chunks(
     let mut decoder = FrameDecoder::new(shared.library.chunk_size_bytes());
     let mut body = request.into_body().into_data_stream();
     let mut batch: Vec<ChunkUpload> = Vec::new();
-    let (mut received, mut batch_bytes) = (0_usize, 0_usize);
+    let (mut received, mut unpacked, mut batch_bytes) = (0_usize, 0_usize, 0_usize);
     while let Some(piece) = body.next().await {
         let piece = received_piece(piece)?;
         received = received.saturating_add(piece.len());
@@ -282,6 +282,11 @@ async fn put_chunks(
             return Err(RequestFailure::too_large("the chunks", FRAMES_BYTES_MAX));
         }
         for chunk in decoder.push(&piece).map_err(RequestFailure::invalid)? {
+            unpacked = unpacked.saturating_add(chunk.length as usize);
+            if unpacked > PLAIN_BYTES_MAX {
+                let what = "the chunks, unpacked,";
+                return Err(RequestFailure::too_large(what, PLAIN_BYTES_MAX));
+            }
             batch_bytes = batch_bytes.saturating_add(frame_length(&chunk));
             batch.push(chunk);
         }
