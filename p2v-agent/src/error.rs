@@ -47,6 +47,15 @@ pub enum Error {
     /// A disk.
     #[error(transparent)]
     Disk(#[from] disk::Error),
+    /// A file or device is no disk, or one that cannot be read.
+    #[error("cannot read {path} as a disk")]
+    DiskFile {
+        /// The file or device.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: disk::Error,
+    },
 }
 
 impl Error {
@@ -82,7 +91,7 @@ impl Error {
                 "nothing was committed; the same command goes on where this one stopped".to_owned(),
             ),
             Self::Library(error) => error.hint(),
-            Self::Disk(error) => error.hint(),
+            Self::Disk(error) | Self::DiskFile { source: error, .. } => error.hint(),
             Self::File { .. } | Self::Unknown { .. } => None,
         }
     }

@@ -78,7 +78,10 @@ fn locate(root: &Root, machine: &MachineDescription, named: &str) -> PathBuf {
 }
 
 fn open_file(path: &Path) -> Result<Source> {
-    let opened = open_disk(path, &OpenOptions::default())?;
+    let opened = open_disk(path, &OpenOptions::default()).map_err(|source| Error::DiskFile {
+        path: path.to_owned(),
+        source,
+    })?;
     let name = path.file_name().map_or_else(
         || "disk".to_owned(),
         |name| name.to_string_lossy().into_owned(),

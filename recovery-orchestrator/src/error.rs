@@ -117,6 +117,15 @@ pub enum Error {
     /// A disk.
     #[error(transparent)]
     Disk(#[from] disk::Error),
+    /// A file or device is no disk, or one that cannot be read.
+    #[error("cannot read {path} as a disk")]
+    DiskFile {
+        /// The file or device.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: disk::Error,
+    },
 }
 
 impl From<image_library::Error> for Error {
@@ -158,7 +167,7 @@ impl Error {
             | Self::Network { hint, .. } => Some(hint.clone()),
             Self::Library(error) => error.hint(),
             Self::Converter(error) => error.hint(),
-            Self::Disk(error) => error.hint(),
+            Self::Disk(error) | Self::DiskFile { source: error, .. } => error.hint(),
             Self::Configuration { .. } | Self::Journal { .. } | Self::Interrupted => None,
         }
     }

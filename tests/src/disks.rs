@@ -44,6 +44,7 @@ impl PhonyServer {
         );
         server.file("etc/debian_version", "12.5\n");
         server.file("etc/hostname", "phony\n");
+        server.file("sbin/init", "not a program\n");
         server.file("etc/fstab", "/dev/sda1 / ext4 errors=remount-ro 0 1\n");
         server.file("boot/grub/grub.cfg", "set timeout=2\n");
         fs::create_dir_all(server.tree.join("usr/bin")).expect("the tree is ours");

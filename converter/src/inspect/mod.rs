@@ -48,11 +48,7 @@ pub fn inspect(
     monitor.stage("Reading partition tables and filesystems");
     let storage = storage::open(disks)?;
     monitor.stage("Inspecting the guest");
-    let inspection = inspect_filesystems(storage, machine)?;
-    for finding in &inspection.findings {
-        monitor.finding(finding);
-    }
-    Ok(inspection)
+    inspect_filesystems(storage, machine)
 }
 
 /// Disks whose filesystems are open.

@@ -13,8 +13,8 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
-use disk::Monitor;
 use disk::block::Overlay;
+use disk::{Level, Monitor};
 use image_library::machine::MachineDescription;
 use image_library::{DiskIndex, Image, ImageId, ImageReader};
 use serde::{Deserialize, Serialize};
@@ -114,6 +114,7 @@ pub fn convert_disks(
     let inspection = inspect(disks, machine, monitor)?;
     monitor.stage("Planning");
     let plan = plan(&inspection, plan_options);
+    report(&plan, monitor);
     if !plan.verdict.is_ready() {
         return Ok(Converted {
             inspection,
@@ -133,6 +134,15 @@ pub fn convert_disks(
         plan,
         applied: Some(applied),
     })
+}
+
+/// Reports what was noticed, but not what the refusal will say.
+fn report(plan: &Plan, monitor: &dyn Monitor) {
+    for finding in &plan.findings {
+        if finding.level < Level::Error {
+            monitor.finding(finding);
+        }
+    }
 }
 
 /// The disks of an image as conversion takes them.

@@ -214,7 +214,11 @@ fn open_disks(paths: &[PathBuf]) -> Result<Vec<(IngestDisk, DiskFormat)>> {
                 ),
             });
         }
-        let opened = open_disk(path, &OpenOptions::default())?;
+        let opened =
+            open_disk(path, &OpenOptions::default()).map_err(|source| Error::DiskFile {
+                path: path.clone(),
+                source,
+            })?;
         let draft = DiskDraft {
             name,
             size_bytes: opened.device.length_bytes(),
