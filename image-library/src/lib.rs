@@ -30,6 +30,10 @@ mod location;
 pub mod machine;
 mod manifest;
 mod pack;
+#[cfg_attr(
+    not(feature = "server"),
+    expect(dead_code, reason = "half of the protocol is the server's")
+)]
 mod protocol;
 mod reference;
 #[cfg(feature = "server")]

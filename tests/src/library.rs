@@ -2,8 +2,10 @@
 //! A library of the test's own: in a directory, served over HTTP when asked, measured from outside.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpStream;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -123,6 +125,50 @@ impl Library {
     /// # Panics
     /// When it is not.
     pub fn gives_back(&self, server: &str, disk: &Path, work: &Path) {
+        let copy = self.export(server, work);
+        let differing = differing_blocks(disk, &copy);
+        assert!(
+            differing.is_empty(),
+            "the image is not the disk: {} blocks differ, the first at byte {}",
+            differing.len(),
+            differing[0] * BLOCK_BYTES
+        );
+    }
+
+    /// Asserts that the library is sound, and that a server's latest image is the disk but for the
+    /// blocks that e2fsprogs says are free: those read as zeros.
+    ///
+    /// `filesystem_at` is where the disk's ext filesystem begins, in bytes; its blocks have 4 KiB.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn gives_back_what_is_used(
+        &self,
+        server: &str,
+        disk: &Path,
+        filesystem_at: u64,
+        work: &Path,
+    ) {
+        let copy = File::open(self.export(server, work)).expect("it was just written");
+        let free = free_blocks(disk, filesystem_at);
+        assert!(!free.is_empty(), "dumpe2fs names no free blocks");
+        for block in differing_blocks(disk, &the_only_disk(&work.join("exported"))) {
+            let at = block * BLOCK_BYTES;
+            assert!(
+                free.iter().any(|range| range.contains(&at)),
+                "the image is not the disk at byte {at}, which is in use"
+            );
+            let mut bytes = [1; BLOCK_BYTES as usize];
+            copy.read_exact_at(&mut bytes, at)
+                .expect("the copy has the disk's size");
+            assert!(
+                bytes.iter().all(|byte| *byte == 0),
+                "byte {at} is neither the disk nor zero"
+            );
+        }
+    }
+
+    fn export(&self, server: &str, work: &Path) -> PathBuf {
         let exported = work.join("exported");
         self.relevo().args("image verify").succeeds();
         self.relevo()
@@ -131,18 +177,71 @@ impl Library {
             .arg("-o")
             .arg(&exported)
             .succeeds();
-        let copy = the_only_disk(&exported);
-        let same = Command::new("cmp")
-            .arg(disk)
-            .arg(&copy)
-            .output()
-            .expect("cmp can be run");
-        assert!(
-            same.status.success(),
-            "the image is not the disk: {}",
-            String::from_utf8_lossy(&same.stdout)
-        );
+        the_only_disk(&exported)
     }
+}
+
+/// What disks are compared in.
+const BLOCK_BYTES: u64 = 4096;
+
+/// The numbers of the blocks in which two files of the same size differ.
+fn differing_blocks(left: &Path, right: &Path) -> Vec<u64> {
+    let open = |path: &Path| File::open(path).expect("the disks of a test can be read");
+    let (left, right) = (open(left), open(right));
+    let length = left.metadata().expect("it is open").len();
+    assert_eq!(
+        length,
+        right.metadata().expect("it is open").len(),
+        "the sizes differ"
+    );
+    let mut buffers = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let mut differing = Vec::new();
+    let mut at = 0;
+    while at < length {
+        let size = (1 << 20).min(length - at) as usize;
+        let (a, b) = (&mut buffers.0[..size], &mut buffers.1[..size]);
+        left.read_exact_at(a, at).expect("the length was asked for");
+        right
+            .read_exact_at(b, at)
+            .expect("the length was asked for");
+        if a != b {
+            let blocks = a
+                .chunks(BLOCK_BYTES as usize)
+                .zip(b.chunks(BLOCK_BYTES as usize));
+            let unequal = blocks.enumerate().filter(|(_, (a, b))| a != b);
+            differing.extend(unequal.map(|(index, _)| at / BLOCK_BYTES + index as u64));
+        }
+        at += size as u64;
+    }
+    differing
+}
+
+/// The bytes of a disk that `dumpe2fs` says are in free blocks of the filesystem at `filesystem_at`.
+fn free_blocks(disk: &Path, filesystem_at: u64) -> Vec<Range<u64>> {
+    let output = Command::new("/usr/sbin/dumpe2fs")
+        .arg(format!("{}?offset={filesystem_at}", disk.display()))
+        .output()
+        .expect("e2fsprogs are installed where sample servers are");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8_lossy(&output.stdout);
+    // Of a group: "  Free blocks: 12-40, 77"; of the whole filesystem without the indentation.
+    let lists = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("  Free blocks: "));
+    let runs = lists
+        .flat_map(|list| list.split(", "))
+        .filter(|run| !run.is_empty());
+    runs.map(|run| {
+        let (first, last) = run.split_once('-').unwrap_or((run, run));
+        let number = |text: &str| text.trim().parse::<u64>().expect("dumpe2fs prints numbers");
+        filesystem_at + number(first) * BLOCK_BYTES
+            ..filesystem_at + (number(last) + 1) * BLOCK_BYTES
+    })
+    .collect()
 }
 
 /// The one disk file that a program wrote into a folder.

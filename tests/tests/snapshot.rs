@@ -19,7 +19,7 @@ fn a_snapshot_into_a_directory_gives_the_disk_back() {
         .snapshot(&library.folder().to_string_lossy(), &server.disk())
         .succeeds();
 
-    library.gives_back("x", &server.disk(), work.path());
+    library.gives_back_what_is_used("x", &server.disk(), MIB, work.path());
     let stored = library.stored_bytes();
     assert!(
         stored < 400 * MIB,
@@ -40,7 +40,7 @@ fn a_snapshot_to_a_url_gives_the_disk_back() {
     library.snapshot(&address, &server.disk()).succeeds();
 
     serving.kill();
-    library.gives_back("x", &server.disk(), work.path());
+    library.gives_back_what_is_used("x", &server.disk(), MIB, work.path());
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn an_agent_killed_in_mid_run_is_taken_up_again() {
     library.snapshot(&address, &server.disk()).succeeds();
 
     serving.kill();
-    library.gives_back("x", &server.disk(), work.path());
+    library.gives_back_what_is_used("x", &server.disk(), MIB, work.path());
     let whole = Library::create_named(work.path(), "whole");
     whole
         .snapshot(&whole.folder().to_string_lossy(), &server.disk())

@@ -3,7 +3,7 @@
 //!
 //! | side file | holds |
 //! |---|---|
-//! | `prepared-v1.json` | [`Record`]: inspection, plan, what was written |
+//! | `prepared-v1.json` | `Record`: inspection, plan, what was written |
 //! | `overlay-N.qcow2` | the changes of disk N; no backing file is named in it |
 //!
 //! The record is written last, so where there is one, the overlays are there too. It is used again

@@ -11,7 +11,6 @@ use converter::prepare::{convert_disks, open_disks, prepare};
 use converter::verify::checker;
 use disk::block::{MemoryDevice, Overlay, OverlayOptions};
 use disk::{Level, Monitor, ReadAt};
-use image_library::terminal::finding_text;
 use image_library::{Image, ImageReader, ImageRef};
 use recovery_orchestrator::guest::prepare_options;
 use recovery_orchestrator::{Error, Result};
@@ -19,7 +18,7 @@ use recovery_orchestrator::{Error, Result};
 use super::Verdict;
 use super::context::{Context, create_directory};
 use super::image::FileFormat;
-use super::output::{self, DryRun, Format, say};
+use super::output::{self, DryRun, Format};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ConvertArguments {
@@ -60,9 +59,6 @@ pub(super) fn run(context: &Context, arguments: &ConvertArguments) -> Result<Ver
     )?;
     monitor.finish();
     if !prepared.plan.verdict.is_ready() {
-        for finding in errors(&prepared.plan) {
-            say(&finding_text(finding));
-        }
         return Err(not_ready(&image, &prepared.plan));
     }
     let mut verdict = Verdict::Done;

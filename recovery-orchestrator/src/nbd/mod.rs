@@ -7,7 +7,7 @@
 //! socket is in a directory that only its owner may enter.
 //!
 //! Limits: [`CONNECTIONS_MAX`] connections, options and strings of a few KiB, reads of
-//! [`protocol::READ_BYTES_MAX`], [`WORKER_COUNT`] requests of a connection in work at a time. A client
+//! `READ_BYTES_MAX`, `WORKER_COUNT` requests of a connection in work at a time. A client
 //! that breaks the protocol gets an error, or loses its connection; never more.
 
 mod meter;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runbooks: YAML files that a person can follow and the program can run.
 //!
-//! Reading ([`load`]) checks what can be checked without a library: keys, names that something
+//! Reading ([`load()`]) checks what can be checked without a library: keys, names that something
 //! else in the file must have, addresses, expressions. What needs the library and this computer
 //! is [`crate::capacity`] and [`crate::drill`].
 

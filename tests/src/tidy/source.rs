@@ -15,6 +15,8 @@ pub struct Source {
     pub path: String,
     /// The whole text.
     pub text: String,
+    /// Whether a `#[cfg(test)] mod` declares it, or a module above it.
+    pub is_test_module: bool,
 }
 
 impl Source {
@@ -24,6 +26,7 @@ impl Source {
         Self {
             path: path.to_owned(),
             text: text.to_owned(),
+            is_test_module: false,
         }
     }
 
@@ -33,10 +36,28 @@ impl Source {
         self.path.ends_with(".rs")
     }
 
+    /// The paths, without `.rs`, of the modules that it declares for tests only.
+    fn test_modules(&self) -> Vec<String> {
+        let (folder, file) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
+        let folder = match file.strip_suffix(".rs") {
+            Some("mod" | "lib" | "main") => folder.to_owned(),
+            Some(name) => format!("{folder}/{name}"),
+            None => return Vec::new(),
+        };
+        let lines: Vec<&str> = self.text.lines().map(str::trim).collect();
+        let pairs = lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]");
+        let names = pairs.filter_map(|pair| {
+            let name = pair[1].split_once("mod ")?.1;
+            name.strip_suffix(';')
+        });
+        names.map(|name| format!("{folder}/{name}")).collect()
+    }
+
     /// Whether it is part of a program or library that users get, not of a test or benchmark.
     #[must_use]
     pub fn is_shipped_rust(&self) -> bool {
         self.is_rust()
+            && !self.is_test_module
             && !self.path.starts_with("tests/")
             && !self
                 .path
@@ -88,7 +109,19 @@ impl Tree {
         }
         tree.sources.sort_by(|a, b| a.path.cmp(&b.path));
         tree.entries.sort();
+        tree.mark_test_modules();
         Ok(tree)
+    }
+
+    /// Finds the files of modules that exist in tests only, and of the modules inside those.
+    fn mark_test_modules(&mut self) {
+        let declared: Vec<String> = self.sources.iter().flat_map(Source::test_modules).collect();
+        for source in &mut self.sources {
+            source.is_test_module = declared.iter().any(|module| {
+                let rest = source.path.strip_prefix(module.as_str());
+                rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+            });
+        }
     }
 
     fn add(&mut self, root: &Path, path: &Path, folders: &mut Vec<PathBuf>) -> io::Result<()> {
@@ -114,6 +147,7 @@ impl Tree {
             self.sources.push(Source {
                 path: relative,
                 text,
+                is_test_module: false,
             });
         }
         Ok(())
@@ -130,7 +164,9 @@ impl Tree {
             .iter()
             .map(|s| (s.path.clone(), s.text.len() as u64))
             .collect();
-        Self { sources, entries }
+        let mut tree = Self { sources, entries };
+        tree.mark_test_modules();
+        tree
     }
 
     /// Whether a file or folder exists.
@@ -148,6 +184,34 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_module_declared_for_tests_and_what_is_in_it_is_not_shipped() {
+        let tree = Tree::sample(&[
+            (
+                "disk/src/a/mod.rs",
+                "#[cfg(test)]\npub(crate) mod phony;\nmod real;\n",
+            ),
+            ("disk/src/a/phony.rs", ""),
+            ("disk/src/a/phony/inner.rs", ""),
+            ("disk/src/a/phony_not.rs", ""),
+            ("disk/src/a/real.rs", ""),
+        ]);
+        let shipped: Vec<_> = tree
+            .sources
+            .iter()
+            .filter(|s| s.is_shipped_rust())
+            .collect();
+        let paths: Vec<_> = shipped.iter().map(|source| source.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "disk/src/a/mod.rs",
+                "disk/src/a/phony_not.rs",
+                "disk/src/a/real.rs"
+            ]
+        );
+    }
 
     #[test]
     fn comments_and_unit_tests_are_not_shipped_lines() {
