@@ -23,7 +23,7 @@ impl fmt::Display for Inspection {
         }
         writeln!(
             f,
-            "firmware    {:?}: {}",
+            "firmware    {}: {}",
             self.firmware, self.firmware_evidence
         )?;
         for bootloader in &self.bootloaders {
@@ -81,7 +81,7 @@ impl Inspection {
             let size = disk.size_bytes / MIB;
             writeln!(
                 f,
-                "disk {:<6} {name}, {size} MiB, {:?} table",
+                "disk {:<6} {name}, {size} MiB, {}",
                 disk.index.0, disk.table
             )?;
             for volume in &disk.volumes {
@@ -97,7 +97,7 @@ fn volume_line(volume: &VolumeFacts) -> String {
     match &volume.content {
         Some(content) => {
             let uuid = content.uuid.as_deref().unwrap_or("none");
-            _ = write!(line, ", {:?}, UUID {uuid}", content.kind);
+            _ = write!(line, ", {}, UUID {uuid}", content.kind);
             if let Some(label) = &content.label {
                 _ = write!(line, ", label {label}");
             }
@@ -115,7 +115,7 @@ fn write_kernel(f: &mut fmt::Formatter<'_>, kernel: &Kernel) -> fmt::Result {
     match &kernel.initramfs {
         Some(initramfs) => writeln!(
             f,
-            "  {}: {:?}, {}, {} modules, {} KiB",
+            "  {}: {}, {}, {} modules, {} KiB",
             initramfs.file,
             initramfs.generator,
             initramfs.compression,

@@ -95,7 +95,7 @@ impl fmt::Display for Machine<'_> {
         let vm = self.0;
         writeln!(
             f,
-            "virtual machine {}: {:?}, {:?}, {} CPUs, {} MiB",
+            "virtual machine {}: {}, {}, {} CPUs, {} MiB",
             vm.name,
             vm.firmware,
             vm.mainboard,
@@ -127,7 +127,7 @@ impl fmt::Display for Machine<'_> {
             let role = if place == 0 { "profile" } else { "fallback" };
             writeln!(
                 f,
-                "  {role}: disks on {:?}, network on {:?}",
+                "  {role}: disks on {}, network on {}",
                 profile.disk, profile.nic
             )?;
         }

@@ -2,6 +2,8 @@
 //! The virtual machine, independent of the platform that runs it; a consequence of what the
 //! guest can do.
 
+use std::fmt;
+
 use disk::SectorSize;
 use image_library::DiskIndex;
 use serde::{Deserialize, Serialize};
@@ -16,6 +18,15 @@ pub enum Firmware {
     Uefi,
 }
 
+impl fmt::Display for Firmware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bios => "BIOS",
+            Self::Uefi => "UEFI",
+        })
+    }
+}
+
 /// The virtual mainboard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -24,6 +35,15 @@ pub enum Mainboard {
     Pc,
     /// Q35, PCI Express.
     Q35,
+}
+
+impl fmt::Display for Mainboard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pc => "PC board (i440FX)",
+            Self::Q35 => "Q35 board",
+        })
+    }
 }
 
 /// What the disks hang on.
@@ -42,6 +62,18 @@ pub enum DiskController {
     ScsiLsi,
 }
 
+impl fmt::Display for DiskController {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::VirtioBlk => "virtio-blk",
+            Self::VirtioScsi => "virtio-scsi",
+            Self::Sata => "SATA",
+            Self::Ide => "IDE",
+            Self::ScsiLsi => "LSI SCSI",
+        })
+    }
+}
+
 /// The model of a network card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -54,6 +86,17 @@ pub enum NicModel {
     E1000,
     /// Realtek 8139.
     Rtl8139,
+}
+
+impl fmt::Display for NicModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Virtio => "virtio-net",
+            Self::E1000e => "e1000e",
+            Self::E1000 => "e1000",
+            Self::Rtl8139 => "rtl8139",
+        })
+    }
 }
 
 /// The virtual hardware that a guest has drivers for: disks and network cards.

@@ -5,7 +5,6 @@
 
 use std::fmt::Write as _;
 
-use converter::vm::Firmware;
 use disk::{Finding, Level};
 use image_library::Consistency;
 
@@ -297,7 +296,7 @@ fn write_facts(html: &mut String, server: &ServerReport) -> std::fmt::Result {
             "{} processors, {} of memory, {}, disks: {}",
             hardware.cpus,
             size(hardware.memory_bytes),
-            firmware(hardware.firmware),
+            hardware.firmware,
             disks.join(", ")
         ),
     )?;
@@ -467,13 +466,6 @@ fn size(bytes: u64) -> String {
         }
     }
     bytes_text(bytes)
-}
-
-const fn firmware(firmware: Firmware) -> &'static str {
-    match firmware {
-        Firmware::Bios => "BIOS",
-        Firmware::Uefi => "UEFI",
-    }
 }
 
 const fn consistency(level: Consistency) -> &'static str {

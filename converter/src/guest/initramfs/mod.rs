@@ -22,6 +22,7 @@ pub use append::{Additions, Appended, Placement};
 pub use tree::Node;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 
 use disk::{Error, Result};
@@ -101,6 +102,22 @@ pub enum Generator {
     Booster,
     /// None of these.
     Unknown,
+}
+
+impl fmt::Display for Generator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InitramfsTools => "initramfs-tools",
+            Self::Dracut => "dracut",
+            Self::Mkinitcpio => "mkinitcpio",
+            Self::SuseMkinitrd => "mkinitrd of SUSE",
+            Self::Nash => "mkinitrd with nash",
+            Self::Mkinitfs => "mkinitfs",
+            Self::Genkernel => "genkernel",
+            Self::Booster => "booster",
+            Self::Unknown => "an unknown generator",
+        })
+    }
 }
 
 /// A kernel module inside an initramfs.

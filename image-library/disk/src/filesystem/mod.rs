@@ -15,6 +15,7 @@ mod path;
 mod staging;
 mod superblock;
 
+use std::fmt;
 use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
@@ -144,6 +145,24 @@ pub enum FilesystemKind {
     MdMember,
     /// A LUKS container.
     Luks,
+}
+
+impl fmt::Display for FilesystemKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ext2 => "ext2",
+            Self::Ext3 => "ext3",
+            Self::Ext4 => "ext4",
+            Self::Fat => "FAT",
+            Self::Swap => "swap",
+            Self::Xfs => "XFS",
+            Self::Btrfs => "btrfs",
+            Self::Ntfs => "NTFS",
+            Self::Lvm2Member => "LVM2 physical volume",
+            Self::MdMember => "md array member",
+            Self::Luks => "LUKS",
+        })
+    }
 }
 
 /// What a superblock says about itself.
