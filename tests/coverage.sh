@@ -32,11 +32,11 @@ export LLVM_PROFILE_FILE="$PWD/$target/run-%p-%m.profraw"
 case $target in /*) LLVM_PROFILE_FILE="$target/run-%p-%m.profraw" ;; esac
 
 packages=(-p disk -p converter)
-cargo test --quiet "${packages[@]}" >"$target/tests.log" 2>&1 || {
+cargo test --quiet "${packages[@]}" --lib >"$target/tests.log" 2>&1 || {
     tail -50 "$target/tests.log"
     exit 1
 }
-objects=$(cargo test --quiet "${packages[@]}" --no-run --message-format=json 2>/dev/null |
+objects=$(cargo test --quiet "${packages[@]}" --lib --no-run --message-format=json 2>/dev/null |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | sed 's/^/--object=/')
 "$profdata" merge --sparse --failure-mode=all -o "$target/tests.profdata" $(find "$target" -name 'run-*.profraw')
 # shellcheck disable=SC2086 # one word per object is meant
