@@ -148,10 +148,10 @@ fn summary(report: &Report) {
             }
         }
         let reads = server.reads;
-        let blocks = bytes_text(reads.block_count << 16);
         output::line(&format!(
-            "  read {} of the image ({blocks} different)",
-            bytes_text(reads.read_bytes)
+            "  read {} of the image, from {} blocks of 64 KiB",
+            bytes_text(reads.read_bytes),
+            reads.block_count
         ));
         let same = server.image.digest_after.as_ref() == Some(&server.image.digest_before);
         let same = if same { "unchanged" } else { "NOT CONFIRMED" };

@@ -25,7 +25,7 @@ pub(super) fn chart(report: &Report) -> String {
     let height = TOP + rows * ROW + 8;
     let mut svg = format!(
         "<svg class=\"chart\" viewBox=\"0 0 {} {height}\" role=\"img\" aria-label=\"Timeline of the drill\">",
-        LEFT + WIDTH + 20
+        LEFT + WIDTH + 40
     );
     // Writing to a string cannot fail.
     let _ = axis(&mut svg, &scale, report, height);
