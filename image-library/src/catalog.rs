@@ -16,7 +16,7 @@ use crate::crypto::{Cipher, TAG_LENGTH, random_bytes};
 use crate::document::Image;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, ServerName};
-use crate::store::file;
+use crate::store::{list_images, names};
 
 /// Longest image document, in bytes.
 const IMAGE_LENGTH_MAX: u64 = 16 << 20;
@@ -49,17 +49,17 @@ impl Core {
             });
         }
         let sealed = self.seal_document(Kind::Image, &image_name(image.id), &json)?;
-        self.tree.create_file(&self.tree.image(image.id), &sealed)
+        self.store.create(&names::image(image.id), &sealed)
     }
 
     /// One image.
     pub(crate) fn image(&self, id: ImageId) -> Result<Image> {
-        let path = self.tree.image(id);
         let limit = IMAGE_LENGTH_MAX + OVERHEAD as u64;
-        let bytes = file::read(&path, limit, "the length of an image document in bytes")?
-            .ok_or_else(|| Error::NoSuchImage {
-                problem: format!("no image {id}"),
-            })?;
+        let what = "the length of an image document in bytes";
+        let stored = self.store.read(&names::image(id), limit, what)?;
+        let bytes = stored.ok_or_else(|| Error::NoSuchImage {
+            problem: format!("no image {id}"),
+        })?;
         let name = image_name(id);
         let json = self.open_document(Kind::Image, &name, bytes)?;
         let corrupt = |problem| Error::corrupt("image document", &*name, 64, problem);
@@ -75,7 +75,7 @@ impl Core {
     /// it is logged here and a finding of `verify`.
     pub(crate) fn images(&self) -> Result<Vec<Image>> {
         let mut images = Vec::new();
-        for id in self.tree.list_images()? {
+        for id in list_images(&*self.store)? {
             images.extend(self.image_if_readable(id)?);
         }
         images.sort_by_key(|image| (image.received_at, image.id));
@@ -84,7 +84,7 @@ impl Core {
 
     /// The newest image of a server. Ids sort by the time of the commit.
     pub(crate) fn latest_image(&self, server: &ServerName) -> Result<Option<Image>> {
-        for id in self.tree.list_images()?.into_iter().rev() {
+        for id in list_images(&*self.store)?.into_iter().rev() {
             let image = self.image_if_readable(id)?;
             if let Some(image) = image.filter(|image| image.server == *server) {
                 return Ok(Some(image));
@@ -109,9 +109,9 @@ impl Core {
     /// A side file; `None` when there is none.
     pub(crate) fn side_file(&self, id: ImageId, name: &str) -> Result<Option<Vec<u8>>> {
         check_side_name(name)?;
-        let path = self.tree.side_file(id, name);
         let limit = SIDE_FILE_LENGTH_MAX + OVERHEAD as u64;
-        let Some(bytes) = file::read(&path, limit, "the length of a side file in bytes")? else {
+        let what = "the length of a side file in bytes";
+        let Some(bytes) = self.store.read(&names::side_file(id, name), limit, what)? else {
             return Ok(None);
         };
         self.open_document(Kind::SideFile, &side_name(id, name), bytes)
@@ -127,19 +127,13 @@ impl Core {
                 limit: SIDE_FILE_LENGTH_MAX,
             });
         }
-        if !self.tree.image(id).exists() {
+        if !self.store.exists(&names::image(id))? {
             return Err(Error::NoSuchImage {
                 problem: format!("no image {id}"),
             });
         }
-        let path = self.tree.side_file(id, name);
-        let directory = file::parent(&path);
-        if !directory.is_dir() {
-            file::create_directory(directory)?;
-            file::sync_directory(file::parent(directory))?;
-        }
         let sealed = self.seal_document(Kind::SideFile, &side_name(id, name), content)?;
-        self.tree.replace_file(&path, &sealed)
+        self.store.replace(&names::side_file(id, name), &sealed)
     }
 
     fn seal_document(&self, kind: Kind, name: &str, content: &[u8]) -> Result<Vec<u8>> {

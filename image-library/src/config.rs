@@ -5,6 +5,8 @@
 //! Both are JSON, so that a person can see what they have in front of them. A feature that a
 //! program does not know makes it refuse the library.
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -12,7 +14,7 @@ use uuid::Uuid;
 use crate::chunk::{CHUNK_SIZE_DEFAULT, chunk_size_is_legal};
 use crate::crypto::{Cipher, LibraryKey, random_bytes};
 use crate::error::{Error, Result};
-use crate::store::{Tree, file};
+use crate::store::{Store, names};
 
 const FORMAT: &str = "relevo image library";
 const KEY_FORMAT: &str = "relevo image library key";
@@ -70,7 +72,7 @@ impl Config {
     /// Makes configuration and key of a new library and writes both, the configuration last: a
     /// directory without it is no library.
     pub(crate) fn create(
-        tree: &Tree,
+        store: &dyn Store,
         options: &InitOptions,
         created_at: Timestamp,
     ) -> Result<(Self, LibraryKey)> {
@@ -99,41 +101,37 @@ impl Config {
             protection: "none".to_owned(),
             secret: blake3::Hash::from_bytes(secret).to_hex().to_string(),
         };
-        let written = tree.create_file(&tree.key(), &to_json("key file", &key_file)?)?
-            && tree.create_file(&tree.config(), &to_json("configuration", &config)?)?;
+        let written = store.create(names::KEY, &to_json("key file", &key_file)?)?
+            && store.create(names::CONFIG, &to_json("configuration", &config)?)?;
         if !written {
             return Err(Error::NotEmpty {
-                path: tree.root().to_owned(),
+                path: store.place("").into(),
             });
         }
         Ok((config, key))
     }
 
     /// Reads the configuration of an existing library.
-    pub(crate) fn read(tree: &Tree) -> Result<Self> {
-        let path = tree.config();
+    pub(crate) fn read(store: &dyn Store) -> Result<Self> {
+        let place = store.place(names::CONFIG);
         let not_a_library = |problem: String| Error::NotALibrary {
-            path: tree.root().to_owned(),
+            path: store.place("").into(),
             problem,
         };
-        let bytes = file::read(
-            &path,
-            DOCUMENT_LENGTH_MAX,
-            "the length of library.json in bytes",
-        )?
-        .ok_or_else(|| not_a_library("there is no library.json in it".to_owned()))?;
-        check_version("configuration", &path.display().to_string(), FORMAT, &bytes).map_err(
-            |error| match error {
-                Error::Corrupt { problem, .. } => not_a_library(format!("library.json: {problem}")),
-                other => other,
-            },
-        )?;
+        let what = "the length of library.json in bytes";
+        let bytes = store
+            .read(names::CONFIG, DOCUMENT_LENGTH_MAX, what)?
+            .ok_or_else(|| not_a_library("there is no library.json in it".to_owned()))?;
+        check_version("configuration", &place, FORMAT, &bytes).map_err(|error| match error {
+            Error::Corrupt { problem, .. } => not_a_library(format!("library.json: {problem}")),
+            other => other,
+        })?;
         let config: Self = serde_json::from_slice(&bytes)
             .map_err(|error| not_a_library(format!("library.json: {error}")))?;
         if let Some(feature) = config.features.first() {
             return Err(Error::Unsupported {
                 structure: "configuration",
-                place: path.display().to_string(),
+                place,
                 feature: format!("feature {feature:?}"),
             });
         }
@@ -147,15 +145,13 @@ impl Config {
     }
 
     /// Reads the key and checks that it is this library's.
-    pub(crate) fn read_key(&self, tree: &Tree) -> Result<LibraryKey> {
-        let path = tree.key();
-        let place = path.display().to_string();
-        let bytes = file::read(
-            &path,
-            DOCUMENT_LENGTH_MAX,
-            "the length of the key file in bytes",
-        )?
-        .ok_or_else(|| Error::KeyMissing { path: path.clone() })?;
+    pub(crate) fn read_key(&self, store: &dyn Store) -> Result<LibraryKey> {
+        let place = store.place(names::KEY);
+        let path = PathBuf::from(&place);
+        let what = "the length of the key file in bytes";
+        let bytes = store
+            .read(names::KEY, DOCUMENT_LENGTH_MAX, what)?
+            .ok_or_else(|| Error::KeyMissing { path: path.clone() })?;
         check_version("key file", &place, KEY_FORMAT, &bytes)?;
         let corrupt = |problem: String| Error::corrupt("key file", &*place, 0, problem);
         let key_file: KeyFile =

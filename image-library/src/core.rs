@@ -18,7 +18,7 @@ use crate::id::ContentHash;
 use crate::index::{Adopted, Index, Location, PackRecord};
 use crate::manifest::{Root, leaf_from_bytes, leaf_length};
 use crate::pack::{OpenPack, PackId};
-use crate::store::{ListedPack, Tree};
+use crate::store::{ListedPack, Store, Workspace, list_packs, names};
 
 /// How many packs stay open.
 const OPEN_PACKS_MAX: usize = 64;
@@ -43,7 +43,8 @@ struct Damaged {
 /// What every part of an open library shares.
 #[derive(Debug)]
 pub(crate) struct Core {
-    pub(crate) tree: Tree,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) workspace: Workspace,
     pub(crate) config: Config,
     pub(crate) key: LibraryKey,
     pub(crate) index: Index,
@@ -54,12 +55,17 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn open(tree: Tree, clock: fn() -> Timestamp) -> Result<Self> {
-        let config = Config::read(&tree)?;
-        let key = config.read_key(&tree)?;
-        let index = Index::open(&tree.index(), INDEX_FLUSH_AT)?;
+    pub(crate) fn open(
+        store: Arc<dyn Store>,
+        workspace: Workspace,
+        clock: fn() -> Timestamp,
+    ) -> Result<Self> {
+        let config = Config::read(&*store)?;
+        let key = config.read_key(&*store)?;
+        let index = Index::open(&workspace.index(), INDEX_FLUSH_AT)?;
         let core = Self {
-            tree,
+            store,
+            workspace,
             config,
             key,
             index,
@@ -74,7 +80,7 @@ impl Core {
 
     /// Brings the index in line with the packs that exist now.
     pub(crate) fn sync_index(&self) -> Result<()> {
-        let packs = self.tree.list_packs()?;
+        let packs = list_packs(&*self.store)?;
         self.index.sync(&packs, &|pack| self.adopt(pack))
     }
 
@@ -103,8 +109,11 @@ impl Core {
         if let Some(pack) = self.packs.get(&id) {
             return Ok(pack);
         }
-        let path = self.tree.pack(&id);
-        let pack = OpenPack::open(&path, id, &self.key, *self.config.id.as_bytes())?;
+        let name = names::pack(&id);
+        let object = self.store.open(&name)?.ok_or_else(|| Error::PackMissing {
+            place: self.store.place(&name),
+        })?;
+        let pack = OpenPack::open(object, id, &self.key, *self.config.id.as_bytes())?;
         let pack = Arc::new(pack);
         self.packs.insert(id, Arc::clone(&pack), 1);
         Ok(pack)

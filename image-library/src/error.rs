@@ -90,6 +90,12 @@ pub enum Error {
         /// What is wrong, with the expected and the found value.
         problem: String,
     },
+    /// A pack that the index lists is gone.
+    #[error("{place} is gone")]
+    PackMissing {
+        /// Where it was.
+        place: String,
+    },
     /// No pack holds a chunk that something names.
     #[error("no pack holds chunk {chunk}")]
     ChunkMissing {
@@ -261,7 +267,7 @@ impl Error {
             }
             Self::WrongKey { .. } => "put back the key that was made when the library was created",
             Self::Locked { .. } => "wait until the other program has ended, then try again",
-            Self::Corrupt { .. } | Self::ChunkMissing { .. } => {
+            Self::Corrupt { .. } | Self::ChunkMissing { .. } | Self::PackMissing { .. } => {
                 "run `image-library verify` to see which images are affected; take a new image of \
                  those servers, or bring the file back from a copy of the library"
             }

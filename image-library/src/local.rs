@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::id::{ContentHash, DiskIndex, ImageId, ServerName};
 use crate::image::ImageDevice;
 use crate::manifest::LEAF_ENTRIES;
-use crate::store::{Tree, require_empty};
+use crate::store::{Directory, Workspace, require_empty};
 use crate::upload::LocalUpload;
 
 /// A library in a directory. Clones share everything; several processes may open the same
@@ -28,10 +28,11 @@ pub struct LocalLibrary {
 impl LocalLibrary {
     /// Creates a library in a new or empty directory, and opens it.
     pub fn init(directory: &Path, options: &InitOptions) -> Result<Self> {
-        let tree = Tree::new(directory);
         require_empty(directory)?;
-        tree.create()?;
-        Config::create(&tree, options, Timestamp::now())?;
+        let store = Directory::new(directory);
+        store.create_tree()?;
+        Workspace::new(directory).create()?;
+        Config::create(&store, options, Timestamp::now())?;
         Self::open(directory)
     }
 
@@ -42,7 +43,8 @@ impl LocalLibrary {
 
     /// Opens a library that takes its time from `clock`.
     pub fn open_with_clock(directory: &Path, clock: fn() -> Timestamp) -> Result<Self> {
-        let core = Core::open(Tree::new(directory), clock)?;
+        let store = Arc::new(Directory::new(directory));
+        let core = Core::open(store, Workspace::new(directory), clock)?;
         Ok(Self {
             core: Arc::new(core),
         })

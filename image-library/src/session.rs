@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::index::{Adopted, Index, PackRecord};
 use crate::pack::{Extent, PackId};
 use crate::store::lock::FileLock;
-use crate::store::{Tree, file};
+use crate::store::{Workspace, file};
 
 /// Entries of `proved` and `latest` that gather in memory: what at most is sent twice after a
 /// kill is 4096 chunks that another server has too.
@@ -48,14 +48,14 @@ pub(crate) struct Session {
 
 impl Session {
     /// Begins an upload; takes over what interrupted ones of the same server left.
-    pub(crate) fn begin(tree: &Tree, owner: OwnerTag) -> Result<Self> {
+    pub(crate) fn begin(workspace: &Workspace, owner: OwnerTag) -> Result<Self> {
         // No other upload begins meanwhile: a directory appears together with its lock.
-        let _begin = FileLock::wait_exclusive(&tree.lock("begin"))?;
-        file::remove_stale(&tree.temporary_directory(), "")?;
-        file::remove_stale(&tree.index(), ".tmp")?;
-        let interrupted = interrupted(tree, owner)?;
+        let _begin = FileLock::wait_exclusive(&workspace.lock("begin"))?;
+        file::remove_stale(&workspace.temporary_directory(), "")?;
+        file::remove_stale(&workspace.index(), ".tmp")?;
+        let interrupted = interrupted(workspace, owner)?;
         let name = format!("{}.{}", owner.to_hex(), Uuid::now_v7());
-        let directory = tree.uploads().join(name);
+        let directory = workspace.uploads().join(name);
         file::create_directory(&directory)?;
         let lock_path = directory.join("lock");
         let lock = FileLock::try_exclusive(&lock_path)?.ok_or(Error::Locked { path: lock_path })?;
@@ -143,10 +143,10 @@ impl PackLog {
 }
 
 /// The directories of this owner whose upload does not live any more.
-fn interrupted(tree: &Tree, owner: OwnerTag) -> Result<Vec<PathBuf>> {
+fn interrupted(workspace: &Workspace, owner: OwnerTag) -> Result<Vec<PathBuf>> {
     let prefix = format!("{}.", owner.to_hex());
     let mut found = Vec::new();
-    for listed in file::list(&tree.uploads())? {
+    for listed in file::list(&workspace.uploads())? {
         if listed.name.starts_with(&prefix)
             && FileLock::try_exclusive(&listed.path.join("lock"))?.is_some()
         {

@@ -30,6 +30,7 @@ use crate::manifest::{LEAF_ENTRIES, Root, chunk_count, chunk_length, leaf_count,
 use crate::pack::{BlobKind, FinishedPack, PackWriter};
 use crate::session::Session;
 use crate::store::lock::FileLock;
+use crate::store::names;
 
 /// The most disks of one image.
 const DISKS_MAX: usize = 1024;
@@ -72,10 +73,10 @@ struct Finisher {
 
 impl LocalUpload {
     pub(crate) fn begin(core: Arc<Core>, target: &UploadTarget) -> Result<Self> {
-        let writers = FileLock::shared(&core.tree.lock("writers"))?;
+        let writers = FileLock::shared(&core.workspace.lock("writers"))?;
         core.sync_index()?;
         let owner = core.key.owner(&target.server);
-        let session = Session::begin(&core.tree, owner)?;
+        let session = Session::begin(&core.workspace, owner)?;
         let previous = core.latest_image(&target.server)?;
         Ok(Self {
             server: target.server.clone(),
@@ -488,7 +489,7 @@ fn finish_packs(
             owner,
             entries,
         } = pack.finish()?;
-        core.tree.adopt_pack(&path, &id)?;
+        core.store.adopt(&names::pack(&id), &path)?;
         log.append(&id)?;
         let adopted = Adopted {
             record: PackRecord { id, length, owner },

@@ -9,13 +9,14 @@ use crate::document::{Image, ImageDisk};
 use crate::error::{Error, Result};
 use crate::id::{ContentHash, ImageId};
 use crate::manifest::{LEAF_ENTRIES, Root};
+use crate::store::{list_images, list_side_files};
 
 const REMEDY: &str = "take a new image of this server; older ones of it may be whole";
 
 /// Checks all images and their side files.
 pub(super) fn check(core: &Core, damage: &Damage, findings: &Findings<'_>) -> Result<()> {
     findings.monitor.stage("Checking all images");
-    let ids = core.tree.list_images()?;
+    let ids = list_images(&*core.store)?;
     findings.monitor.expect(ids.len() as u64, Unit::Items);
     for id in ids {
         findings.update(|report| report.images += 1);
@@ -157,7 +158,7 @@ impl LostRun {
 }
 
 fn check_side_files(core: &Core, id: ImageId, findings: &Findings<'_>) -> Result<()> {
-    for name in core.tree.list_side_files(id)? {
+    for name in list_side_files(&*core.store, id)? {
         findings.update(|report| report.side_files += 1);
         if let Err(error) = core.side_file(id, &name) {
             let place = format!("side file {name:?} of image {id}");

@@ -11,14 +11,14 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::index::Location;
 use crate::pack::{FooterEntry, OpenPack, PACK_LENGTH_MAX, PackId};
-use crate::store::{ListedPack, file};
+use crate::store::{ListedPack, list_packs, names};
 
 const REMEDY: &str = "take a new image of the servers concerned, or bring the pack back from a \
                       copy of the library";
 
 /// Checks all packs, several at a time.
 pub(super) fn check(core: &Core, findings: &Findings<'_>) -> Result<Damage> {
-    let packs = core.tree.list_packs()?;
+    let packs = list_packs(&*core.store)?;
     findings.monitor.stage("Reading all packs");
     let total = packs.iter().map(|pack| pack.length).sum();
     findings.monitor.expect(total, Unit::Bytes);
@@ -57,9 +57,9 @@ pub(super) fn check(core: &Core, findings: &Findings<'_>) -> Result<Damage> {
 fn check_pack(core: &Core, listed: &ListedPack, findings: &Findings<'_>) -> Result<Damage> {
     let mut damage = Damage::default();
     let id = listed.id;
-    let path = core.tree.pack(&id);
-    let limit = PACK_LENGTH_MAX;
-    let bytes = match file::read(&path, limit, "the length of a pack in bytes") {
+    let name = names::pack(&id);
+    let what = "the length of a pack in bytes";
+    let bytes = match core.store.read(&name, PACK_LENGTH_MAX, what) {
         // Removed since it was listed: what it held is missed by the second pass.
         Ok(None) => return Ok(damage),
         Ok(Some(bytes)) => bytes,
@@ -77,7 +77,13 @@ fn check_pack(core: &Core, listed: &ListedPack, findings: &Findings<'_>) -> Resu
     if !is_unchanged {
         report_pack(findings, id, "its bytes do not have the hash in its name");
     }
-    match OpenPack::open(&path, id, &core.key, *core.config.id.as_bytes()) {
+    let opened = core.store.open(&name).and_then(|object| {
+        let object = object.ok_or_else(|| Error::PackMissing {
+            place: core.store.place(&name),
+        })?;
+        OpenPack::open(object, id, &core.key, *core.config.id.as_bytes())
+    });
+    match opened {
         Ok(pack) => check_records(core, &pack, bytes, findings, &mut damage)?,
         // Where the hash is right, the pack was made wrong, or of another library.
         Err(error) => lose_pack(core, id, &error, findings, &mut damage),

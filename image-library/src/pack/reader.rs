@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reads packs: the footer, single records, runs of neighbouring records. Bytes are hostile.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-
 use super::{
     BLOB_LENGTH_MAX, BlobKind, Extent, FOOTER_ENTRY_LENGTH, FOOTER_PREFIX_LENGTH, FooterEntry,
     HEADER_LENGTH, Header, PACK_LENGTH_MAX, PROLOGUE_LENGTH, PackId, RECORD_LENGTH_FIELD,
@@ -14,13 +10,14 @@ use crate::chunk::{ChunkId, decompress};
 use crate::crypto::{LibraryKey, OwnerTag, Seal, TAG_LENGTH};
 use crate::error::{Error, Result};
 use crate::id::ContentHash;
+use crate::store::StoredObject;
 
 /// A pack open for reading.
 #[derive(Debug)]
 pub(crate) struct OpenPack {
     id: PackId,
     place: String,
-    file: File,
+    object: Box<dyn StoredObject>,
     length: u64,
     seal: Seal,
 }
@@ -35,14 +32,13 @@ pub(crate) struct Footer {
 impl OpenPack {
     /// Opens a pack of the library with this key and id.
     pub(crate) fn open(
-        path: &Path,
+        object: Box<dyn StoredObject>,
         id: PackId,
         key: &LibraryKey,
         library: [u8; 16],
     ) -> Result<Self> {
         let place = format!("pack {id}");
-        let file = File::open(path).map_err(Error::file("open", path))?;
-        let length = file.metadata().map_err(Error::file("read", path))?.len();
+        let length = object.length();
         let smallest = (HEADER_LENGTH + FOOTER_PREFIX_LENGTH + TAG_LENGTH + TRAILER_LENGTH) as u64;
         if length < smallest || length > PACK_LENGTH_MAX {
             let problem = format!(
@@ -51,8 +47,7 @@ impl OpenPack {
             return Err(Error::corrupt("pack", place, 0, problem));
         }
         let mut header = [0; HEADER_LENGTH];
-        file.read_exact_at(&mut header, 0)
-            .map_err(Error::file("read", path))?;
+        object.read_exact_at(&mut header, 0)?;
         let parsed = Header::from_bytes(&header, &place)?;
         if parsed.library != library {
             let problem = "expected this library's id, found another one's";
@@ -61,7 +56,7 @@ impl OpenPack {
         Ok(Self {
             id,
             place,
-            file,
+            object,
             length,
             seal: key.pack_seal(parsed.cipher, &header)?,
         })
@@ -78,9 +73,7 @@ impl OpenPack {
             let problem = format!("expected {end} bytes, found {}: cut off", self.length);
             return Err(Error::corrupt("pack", &*self.place, offset, problem));
         }
-        self.file
-            .read_exact_at(buffer, offset)
-            .map_err(Error::file("read", Path::new(&self.place)))
+        self.object.read_exact_at(buffer, offset)
     }
 
     /// Reads the footer.

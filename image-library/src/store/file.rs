@@ -135,15 +135,6 @@ pub(crate) fn list(path: &Path) -> Result<Vec<Listed>> {
     Ok(listed)
 }
 
-/// The length of a file in bytes; `None` when it is gone.
-pub(crate) fn length(path: &Path) -> Result<Option<u64>> {
-    match fs::metadata(path) {
-        Ok(metadata) => Ok(Some(metadata.len())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::file("read", path)(error)),
-    }
-}
-
 /// Removes the files of a directory that nobody has written to for a day and whose name ends so:
 /// a program that was killed left them.
 pub(crate) fn remove_stale(directory: &Path, suffix: &str) -> Result<()> {

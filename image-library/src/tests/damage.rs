@@ -12,7 +12,8 @@ use disk::{ReadAt, Silent};
 use rstest::rstest;
 
 use super::{TestLibrary, begin, disk_draft, draft, put_all, sample_disk, store};
-use crate::pack::{BlobKind, OpenPack};
+use crate::pack::BlobKind;
+use crate::store::{list_packs, names};
 use crate::{DiskIndex, Image, ImageReader, LocalLibrary};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,10 +73,9 @@ fn files(directory: &Path, suffix: &str) -> Vec<PathBuf> {
 /// The pack that holds a blob of this kind, and the first such blob.
 fn blob(library: &LocalLibrary, kind: BlobKind) -> (PathBuf, crate::pack::Extent) {
     let core = library.core();
-    for listed in core.tree.list_packs().expect("lists") {
-        let path = core.tree.pack(&listed.id);
-        let library = *core.config.id.as_bytes();
-        let pack = OpenPack::open(&path, listed.id, &core.key, library).expect("opens");
+    for listed in list_packs(&*core.store).expect("lists") {
+        let path = PathBuf::from(core.store.place(&names::pack(&listed.id)));
+        let pack = core.open_pack(listed.id).expect("opens");
         let footer = pack.footer().expect("is whole");
         if let Some(entry) = footer.entries.iter().find(|entry| entry.kind == kind) {
             return (path, entry.extent);
@@ -312,7 +312,8 @@ fn an_image_document_cannot_stand_in_anothers_place() {
     let (test, first) = library_with_image(&disk);
     let second = test.store("web", &disk);
     let core = test.library.core();
-    fs::copy(core.tree.image(first.id), core.tree.image(second.id)).expect("copies");
+    let path = |id| core.store.place(&names::image(id));
+    fs::copy(path(first.id), path(second.id)).expect("copies");
     let error = test.library.image(second.id).expect_err("is forged");
     assert!(error.to_string().contains("its tag is wrong"), "{error}");
     let names: Vec<_> = test.library.images().expect("lists");

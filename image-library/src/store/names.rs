@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The names of a library's objects (FORMAT.md, section 1), made and read back.
+
+use crate::id::ImageId;
+use crate::pack::PackId;
+
+/// What the library is.
+pub(crate) const CONFIG: &str = "library.json";
+/// Its secret.
+pub(crate) const KEY: &str = "keys/library.key";
+/// All packs are below.
+pub(crate) const PACKS: &str = "packs/";
+/// All images are below.
+pub(crate) const IMAGES: &str = "images/";
+
+/// The name of a pack.
+pub(crate) fn pack(id: &PackId) -> String {
+    let name = id.to_string();
+    format!("{PACKS}{}/{name}.pack", &name[..2])
+}
+
+/// The pack of a name. A pack in a wrong directory has none: it would not be found by its id.
+pub(crate) fn parse_pack(name: &str) -> Option<PackId> {
+    let (_, file) = name.strip_prefix(PACKS)?.split_once('/')?;
+    let id = PackId::from_hex(file.strip_suffix(".pack")?)?;
+    (pack(&id) == name).then_some(id)
+}
+
+/// The name of an image.
+pub(crate) fn image(id: ImageId) -> String {
+    format!("{IMAGES}{id}.image")
+}
+
+/// The image of a name; a name in another spelling (upper case, no dashes) is not ours.
+pub(crate) fn parse_image(name: &str) -> Option<ImageId> {
+    let stem = name.strip_prefix(IMAGES)?.strip_suffix(".image")?;
+    let id = stem.parse::<ImageId>().ok()?;
+    (image(id) == name).then_some(id)
+}
+
+/// What the names of an image's side files start with.
+pub(crate) fn side_files(id: ImageId) -> String {
+    format!("side/{id}/")
+}
+
+/// The name of a side file.
+pub(crate) fn side_file(id: ImageId, name: &str) -> String {
+    format!("side/{id}/{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_read_back_only_as_it_is_made() {
+        let id = PackId::from_bytes([0xab; 32]);
+        let name = pack(&id);
+        assert_eq!(parse_pack(&name), Some(id));
+        assert_eq!(parse_pack(&name.to_uppercase()), None);
+        assert_eq!(parse_pack(&name.replace("packs/ab/", "packs/aa/")), None);
+        assert_eq!(parse_pack(&name.replace("packs/ab/", "packs/")), None);
+
+        let uuid = "0193a6c0-0000-7000-8000-000000000001";
+        let id: ImageId = uuid.parse().expect("is a UUID");
+        assert_eq!(parse_image(&image(id)), Some(id));
+        assert_eq!(parse_image(&image(id).replace('-', "")), None);
+        assert_eq!(parse_image("images/x.image"), None);
+    }
+}
