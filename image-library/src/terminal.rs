@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How the programs talk to a person: stages and progress on stderr, errors with their hint.
+//! How the programs talk to a person: stages and progress on stderr, errors with their hint; and
+//! data on stdout.
 //!
 //! On a terminal a stage has a bar; elsewhere (a log, a pipe) it is one line when it begins and
 //! one about every ten seconds while it lasts. No colour is needed to read any of it.
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use disk::{Finding, Level, Monitor, Unit};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::file_error::FileError;
 
 /// How long nothing is said about a stage in a log.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -210,7 +213,7 @@ pub fn chain_text(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// Prints [`error_text`] to stderr.
-pub fn report_error(error: &(dyn std::error::Error + 'static), hint: Option<&str>) {
+pub(crate) fn report_error(error: &(dyn std::error::Error + 'static), hint: Option<&str>) {
     say(&error_text(error, hint));
 }
 
@@ -226,7 +229,29 @@ fn summary(stage: &Stage) -> String {
     }
 }
 
-fn say(text: &str) {
+/// The first error of stdout, so that whoever prints need not hand it on.
+static PRINT_ERROR: Mutex<Option<FileError>> = Mutex::new(None);
+
+/// Writes data to stdout. A reader that went away (`| head`) is not an error.
+pub(crate) fn write_data(data: &[u8]) {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(data).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let mut first = PRINT_ERROR.lock().unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert_with(|| FileError::on("write to", "standard output")(error));
+        }
+        _ => {}
+    }
+}
+
+/// What became of [`write_data`], once.
+pub(crate) fn take_print_error() -> Option<FileError> {
+    let mut first = PRINT_ERROR.lock().unwrap_or_else(PoisonError::into_inner);
+    first.take()
+}
+
+/// A line for a person, on stderr.
+pub fn say(text: &str) {
     // Nobody is left to tell when stderr is closed.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
