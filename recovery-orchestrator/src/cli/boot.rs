@@ -79,9 +79,9 @@ pub(super) fn run(context: &Context, arguments: &BootArguments) -> Result<Verdic
     booted.end(outcome)?;
     let end = result?;
     context.say(match end {
-        End::Escape => "\r\nEnded.",
-        End::Interrupted => "\r\nEnded by a signal.",
-        End::Machine => "\r\nThe machine has ended by itself.",
+        End::Escape => "\nEnded.",
+        End::Interrupted => "\nEnded by a signal.",
+        End::Machine => "\nThe machine has ended by itself.",
     });
     Ok(Verdict::Done)
 }
@@ -104,7 +104,7 @@ fn attach(
     for nic in &booted.nics {
         context.say(&format!("  {nic}, cut off (restrict=on)"));
     }
-    context.say("  Ctrl-] ends it");
+    context.say(console::usage());
     console.talk(booted.machine(), interrupt)
 }
 

@@ -34,6 +34,15 @@ pub(super) enum End {
     Machine,
 }
 
+/// What a person should know before the guest says something, which may take it half a minute.
+pub(super) fn usage() -> &'static str {
+    if isatty(rustix::stdio::stdin()) {
+        "  Its serial console follows; keys go to the guest, also Ctrl-C. Ctrl-] ends it."
+    } else {
+        "  Its serial console follows. SIGINT or SIGTERM ends it."
+    }
+}
+
 /// A connection to a console.
 #[derive(Debug)]
 pub(super) struct Connection {

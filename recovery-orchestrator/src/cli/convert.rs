@@ -64,6 +64,7 @@ pub(super) fn run(context: &Context, arguments: &ConvertArguments) -> Result<Ver
     let mut verdict = Verdict::Done;
     if arguments.check {
         verdict = check(&*library, &image, &monitor)?;
+        monitor.finish();
     }
     if let Some(directory) = &arguments.output {
         write_disks(
