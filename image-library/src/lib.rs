@@ -21,6 +21,7 @@ mod crypto;
 mod digest;
 mod document;
 mod error;
+mod file_error;
 mod id;
 mod image;
 mod index;
@@ -30,6 +31,8 @@ mod location;
 pub mod machine;
 mod manifest;
 mod pack;
+#[cfg(feature = "terminal")]
+pub mod program;
 #[cfg_attr(
     not(feature = "server"),
     expect(dead_code, reason = "half of the protocol is the server's")
@@ -55,6 +58,7 @@ pub use crypto::Cipher;
 pub use digest::{Digest, content_digest, image_digest};
 pub use document::{Consistency, DiskDraft, Image, ImageDisk, ImageDraft};
 pub use error::{Error, Result};
+pub use file_error::FileError;
 pub use id::{ContentHash, DiskIndex, ImageId, ServerName};
 pub use ingest::{IngestDisk, IngestStats, ingest};
 pub use local::LocalLibrary;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The program `image-library`: serves and administers a library.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,12 +9,11 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use image_library::program::{EXIT_CODES, Verdict, end, print, print_json, print_line};
 use image_library::server::Server;
-use image_library::terminal::{Terminal, Verbosity, bytes_text, report_error};
+use image_library::terminal::{Terminal, Verbosity, bytes_text};
 use image_library::{Error, ImageReader, InitOptions, LocalLibrary, Result, Statistics};
 use tracing_subscriber::EnvFilter;
-
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 done and problems found, 2 could not be done.";
 
 /// Serves and administers a library of server images.
 #[derive(Debug, Parser)]
@@ -81,16 +80,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(code) => code,
-        Err(error) => {
-            report_error(&error, error.hint().as_deref());
-            ExitCode::from(2)
-        }
-    }
+    end(run(&arguments), Error::hint)
 }
 
-fn run(arguments: &Arguments) -> Result<ExitCode> {
+fn run(arguments: &Arguments) -> Result<Verdict> {
     match &arguments.command {
         Command::Init {
             directory,
@@ -107,26 +100,33 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             let mut script = Vec::new();
             let command = &mut Arguments::command();
             clap_complete::generate(*shell, command, "image-library", &mut script);
-            print_bytes(&script)
+            print(script);
+            Ok(Verdict::Done)
         }
         Command::Man { directory } => {
-            clap_mangen::generate_to(Arguments::command(), directory)
-                .map_err(file_error("write the manual into", directory))?;
-            Ok(ExitCode::SUCCESS)
+            clap_mangen::generate_to(Arguments::command(), directory).map_err(|source| {
+                Error::File {
+                    action: "write the manual into",
+                    path: directory.clone(),
+                    source,
+                }
+            })?;
+            Ok(Verdict::Done)
         }
     }
 }
 
-fn init(directory: &Path, chunk_size_bytes: u32) -> Result<ExitCode> {
+fn init(directory: &Path, chunk_size_bytes: u32) -> Result<Verdict> {
     let options = InitOptions {
         chunk_size_bytes,
         ..InitOptions::default()
     };
     LocalLibrary::init(directory, &options)?;
-    print_text(&format!("created a library in {}\n", directory.display()))
+    print_line(&format!("created a library in {}", directory.display()));
+    Ok(Verdict::Done)
 }
 
-fn serve(directory: &Path, listen: SocketAddr, log_json: bool) -> Result<ExitCode> {
+fn serve(directory: &Path, listen: SocketAddr, log_json: bool) -> Result<Verdict> {
     start_log(log_json);
     let library = LocalLibrary::open(directory)?;
     let server = Server::bind(Arc::new(library), listen)?;
@@ -139,13 +139,13 @@ fn serve(directory: &Path, listen: SocketAddr, log_json: bool) -> Result<ExitCod
     }
     tracing::info!(%address, directory = %directory.display(), "serving");
     // For whoever started this program with port 0.
-    print_text(&format!("http://{address}\n"))?;
+    print_line(&format!("http://{address}"));
     server.run()?;
     tracing::info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    Ok(Verdict::Done)
 }
 
-fn verify(directory: &Path, json: bool, quiet: bool) -> Result<ExitCode> {
+fn verify(directory: &Path, json: bool, quiet: bool) -> Result<Verdict> {
     let verbosity = if quiet {
         Verbosity::Quiet
     } else {
@@ -155,25 +155,26 @@ fn verify(directory: &Path, json: bool, quiet: bool) -> Result<ExitCode> {
     let report = LocalLibrary::open(directory)?.verify(&terminal)?;
     terminal.finish();
     if json {
-        print_json(&report)?;
+        print_json(&report);
     } else {
-        print_text(&format!(
-            "{} packs with {} chunks ({}), {} images: {} findings, {} images damaged\n",
+        print_line(&format!(
+            "{} packs with {} chunks ({}), {} images: {} findings, {} images damaged",
             report.packs,
             report.chunks,
             bytes_text(report.bytes_read),
             report.images,
             report.finding_count,
             report.damaged_images.len()
-        ))?;
+        ));
     }
-    Ok(ExitCode::from(u8::from(!report.is_sound())))
+    Ok(Verdict::of(report.is_sound()))
 }
 
-fn stats(directory: &Path, json: bool) -> Result<ExitCode> {
+fn stats(directory: &Path, json: bool) -> Result<Verdict> {
     let statistics = Statistics::of(&LocalLibrary::open(directory)?.images()?);
     if json {
-        return print_json(&statistics);
+        print_json(&statistics);
+        return Ok(Verdict::Done);
     }
     let mut text = format!(
         "{} images, {} of disks, {} of data, {} stored\n",
@@ -193,14 +194,8 @@ fn stats(directory: &Path, json: bool) -> Result<ExitCode> {
         );
         text.push_str(&line);
     }
-    print_text(&text)
-}
-
-fn print_json(value: &impl serde::Serialize) -> Result<ExitCode> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(io::Error::from)
-        .map_err(file_error("write", Path::new("standard output")))?;
-    print_text(&format!("{text}\n"))
+    print(text);
+    Ok(Verdict::Done)
 }
 
 fn start_log(json: bool) {
@@ -212,28 +207,5 @@ fn start_log(json: bool) {
         log.json().init();
     } else {
         log.with_ansi(false).init();
-    }
-}
-
-fn print_text(text: &str) -> Result<ExitCode> {
-    print_bytes(text.as_bytes())
-}
-
-/// A reader that went away (`| head`) is not an error.
-fn print_bytes(bytes: &[u8]) -> Result<ExitCode> {
-    let mut output = io::stdout().lock();
-    match output.write_all(bytes).and_then(|()| output.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        done => done.map_err(file_error("write", Path::new("standard output")))?,
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn file_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::File {
-        action,
-        path,
-        source,
     }
 }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How the programs talk to a person: stages and progress on stderr, errors with their hint.
+//! How the programs talk to a person: stages and progress on stderr, errors with their hint; and
+//! data on stdout.
 //!
-//! On a terminal a stage has a bar; elsewhere (a log, a pipe) it is one line when it begins and
-//! one about every ten seconds while it lasts. No colour is needed to read any of it.
+//! On a terminal a stage has a clock, or a bar when it is known how much there is to do; elsewhere
+//! (a log, a pipe) it is one line when it begins and one about every ten seconds while it lasts.
+//! No colour is needed to read any of it.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
@@ -11,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use disk::{Finding, Level, Monitor, Unit};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::file_error::FileError;
 
 /// How long nothing is said about a stage in a log.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -58,17 +62,29 @@ impl Terminal {
         let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bar) = stage.bar.take() {
             bar.finish_and_clear();
-            say(&summary(&stage));
+            if stage.unit.is_some() {
+                say(&summary(&stage));
+            }
         }
         *stage = Stage::default();
     }
 
-    fn show_bar(&self, stage: &mut Stage) {
+    /// Until it is known how much there is to do: for how long it has been going on.
+    fn show_clock(stage: &mut Stage) {
+        let style = ProgressStyle::with_template("  {elapsed}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let target = ProgressDrawTarget::stderr_with_hz(5);
+        let bar = ProgressBar::with_draw_target(None, target).with_style(style);
+        bar.enable_steady_tick(Duration::from_secs(1));
+        stage.bar = Some(bar);
+    }
+
+    fn show_bar(stage: &mut Stage) {
         let template = match stage.unit {
             Some(Unit::Bytes) => {
-                "  [{bar:30}] {percent:>3} %  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left"
+                "  [{bar:16}] {percent:>3} %  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left"
             }
-            Some(Unit::Items) | None => "  [{bar:30}] {percent:>3} %  {pos} of {len}  {eta} left",
+            Some(Unit::Items) | None => "  [{bar:16}] {percent:>3} %  {pos} of {len}  {eta} left",
         };
         let style = ProgressStyle::with_template(template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -95,6 +111,9 @@ impl Monitor for Terminal {
         let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         title.clone_into(&mut stage.title);
         stage.last_line = Some(Instant::now());
+        if self.is_terminal {
+            Self::show_clock(&mut stage);
+        }
     }
 
     fn expect(&self, total: u64, unit: Unit) {
@@ -104,8 +123,11 @@ impl Monitor for Terminal {
         let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         stage.total = total;
         stage.unit = Some(unit);
+        if let Some(clock) = stage.bar.take() {
+            clock.finish_and_clear();
+        }
         if self.is_terminal {
-            self.show_bar(&mut stage);
+            Self::show_bar(&mut stage);
         }
     }
 
@@ -210,7 +232,7 @@ pub fn chain_text(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// Prints [`error_text`] to stderr.
-pub fn report_error(error: &(dyn std::error::Error + 'static), hint: Option<&str>) {
+pub(crate) fn report_error(error: &(dyn std::error::Error + 'static), hint: Option<&str>) {
     say(&error_text(error, hint));
 }
 
@@ -226,7 +248,29 @@ fn summary(stage: &Stage) -> String {
     }
 }
 
-fn say(text: &str) {
+/// The first error of stdout, so that whoever prints need not hand it on.
+static PRINT_ERROR: Mutex<Option<FileError>> = Mutex::new(None);
+
+/// Writes data to stdout. A reader that went away (`| head`) is not an error.
+pub(crate) fn write_data(data: &[u8]) {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(data).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let mut first = PRINT_ERROR.lock().unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert_with(|| FileError::on("write to", "standard output")(error));
+        }
+        _ => {}
+    }
+}
+
+/// What became of [`write_data`], once.
+pub(crate) fn take_print_error() -> Option<FileError> {
+    let mut first = PRINT_ERROR.lock().unwrap_or_else(PoisonError::into_inner);
+    first.take()
+}
+
+/// A line for a person, on stderr.
+pub fn say(text: &str) {
     // Nobody is left to tell when stderr is closed.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

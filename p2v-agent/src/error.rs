@@ -4,6 +4,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use image_library::FileError;
+
 /// What a function of this package returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -12,16 +14,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A file or device of this server could not be read or written.
-    #[error("{action} {path}")]
-    File {
-        /// What was being done.
-        action: &'static str,
-        /// Which file.
-        path: PathBuf,
-        /// What the operating system said.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Something that should be known is not there.
     #[error("{what} is not known: {problem}")]
     Unknown {
@@ -59,28 +53,21 @@ pub enum Error {
 }
 
 impl Error {
-    /// Wraps what the operating system said about a file.
+    /// Names the file that an operating system's error is about.
     pub(crate) fn file(
         action: &'static str,
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::File {
-            action,
-            path,
-            source,
-        }
+        let named = FileError::on(action, path);
+        move |source| Self::File(named(source))
     }
 
     /// What the reader of the message can do about it, where there is something.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Self::File(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 Some("run the agent as root".to_owned())
-            }
-            Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Some("make room on that filesystem and run the command again".to_owned())
             }
             Self::InUse { .. } => Some(
                 "unmount it, or take it as it is with --crash-consistent: the image is then as \
@@ -92,7 +79,8 @@ impl Error {
             ),
             Self::Library(error) => error.hint(),
             Self::Disk(error) | Self::DiskFile { source: error, .. } => error.hint(),
-            Self::File { .. } | Self::Unknown { .. } => None,
+            Self::File(error) => error.hint(),
+            Self::Unknown { .. } => None,
         }
     }
 }

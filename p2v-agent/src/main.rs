@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The program `p2v-agent`: parses arguments, prints, picks exit codes; the work is in the library.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,16 +13,15 @@ use clap_complete::Shell;
 use disk::Level;
 use image_library::client::Patience;
 use image_library::machine::MachineDescription;
-use image_library::terminal::{Terminal, Verbosity, bytes_text, finding_text, report_error};
-use image_library::{Consistency, ServerName, open_library_with};
+use image_library::program::{EXIT_CODES, Verdict, end, print, print_json, print_line};
+use image_library::terminal::{Terminal, Verbosity, bytes_text, finding_text};
+use image_library::{Consistency, FileError, ServerName, open_library_with};
 use p2v_agent::check::check;
 use p2v_agent::inventory::{InventoryOptions, inventory_table, take_inventory};
 use p2v_agent::snapshot::{
     SnapshotContext, SnapshotOptions, SnapshotPlan, SnapshotReport, plan_snapshot, take_snapshot,
 };
 use p2v_agent::{Error, InUse, Result};
-
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 done and problems found, 2 could not be done.";
 
 /// Describes this server and takes snapshots of its disks into an image library.
 #[derive(Debug, Parser)]
@@ -112,16 +111,10 @@ fn main() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error")),
         )
         .init();
-    match run(&arguments) {
-        Ok(code) => code,
-        Err(error) => {
-            report_error(&error, error.hint().as_deref());
-            ExitCode::from(2)
-        }
-    }
+    end(run(&arguments), Error::hint)
 }
 
-fn run(arguments: &Arguments) -> Result<ExitCode> {
+fn run(arguments: &Arguments) -> Result<Verdict> {
     let verbosity = if arguments.quiet {
         Verbosity::Quiet
     } else {
@@ -134,18 +127,18 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "p2v-agent", &mut script);
-            print_bytes(&script)?;
-            Ok(ExitCode::SUCCESS)
+            print(script);
+            Ok(Verdict::Done)
         }
         Command::Man { directory } => {
             clap_mangen::generate_to(Arguments::command(), directory)
-                .map_err(file_error("write the manual into", directory))?;
-            Ok(ExitCode::SUCCESS)
+                .map_err(FileError::on("write the manual into", directory))?;
+            Ok(Verdict::Done)
         }
     }
 }
 
-fn inventory(chosen: &InventoryArguments) -> Result<ExitCode> {
+fn inventory(chosen: &InventoryArguments) -> Result<Verdict> {
     let is_this_server = chosen.root == Path::new("/");
     let options = InventoryOptions {
         root: chosen.root.clone(),
@@ -157,33 +150,33 @@ fn inventory(chosen: &InventoryArguments) -> Result<ExitCode> {
     };
     let machine = take_inventory(&options);
     if chosen.json {
-        print_json(&machine)?;
+        print_json(&machine);
     } else {
-        print_text(&inventory_table(&machine))?;
+        print(inventory_table(&machine));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Verdict::Done)
 }
 
-fn run_check(chosen: &CheckArguments) -> Result<ExitCode> {
+fn run_check(chosen: &CheckArguments) -> Result<Verdict> {
     let findings = check(&this_machine(), chosen.library.as_deref());
     let has_problem = findings.iter().any(|finding| finding.level == Level::Error);
     if chosen.json {
-        print_json(&findings)?;
+        print_json(&findings);
     } else {
         for finding in &findings {
-            print_text(&format!("{}\n", finding_text(finding)))?;
+            print_line(&finding_text(finding));
         }
         let verdict = if has_problem {
             "this server cannot be imaged as it is\n"
         } else {
             "this server can be imaged\n"
         };
-        print_text(verdict)?;
+        print(verdict);
     }
-    Ok(ExitCode::from(u8::from(has_problem)))
+    Ok(Verdict::of(!has_problem))
 }
 
-fn snapshot(chosen: &SnapshotArguments, verbosity: Verbosity) -> Result<ExitCode> {
+fn snapshot(chosen: &SnapshotArguments, verbosity: Verbosity) -> Result<Verdict> {
     let terminal = Terminal::new(verbosity);
     let machine = this_machine();
     let name = chosen
@@ -209,7 +202,8 @@ fn snapshot(chosen: &SnapshotArguments, verbosity: Verbosity) -> Result<ExitCode
     };
     if chosen.dry_run {
         let plan = plan_snapshot(&options, context)?;
-        return print_either(chosen.json, &plan, &plan_text(&plan));
+        print_either(chosen.json, &plan, &plan_text(&plan));
+        return Ok(Verdict::Done);
     }
     let patience = Patience {
         give_up_after: Duration::from_secs(chosen.patience),
@@ -218,7 +212,8 @@ fn snapshot(chosen: &SnapshotArguments, verbosity: Verbosity) -> Result<ExitCode
     let library = open_library_with(&chosen.library, patience)?;
     let report = take_snapshot(&options, &*library, context)?;
     terminal.finish();
-    print_either(chosen.json, &report, &report_text(&report))
+    print_either(chosen.json, &report, &report_text(&report));
+    Ok(Verdict::Done)
 }
 
 /// SIGINT, SIGTERM and SIGHUP end the snapshot after the batch under way; what was sent stays.
@@ -288,40 +283,10 @@ const fn consistency_text(consistency: Consistency) -> &'static str {
     }
 }
 
-fn print_either(json: bool, value: &impl serde::Serialize, text: &str) -> Result<ExitCode> {
+fn print_either(json: bool, value: &impl serde::Serialize, text: &str) {
     if json {
-        print_json(value)?;
+        print_json(value);
     } else {
-        print_text(text)?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    let mut text = serde_json::to_vec_pretty(value)
-        .map_err(io::Error::from)
-        .map_err(file_error("write", Path::new("standard output")))?;
-    text.push(b'\n');
-    print_bytes(&text)
-}
-
-fn print_text(text: &str) -> Result<()> {
-    print_bytes(text.as_bytes())
-}
-
-/// A reader that went away (`| head`) is not an error.
-fn print_bytes(bytes: &[u8]) -> Result<()> {
-    match io::stdout().lock().write_all(bytes) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => done.map_err(file_error("write", Path::new("standard output"))),
-    }
-}
-
-fn file_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::File {
-        action,
-        path,
-        source,
+        print(text);
     }
 }

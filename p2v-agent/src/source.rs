@@ -18,7 +18,7 @@ use rustix::fs::OFlags;
 
 use crate::error::{Error, Result};
 use crate::inventory::root::Root;
-use crate::usage::{DiskUse, disk_use};
+use crate::usage::{DiskUse, device_use, disk_use};
 
 /// What to do with a disk in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +111,10 @@ fn open_block_device(
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default();
     let disk = machine.disks.iter().find(|disk| disk.name == name);
-    let usage = disk.map_or_else(DiskUse::default, |disk| disk_use(root, machine, disk));
+    let usage = match disk {
+        Some(disk) => disk_use(root, machine, disk),
+        None => device_use(root, machine, &name),
+    };
     let exclusive = open_exclusively(&node)?;
     let is_busy = !usage.findings.is_empty() || exclusive.is_none();
     if is_busy && in_use == InUse::Refuse {

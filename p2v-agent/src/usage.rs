@@ -38,9 +38,18 @@ impl DiskUse {
 pub(crate) fn disk_use(root: &Root, machine: &MachineDescription, disk: &Disk) -> DiskUse {
     let mut parts: Vec<&str> = disk.partitions.iter().map(|p| p.name.as_str()).collect();
     parts.push(&disk.name);
+    parts_use(root, machine, &disk.name, &parts)
+}
+
+/// Who uses a block device that is no disk of the inventory: a volume, a loop device.
+pub(crate) fn device_use(root: &Root, machine: &MachineDescription, name: &str) -> DiskUse {
+    parts_use(root, machine, name, &[name])
+}
+
+fn parts_use(root: &Root, machine: &MachineDescription, disk: &str, parts: &[&str]) -> DiskUse {
     let mut usage = DiskUse::default();
-    for part in parts {
-        let places = mounted_at(root, machine, &disk.name, part);
+    for &part in parts {
+        let places = mounted_at(root, machine, disk, part);
         if !places.is_empty() {
             usage.busy_parts.insert(part.to_owned());
             usage.findings.push(finding(
@@ -63,7 +72,7 @@ pub(crate) fn disk_use(root: &Root, machine: &MachineDescription, disk: &Disk) -
                 "switch it off with swapoff, or accept a fuzzy image with --crash-consistent",
             ));
         }
-        let holders = root.names(&holders_directory(&disk.name, part));
+        let holders = root.names(&holders_directory(disk, part));
         if !holders.is_empty() {
             usage.busy_parts.insert(part.to_owned());
             usage.findings.push(finding(

@@ -7,6 +7,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use image_library::FileError;
+
 /// What a function of this package returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -15,16 +17,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A file of this computer could not be read or written.
-    #[error("{action} {path}")]
-    File {
-        /// What was being done.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A runbook that cannot be run as it is written.
     #[error("{file}:{line}:{column}: {problem}")]
     Runbook {
@@ -146,19 +140,15 @@ impl Error {
         action: &'static str,
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::File {
-            action,
-            path,
-            source,
-        }
+        let named = FileError::on(action, path);
+        move |source| Self::File(named(source))
     }
 
     /// What the reader of the message can do about it, where there is something.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::File { source, .. } => file_hint(source),
+            Self::File(error) => error.hint(),
             Self::Runbook { hint, .. }
             | Self::Request { hint, .. }
             | Self::Machine { hint, .. } => hint.clone(),
@@ -170,18 +160,5 @@ impl Error {
             Self::Disk(error) | Self::DiskFile { source: error, .. } => error.hint(),
             Self::Configuration { .. } | Self::Journal { .. } | Self::Interrupted => None,
         }
-    }
-}
-
-fn file_hint(error: &io::Error) -> Option<String> {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            Some("run as a user who may use it, or name another place".to_owned())
-        }
-        io::ErrorKind::StorageFull => {
-            Some("make room on that filesystem and run the command again".to_owned())
-        }
-        io::ErrorKind::NotFound => Some("check the path".to_owned()),
-        _ => None,
     }
 }

@@ -22,6 +22,27 @@ pub fn raw_disk(folder: &Path, name: &str, size_mib: u64) -> PathBuf {
     path
 }
 
+/// A file with an ext4 filesystem in blocks of 4 KiB that holds the files of a directory.
+///
+/// # Panics
+/// When `mke2fs` fails.
+#[must_use]
+pub fn raw_ext4(folder: &Path, name: &str, size_mib: u64, tree: &Path) -> PathBuf {
+    let path = raw_disk(folder, name, size_mib);
+    let output = Command::new("mke2fs")
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-d"])
+        .args([tree, &path])
+        .output()
+        .expect("mke2fs is installed");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    path
+}
+
 /// The files of a Debian server that never ran: enough to be recognised, told apart and refused.
 #[derive(Debug)]
 pub struct PhonyServer {
@@ -88,18 +109,7 @@ impl PhonyServer {
     #[must_use]
     pub fn on_disk(&self, folder: &Path) -> PathBuf {
         let disk = raw_disk(folder, "phony.raw", 65);
-        let partition = raw_disk(folder, "phony.ext4", 64);
-        let output = Command::new("mke2fs")
-            .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
-            .args(["-q", "-F", "-t", "ext4", "-d"])
-            .args([&self.tree, &partition])
-            .output()
-            .expect("mke2fs is installed");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let partition = raw_ext4(folder, "phony.ext4", 64, &self.tree);
         write_mbr(&disk, 0x83, MIB, 64 * MIB);
         let content = fs::read(&partition).expect("mke2fs has just written it");
         overwrite(&disk, MIB, &content);

@@ -9,6 +9,7 @@
 //! codes and the files they leave.
 #![forbid(unsafe_code)]
 
+mod block_device;
 mod damage;
 mod disks;
 mod library;
@@ -19,8 +20,9 @@ pub mod tidy;
 mod toolbox;
 mod usage;
 
+pub use block_device::{LoopDevice, Mounted};
 pub use damage::{overwrite, scatter_writes, truncate_to_half};
-pub use disks::{PhonyServer, raw_disk};
+pub use disks::{PhonyServer, raw_disk, raw_ext4};
 pub use library::{Library, files_ending, the_only_disk, wait_until};
 pub use program::{Outcome, Program, Running};
 pub use runbook::Runbook;

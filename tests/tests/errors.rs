@@ -299,3 +299,23 @@ fn gpt_disk(work: &Path) -> std::path::PathBuf {
     assert!(made.success());
     disk
 }
+
+#[test]
+fn results_that_cannot_be_written_are_an_error_of_every_program() {
+    let work = work_dir();
+    let library = Library::create(work.path());
+    library.import("x", &raw_disk(work.path(), "empty.raw", 64));
+    let programs = [
+        library.relevo().args("image list"),
+        Program::library()
+            .args("stats --json")
+            .arg(library.folder()),
+        Program::agent().args("inventory"),
+    ];
+    for program in programs {
+        program
+            .within("sh", &["-c", "exec \"$0\" \"$@\" > /dev/full"])
+            .run()
+            .is_one_clear_error(COULD_NOT, &["standard output", "no space"]);
+    }
+}

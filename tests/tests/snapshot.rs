@@ -2,7 +2,12 @@
 //! The agent: a disk becomes an image of a library, in a directory or behind a URL; the next image
 //! sends what changed; a killed run is taken up again.
 
-use e2e::{Library, SampleServer, scatter_writes, wait_until, work_dir};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use e2e::{
+    Library, LoopDevice, SampleServer, have_tool, raw_ext4, scatter_writes, wait_until, work_dir,
+};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -99,4 +104,78 @@ fn an_agent_killed_in_mid_run_is_taken_up_again() {
         resumed / MIB,
         at_once / MIB
     );
+}
+
+/// A 64 MiB filesystem with some files, as a disk without a partition table.
+fn small_disk(work: &Path) -> Option<PathBuf> {
+    if !have_tool("mke2fs") || !have_tool("dumpe2fs") {
+        return None;
+    }
+    let tree = work.join("files");
+    fs::create_dir(&tree).expect("the work directory is ours");
+    for number in 0_u8..40 {
+        let content = vec![number; 100 * KIB as usize];
+        fs::write(tree.join(format!("file{number}")), content).expect("the work directory is ours");
+    }
+    Some(raw_ext4(work, "small.raw", 64, &tree))
+}
+
+#[test]
+fn a_block_device_that_nobody_uses_is_imaged_cold_and_given_back() {
+    let work = work_dir();
+    let Some(disk) = small_disk(work.path()) else {
+        return;
+    };
+    let Some(device) = LoopDevice::attach(&disk) else {
+        return;
+    };
+    let library = Library::create(work.path());
+    let place = library.folder().to_string_lossy().into_owned();
+
+    let first = library.snapshot(&place, device.node()).arg("--json");
+    let first = first.succeeds().json();
+    let second = library.snapshot(&place, device.node()).arg("--json");
+    let second = second.succeeds().json();
+
+    assert_eq!(first["consistency"], "cold", "{first}");
+    assert_eq!(first["disks"][0]["name"], device.name(), "{first}");
+    assert_eq!(
+        second["disks"][0]["sent_bytes"], 0,
+        "nothing changed, so nothing is sent: {second}"
+    );
+    library.gives_back_what_is_used("x", &disk, 0, work.path());
+}
+
+#[test]
+fn a_mounted_block_device_is_refused_unless_its_image_may_be_fuzzy() {
+    let work = work_dir();
+    let Some(disk) = small_disk(work.path()) else {
+        return;
+    };
+    let Some(device) = LoopDevice::attach(&disk) else {
+        return;
+    };
+    let directory = work.path().join("mounted");
+    fs::create_dir(&directory).unwrap();
+    let Some(mounted) = device.mount(&directory) else {
+        return;
+    };
+    let library = Library::create(work.path());
+    let place = library.folder().to_string_lossy().into_owned();
+
+    let refused = library.snapshot(&place, device.node()).run();
+    let words = [&*device.name(), "mounted at", &*directory.to_string_lossy()];
+    refused.is_one_clear_error(2, &words);
+    let images = library.relevo().args("image list --json").succeeds();
+    assert_eq!(images.json().as_array().map(Vec::len), Some(0), "{images}");
+
+    let accepted = library
+        .snapshot(&place, device.node())
+        .args("--crash-consistent --json")
+        .succeeds();
+    assert_eq!(accepted.json()["consistency"], "fuzzy", "{accepted}");
+    let images = library.relevo().args("image list --json").succeeds();
+    assert_eq!(images.json()[0]["consistency"], "fuzzy", "{images}");
+    library.relevo().args("image verify").succeeds();
+    drop(mounted);
 }

@@ -2,7 +2,9 @@
 //! `relevo boot`: one machine in the foreground, its serial console on this terminal.
 
 use image_library::ImageRef;
+use image_library::program::{Verdict, print_line};
 use jiff::Timestamp;
+use recovery_orchestrator::Result;
 use recovery_orchestrator::boot::{BootOptions, Booted, boot};
 use recovery_orchestrator::check::milliseconds;
 use recovery_orchestrator::guest::{Converting, GuestSource as _};
@@ -11,12 +13,10 @@ use recovery_orchestrator::journal::RunOutcome;
 use recovery_orchestrator::network::Forward;
 use recovery_orchestrator::platform::{Platform as _, ProfileName};
 use recovery_orchestrator::runbook::parse_bytes;
-use recovery_orchestrator::{Error, Result};
 
-use super::Verdict;
 use super::console::{self, End};
 use super::context::Context;
-use super::output::{self, DryRun};
+use super::output::DryRun;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Ctrl-] ends the machine. Nothing that it wrote is kept.")]
@@ -42,7 +42,7 @@ pub(super) struct BootArguments {
 pub(super) fn run(context: &Context, arguments: &BootArguments) -> Result<Verdict> {
     let (library, image) = context.open_image(&arguments.image)?;
     if arguments.dry_run.dry_run {
-        output::line(&format!(
+        print_line(&format!(
             "would prepare {}@{} and start it with an overlay that is thrown away",
             image.server, image.id
         ));
@@ -79,9 +79,9 @@ pub(super) fn run(context: &Context, arguments: &BootArguments) -> Result<Verdic
     booted.end(outcome)?;
     let end = result?;
     context.say(match end {
-        End::Escape => "\r\nEnded.",
-        End::Interrupted => "\r\nEnded by a signal.",
-        End::Machine => "\r\nThe machine has ended by itself.",
+        End::Escape => "\nEnded.",
+        End::Interrupted => "\nEnded by a signal.",
+        End::Machine => "\nThe machine has ended by itself.",
     });
     Ok(Verdict::Done)
 }
@@ -104,7 +104,7 @@ fn attach(
     for nic in &booted.nics {
         context.say(&format!("  {nic}, cut off (restrict=on)"));
     }
-    context.say("  Ctrl-] ends it");
+    context.say(console::usage());
     console.talk(booted.machine(), interrupt)
 }
 
@@ -121,19 +121,6 @@ fn parse_forward(text: &str) -> Result<Forward, String> {
         host_port: port(host)?,
         guest_port: port(guest)?,
     })
-}
-
-/// What a file of this computer could not do.
-pub(super) fn file_error(
-    action: &'static str,
-    path: &std::path::Path,
-) -> impl FnOnce(std::io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::File {
-        action,
-        path,
-        source,
-    }
 }
 
 #[cfg(test)]

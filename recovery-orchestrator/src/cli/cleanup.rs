@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `relevo cleanup`: end and remove what killed runs left behind.
 
+use image_library::program::{Verdict, print_json, print_line};
 use jiff::Timestamp;
 use recovery_orchestrator::Result;
 use recovery_orchestrator::drill::clean_up_leftovers;
 use recovery_orchestrator::journal::{Leftover, Scope, leftovers};
 
-use super::Verdict;
 use super::context::Context;
-use super::output::{self, DryRun, Format};
+use super::output::{DryRun, Format};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CleanupArguments {
@@ -31,7 +31,7 @@ pub(super) fn run(context: &Context, arguments: &CleanupArguments) -> Result<Ver
     if arguments.dry_run.dry_run {
         let found = leftovers(&state, scope)?;
         if arguments.format.json {
-            output::json(&found);
+            print_json(&found);
         } else {
             found
                 .iter()
@@ -41,7 +41,7 @@ pub(super) fn run(context: &Context, arguments: &CleanupArguments) -> Result<Ver
     }
     let cleaned = clean_up_leftovers(&state, scope, Timestamp::now)?;
     if arguments.format.json {
-        output::json(&cleaned);
+        print_json(&cleaned);
     } else {
         for done in &cleaned {
             tell(
@@ -61,11 +61,11 @@ pub(super) fn run(context: &Context, arguments: &CleanupArguments) -> Result<Ver
 }
 
 fn tell(what: &str, leftover: &Leftover) {
-    output::line(&format!("{what} {}", leftover.run));
+    print_line(&format!("{what} {}", leftover.run));
     for (server, process) in &leftover.machines {
-        output::line(&format!("  machine of {server}, process {}", process.pid));
+        print_line(&format!("  machine of {server}, process {}", process.pid));
     }
     for directory in &leftover.directories {
-        output::line(&format!("  {}", directory.display()));
+        print_line(&format!("  {}", directory.display()));
     }
 }

@@ -13,12 +13,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
+use image_library::FileError;
 use recovery_orchestrator::Result;
 use recovery_orchestrator::interrupt::Interrupt;
 use recovery_orchestrator::platform::{Machine, Status};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
-
-use super::boot::file_error;
 
 /// Ctrl-].
 const ESCAPE: u8 = 0x1d;
@@ -35,6 +34,15 @@ pub(super) enum End {
     Machine,
 }
 
+/// What a person should know before the guest says something, which may take it half a minute.
+pub(super) fn usage() -> &'static str {
+    if isatty(rustix::stdio::stdin()) {
+        "  Its serial console follows; keys go to the guest, also Ctrl-C. Ctrl-] ends it."
+    } else {
+        "  Its serial console follows. SIGINT or SIGTERM ends it."
+    }
+}
+
 /// A connection to a console.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -49,7 +57,7 @@ enum Event {
 
 impl Connection {
     pub(super) fn open(socket: &Path) -> Result<Self> {
-        let stream = UnixStream::connect(socket).map_err(file_error("connect to", socket))?;
+        let stream = UnixStream::connect(socket).map_err(FileError::on("connect to", socket))?;
         Ok(Self { stream })
     }
 
@@ -60,7 +68,7 @@ impl Connection {
         let copy = |stream: &UnixStream| {
             stream
                 .try_clone()
-                .map_err(file_error("use", Path::new("console")))
+                .map_err(FileError::on("use", Path::new("console")))
         };
         let (mut output, mut input) = (copy(&self.stream)?, copy(&self.stream)?);
         let for_keys = sender.clone();

@@ -5,15 +5,14 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use image_library::terminal::{Terminal, Verbosity};
-use image_library::{Image, ImageRef, InitOptions, Library, LocalLibrary, open_library};
+use image_library::terminal::{Terminal, Verbosity, say};
+use image_library::{FileError, Image, ImageRef, InitOptions, Library, LocalLibrary, open_library};
+use recovery_orchestrator::Result;
 use recovery_orchestrator::config::{Configuration, Surroundings};
 use recovery_orchestrator::platform::qemu::Qemu;
 use recovery_orchestrator::state::StateDirectory;
-use recovery_orchestrator::{Error, Result};
 
 use super::Global;
-use super::output::say;
 
 /// What every command works with.
 #[derive(Debug)]
@@ -120,9 +119,6 @@ fn surroundings() -> Surroundings {
 
 /// Creates a directory for results.
 pub(super) fn create_directory(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).map_err(|source| Error::File {
-        action: "create directory",
-        path: path.to_owned(),
-        source,
-    })
+    std::fs::create_dir_all(path).map_err(FileError::on("create directory", path))?;
+    Ok(())
 }

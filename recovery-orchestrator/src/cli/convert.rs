@@ -11,14 +11,14 @@ use converter::prepare::{convert_disks, open_disks, prepare};
 use converter::verify::checker;
 use disk::block::{MemoryDevice, Overlay, OverlayOptions};
 use disk::{Level, Monitor, ReadAt};
-use image_library::{Image, ImageReader, ImageRef};
+use image_library::program::{Verdict, print_json, print_line};
+use image_library::{FileError, Image, ImageReader, ImageRef};
 use recovery_orchestrator::guest::prepare_options;
 use recovery_orchestrator::{Error, Result};
 
-use super::Verdict;
 use super::context::{Context, create_directory};
 use super::image::FileFormat;
-use super::output::{self, DryRun, Format};
+use super::output::{DryRun, Format};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ConvertArguments {
@@ -64,6 +64,7 @@ pub(super) fn run(context: &Context, arguments: &ConvertArguments) -> Result<Ver
     let mut verdict = Verdict::Done;
     if arguments.check {
         verdict = check(&*library, &image, &monitor)?;
+        monitor.finish();
     }
     if let Some(directory) = &arguments.output {
         write_disks(
@@ -75,14 +76,14 @@ pub(super) fn run(context: &Context, arguments: &ConvertArguments) -> Result<Ver
         )?;
     }
     if arguments.format.json {
-        output::json(&prepared.plan);
+        print_json(&prepared.plan);
     } else if arguments.output.is_none() {
         let how = if prepared.reused {
             "was kept"
         } else {
             "is kept"
         };
-        output::line(&format!(
+        print_line(&format!(
             "{}: {}; the overlay {how} beside the image",
             image.server, prepared.plan.verdict
         ));
@@ -102,9 +103,9 @@ fn show_plan(
     let plan = plan(&inspection, &prepare_options(image, false).plan);
     monitor.finish();
     if format.json {
-        output::json(&plan);
+        print_json(&plan);
     } else {
-        output::line(plan.to_string().trim_end());
+        print_line(plan.to_string().trim_end());
     }
     Ok(Verdict::of(plan.verdict.is_ready()))
 }
@@ -151,11 +152,8 @@ fn check(library: &dyn ImageReader, image: &Image, monitor: &dyn Monitor) -> Res
     let Some(applied) = converted.applied else {
         return Ok(Verdict::Problems);
     };
-    let directory = tempfile::tempdir().map_err(|source| Error::File {
-        action: "create a directory in",
-        path: std::env::temp_dir(),
-        source,
-    })?;
+    let directory = tempfile::tempdir()
+        .map_err(FileError::on("create a directory in", std::env::temp_dir()))?;
     monitor.stage("Checking the filesystems that were written");
     let findings = checker::check(&applied, &disks, directory.path(), &disk::Silent)?;
     for finding in &findings {
@@ -188,15 +186,12 @@ fn write_disks(
         monitor.stage(&format!("Writing {}", path.display()));
         format.write(&*device, &path, monitor)?;
         monitor.finish();
-        output::line(&path.display().to_string());
+        print_line(&path.display().to_string());
     }
     let path = directory.join("machine.json");
     let machine = serde_json::to_vec_pretty(&prepared.vm).unwrap_or_default();
-    std::fs::write(&path, machine).map_err(|source| Error::File {
-        action: "write",
-        path,
-        source,
-    })
+    std::fs::write(&path, machine).map_err(FileError::on("write", path.as_path()))?;
+    Ok(())
 }
 
 fn merged(base: Arc<dyn ReadAt>, overlay: &[u8]) -> Result<Arc<dyn ReadAt>> {

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use image_library::program::{Verdict, print_json, print_line};
 use image_library::terminal::{bytes_text, finding_text};
 use jiff::Timestamp;
 use recovery_orchestrator::check::Outcome;
@@ -17,9 +18,8 @@ use recovery_orchestrator::state::StateDirectory;
 use recovery_orchestrator::{Error, Result, select};
 use serde::Serialize;
 
-use super::Verdict;
 use super::context::Context;
-use super::output::{self, DryRun, Format, table};
+use super::output::{DryRun, Format, table};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DrillCommand {
@@ -87,10 +87,10 @@ fn rehearse(context: &Context, arguments: RunArguments) -> Result<Verdict> {
     let Drilled { report, page } = drill.run(arguments.report)?;
     monitor.finish();
     if arguments.format.json {
-        output::json(&report);
+        print_json(&report);
     } else {
         summary(&report);
-        output::line(&format!("report       {}", page.display()));
+        print_line(&format!("report       {}", page.display()));
     }
     Ok(Verdict::of(report.outcome == RunOutcome::Passed))
 }
@@ -100,7 +100,7 @@ fn dry_run(library: &dyn image_library::ImageReader, loaded: &LoadedRunbook) -> 
         for name in names {
             let server = &loaded.runbook.servers[name];
             let image = select::for_runbook(library, name, &server.image)?;
-            output::line(&format!(
+            print_line(&format!(
                 "wave {}: would start {name} from {}@{}, taken {}, and ask {} checks",
                 number + 1,
                 image.server,
@@ -110,26 +110,26 @@ fn dry_run(library: &dyn image_library::ImageReader, loaded: &LoadedRunbook) -> 
             ));
         }
     }
-    output::line("would write a report, end the machines and remove everything they wrote");
+    print_line("would write a report, end the machines and remove everything they wrote");
     Ok(Verdict::Done)
 }
 
 fn summary(report: &Report) {
     let seconds = |ms: u64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
-    output::line(&format!(
+    print_line(&format!(
         "drill        {} ({})",
         report.run, report.runbook.title
     ));
-    output::line(&format!("outcome      {}", report.outcome));
+    print_line(&format!("outcome      {}", report.outcome));
     if let Some(problem) = &report.problem {
-        output::line(&format!("problem      {problem}"));
+        print_line(&format!("problem      {problem}"));
     }
     if let Some(ms) = report.objectives.recovered_after_ms {
-        output::line(&format!("recovered in {}", seconds(ms)));
+        print_line(&format!("recovered in {}", seconds(ms)));
     }
     for server in &report.servers {
         for attempt in &server.attempts {
-            output::line(&format!(
+            print_line(&format!(
                 "{} on {}: {}",
                 server.name, attempt.profile, attempt.outcome
             ));
@@ -141,27 +141,27 @@ fn summary(report: &Report) {
                 };
                 let reason = check.reason.as_ref().map(|reason| format!(" ({reason})"));
                 let (name, after) = (&check.check, seconds(check.after_start_ms));
-                output::line(&format!(
+                print_line(&format!(
                     "  {mark} {name}, after {after}{}",
                     reason.unwrap_or_default()
                 ));
             }
         }
         let reads = server.reads;
-        output::line(&format!(
+        print_line(&format!(
             "  read {} of the image, from {} blocks of 64 KiB",
             bytes_text(reads.read_bytes),
             reads.block_count
         ));
         let same = server.image.digest_after.as_ref() == Some(&server.image.digest_before);
         let same = if same { "unchanged" } else { "NOT CONFIRMED" };
-        output::line(&format!("  image {} {same}", server.image.digest_before));
+        print_line(&format!("  image {} {same}", server.image.digest_before));
     }
     for finding in &report.findings {
-        output::line(&finding_text(finding));
+        print_line(&finding_text(finding));
     }
     for proposal in &report.proposals {
-        output::line(&format!(
+        print_line(&format!(
             "proposed     {}: {} ({})",
             proposal.key, proposal.to, proposal.reason
         ));
@@ -215,7 +215,7 @@ fn drills(state: &StateDirectory) -> Result<Vec<Listed>> {
 fn list(context: &Context, format: Format) -> Result<Verdict> {
     let drills = drills(&context.state()?)?;
     if format.json {
-        output::json(&drills);
+        print_json(&drills);
         return Ok(Verdict::Done);
     }
     let mut rows = vec![["DRILL", "RUNBOOK", "STARTED", "OUTCOME", "REPORT"].map(str::to_owned)];
@@ -256,10 +256,10 @@ fn show(context: &Context, id: &str, format: Format) -> Result<Verdict> {
         .ok_or_else(|| problem(format!("{} has no report: it did not end", drill.run)))?;
     let report = Report::open(&directory.join(REPORT_JSON))?;
     if format.json {
-        output::json(&report);
+        print_json(&report);
     } else {
         summary(&report);
-        output::line(&format!(
+        print_line(&format!(
             "report       {}",
             directory.join(REPORT_HTML).display()
         ));

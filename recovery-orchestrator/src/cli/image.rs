@@ -7,7 +7,8 @@ use clap::Subcommand;
 use disk::Monitor as _;
 use disk::block::{DiskFormat, OpenOptions, copy_to_qcow2, copy_to_raw, open_disk};
 use disk::filesystem::FileType;
-use image_library::terminal::{bytes_text, finding_text};
+use image_library::program::{Verdict, print, print_json, print_line};
+use image_library::terminal::{bytes_text, finding_text, say};
 use image_library::{
     Consistency, DiskDraft, Image, ImageDraft, ImageRef, IngestDisk, LocalLibrary, ServerName,
     UploadTarget, content_digest, ingest,
@@ -18,8 +19,7 @@ use recovery_orchestrator::{Error, Result};
 use serde_json::json;
 
 use super::context::{Context, create_directory};
-use super::output::{self, DryRun, Format, say};
-use super::{Verdict, output::table};
+use super::output::{DryRun, Format, table};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ImageCommand {
@@ -143,7 +143,7 @@ pub(super) fn run(context: &Context, command: ImageCommand) -> Result<Verdict> {
             format,
         } => ls(context, &image, &path, format),
         ImageCommand::Cat { image, path } => {
-            output::bytes(&tree(context, &image)?.read(&path)?);
+            print(&tree(context, &image)?.read(&path)?);
             Ok(Verdict::Done)
         }
         ImageCommand::Export(arguments) => export(context, &arguments),
@@ -160,11 +160,11 @@ fn import(context: &Context, arguments: &ImportArguments) -> Result<Verdict> {
                 sector_size,
             } = &disk.draft;
             let (size, sector) = (bytes_text(*size_bytes), sector_size.bytes());
-            output::line(&format!(
+            print_line(&format!(
                 "would take in {name}: {format}, {size}, sectors of {sector} bytes"
             ));
         }
-        output::line(&format!(
+        print_line(&format!(
             "would commit them as an image of {} in {}",
             arguments.server, context.library
         ));
@@ -184,7 +184,7 @@ fn import(context: &Context, arguments: &ImportArguments) -> Result<Verdict> {
     let (image, stats) = ingest(&*library, &target, &disks, &draft, &monitor)?;
     monitor.finish();
     if arguments.format.json {
-        output::json(&image);
+        print_json(&image);
     } else {
         context.say(&format!(
             "{} of disks, {} new, {} stored, {:.1} s",
@@ -193,7 +193,7 @@ fn import(context: &Context, arguments: &ImportArguments) -> Result<Verdict> {
             bytes_text(stats.sent_bytes),
             stats.seconds
         ));
-        output::line(&format!("{}@{}", image.server, image.id));
+        print_line(&format!("{}@{}", image.server, image.id));
     }
     Ok(Verdict::Done)
 }
@@ -241,7 +241,7 @@ fn list(context: &Context, server: Option<&ServerName>, format: Format) -> Resul
     let wanted = |image: &Image| server.is_none_or(|server| image.server == *server);
     let images: Vec<Image> = images.into_iter().filter(wanted).collect();
     if format.json {
-        output::json(&images);
+        print_json(&images);
         return Ok(Verdict::Done);
     }
     let heading = [
@@ -284,20 +284,20 @@ const fn consistency(level: Consistency) -> &'static str {
 fn show(context: &Context, wanted: &ImageRef, format: Format) -> Result<Verdict> {
     let (library, image) = context.open_image(wanted)?;
     if format.json {
-        output::json(&image);
+        print_json(&image);
         return Ok(Verdict::Done);
     }
     let digest = image_library::image_digest(&*library, image.id)?;
-    output::line(&format!("image        {}@{}", image.server, image.id));
-    output::line(&format!("taken        {}", image.taken_at));
-    output::line(&format!("received     {}", image.received_at));
-    output::line(&format!("consistency  {}", consistency(image.consistency)));
-    output::line(&format!("digest       {digest}"));
+    print_line(&format!("image        {}@{}", image.server, image.id));
+    print_line(&format!("taken        {}", image.taken_at));
+    print_line(&format!("received     {}", image.received_at));
+    print_line(&format!("consistency  {}", consistency(image.consistency)));
+    print_line(&format!("digest       {digest}"));
     if let Some(parent) = image.parent {
-        output::line(&format!("increment of {parent}"));
+        print_line(&format!("increment of {parent}"));
     }
     for disk in &image.disks {
-        output::line(&format!(
+        print_line(&format!(
             "disk {}       {}: {}, {} of data, sectors of {} bytes",
             disk.index,
             disk.name,
@@ -307,7 +307,7 @@ fn show(context: &Context, wanted: &ImageRef, format: Format) -> Result<Verdict>
         ));
     }
     if let Some(machine) = &image.machine {
-        output::line(&format!(
+        print_line(&format!(
             "machine      {}: {}, {} cores, {} of memory, {}",
             machine.hostname,
             machine.hardware.as_deref().unwrap_or("unknown hardware"),
@@ -333,9 +333,9 @@ fn verify_library(context: &Context, format: Format) -> Result<Verdict> {
     let report = library.verify(&monitor)?;
     monitor.finish();
     if format.json {
-        output::json(&report);
+        print_json(&report);
     } else {
-        output::line(&format!(
+        print_line(&format!(
             "{} images, {} packs, {} chunks, {} read, {} problems",
             report.images,
             report.packs,
@@ -373,13 +373,13 @@ fn verify_images(context: &Context, wanted: Option<&ImageRef>, format: Format) -
     }
     monitor.finish();
     if format.json {
-        output::json(&results);
+        print_json(&results);
     } else {
         let damaged = results
             .iter()
             .filter(|result| result.get("problem").is_some())
             .count();
-        output::line(&format!("{} images read, {damaged} damaged", results.len()));
+        print_line(&format!("{} images read, {damaged} damaged", results.len()));
     }
     Ok(Verdict::of(sound))
 }
@@ -411,7 +411,7 @@ fn ls(context: &Context, wanted: &ImageRef, path: &str, format: Format) -> Resul
                 "target": file.target,
             })
         };
-        output::json(&listed.iter().map(value).collect::<Vec<_>>());
+        print_json(&listed.iter().map(value).collect::<Vec<_>>());
         return Ok(Verdict::Done);
     }
     let rows: Vec<[String; 5]> = listed.iter().map(row).collect();
@@ -445,7 +445,7 @@ fn export(context: &Context, arguments: &ExportArguments) -> Result<Verdict> {
     };
     if arguments.dry_run.dry_run {
         for disk in &image.disks {
-            output::line(&format!(
+            print_line(&format!(
                 "would write {} ({})",
                 path(disk).display(),
                 bytes_text(disk.size_bytes)
@@ -461,7 +461,7 @@ fn export(context: &Context, arguments: &ExportArguments) -> Result<Verdict> {
         monitor.stage(&format!("Writing {}", path.display()));
         arguments.to.write(&*device, &path, &monitor)?;
         monitor.finish();
-        output::line(&path.display().to_string());
+        print_line(&path.display().to_string());
     }
     Ok(Verdict::Done)
 }

@@ -5,13 +5,13 @@ use converter::inspect::inspect;
 use converter::plan::plan;
 use converter::prepare::open_disks;
 use image_library::ImageRef;
+use image_library::program::{Verdict, print_json, print_line};
 use recovery_orchestrator::Result;
 use recovery_orchestrator::guest::prepare_options;
 use serde_json::json;
 
-use super::Verdict;
 use super::context::Context;
-use super::output::{self, Format};
+use super::output::Format;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct InspectArguments {
@@ -31,19 +31,19 @@ pub(super) fn run(context: &Context, arguments: &InspectArguments) -> Result<Ver
     if arguments.format.json {
         let verdict = plan.verdict;
         let (findings, edits) = (&plan.findings, plan.edits.len());
-        output::json(&json!({
+        print_json(&json!({
             "verdict": verdict, "findings": findings, "edit_count": edits,
             "inspection": inspection, "vm": plan.vm,
         }));
     } else {
-        output::line(inspection.to_string().trim_end());
-        output::line(&format!(
+        print_line(inspection.to_string().trim_end());
+        print_line(&format!(
             "verdict: {} ({} edits)",
             plan.verdict,
             plan.edits.len()
         ));
         for finding in &plan.findings {
-            output::line(&image_library::terminal::finding_text(finding));
+            print_line(&image_library::terminal::finding_text(finding));
         }
     }
     Ok(Verdict::of(plan.verdict.is_ready()))

@@ -17,8 +17,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use image_library::terminal;
-use recovery_orchestrator::Result;
+use image_library::program::{Verdict, end};
+use recovery_orchestrator::{Error, Result};
 
 use context::Context;
 
@@ -90,21 +90,6 @@ enum Command {
     },
 }
 
-/// How a command that was done ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    /// All is well.
-    Done,
-    /// Done, and problems were found.
-    Problems,
-}
-
-impl Verdict {
-    const fn of(good: bool) -> Self {
-        if good { Self::Done } else { Self::Problems }
-    }
-}
-
 /// The whole program.
 pub(crate) fn run() -> ExitCode {
     let arguments = Arguments::parse();
@@ -114,14 +99,7 @@ pub(crate) fn run() -> ExitCode {
         .with_env_filter(log)
         .with_writer(std::io::stderr)
         .init();
-    match execute(arguments) {
-        Ok(Verdict::Done) => ExitCode::SUCCESS,
-        Ok(Verdict::Problems) => ExitCode::from(1),
-        Err(error) => {
-            terminal::report_error(&error, error.hint().as_deref());
-            ExitCode::from(2)
-        }
-    }
+    end(execute(arguments), Error::hint)
 }
 
 fn execute(arguments: Arguments) -> Result<Verdict> {

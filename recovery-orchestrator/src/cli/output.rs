@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Data on standard output, messages on standard error.
-//!
-//! Whoever closes standard output early (`head`) wants no more of it, so such errors are ignored.
+//! What several commands take and print alike.
 
-use std::io::{self, Write as _};
 use std::path::Path;
 
-use recovery_orchestrator::{Error, Result};
-use serde::Serialize;
+use image_library::FileError;
+use image_library::program::{print, print_line};
+use recovery_orchestrator::Result;
 
 use super::context::create_directory;
 
@@ -27,26 +25,6 @@ pub(super) struct DryRun {
     pub(super) dry_run: bool,
 }
 
-/// A line of data.
-pub(super) fn line(text: &str) {
-    let _ = writeln!(io::stdout().lock(), "{text}");
-}
-
-/// Data as it is.
-pub(super) fn bytes(bytes: &[u8]) {
-    let _ = io::stdout().lock().write_all(bytes);
-}
-
-/// A value as JSON.
-pub(super) fn json(value: &impl Serialize) {
-    line(&serde_json::to_string_pretty(value).unwrap_or_default());
-}
-
-/// A message.
-pub(super) fn say(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
-}
-
 /// Rows in columns; the first is the heading.
 pub(super) fn table<const N: usize>(rows: &[[String; N]]) {
     let width = |column: usize| {
@@ -61,20 +39,20 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]]) {
             .iter()
             .zip(&widths)
             .map(|(cell, width)| format!("{cell:width$}"));
-        line(cells.collect::<Vec<_>>().join("  ").trim_end());
+        print_line(cells.collect::<Vec<_>>().join("  ").trim_end());
     }
 }
 
 pub(super) fn completions(shell: clap_complete::Shell, command: &mut clap::Command) {
-    clap_complete::generate(shell, command, "relevo", &mut io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, command, "relevo", &mut script);
+    print(script);
 }
 
 /// One page for the program and one for each command.
 pub(super) fn manual(directory: &Path, command: clap::Command) -> Result<()> {
     create_directory(directory)?;
-    clap_mangen::generate_to(command, directory).map_err(|source| Error::File {
-        action: "write manual pages into",
-        path: directory.to_owned(),
-        source,
-    })
+    clap_mangen::generate_to(command, directory)
+        .map_err(FileError::on("write manual pages into", directory))?;
+    Ok(())
 }

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use disk::Level;
+use image_library::program::{Verdict, print, print_json, print_line};
 use image_library::terminal::finding_text;
 use jiff::Timestamp;
 use recovery_orchestrator::Result;
 use recovery_orchestrator::{drill, runbook};
 use serde_json::json;
 
-use super::Verdict;
 use super::context::Context;
-use super::output::{self, Format};
+use super::output::Format;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RunbookCommand {
@@ -35,9 +35,9 @@ pub(super) enum RunbookCommand {
 
 pub(super) fn run(context: &Context, command: RunbookCommand) -> Result<Verdict> {
     match command {
-        RunbookCommand::New => output::bytes(runbook::template().as_bytes()),
+        RunbookCommand::New => print(runbook::template().as_bytes()),
         RunbookCommand::Render { file } => {
-            output::bytes(runbook::render(&runbook::load(&file)?).as_bytes());
+            print(runbook::render(&runbook::load(&file)?).as_bytes());
         }
         RunbookCommand::Check { file, format } => return check(context, &file, format),
     }
@@ -54,19 +54,17 @@ fn check(context: &Context, file: &std::path::Path, format: Format) -> Result<Ve
     };
     let good = findings.iter().all(|finding| finding.level != Level::Error);
     if format.json {
-        output::json(
-            &json!({"file": file, "hash": loaded.hash(), "ok": good, "findings": findings}),
-        );
+        print_json(&json!({"file": file, "hash": loaded.hash(), "ok": good, "findings": findings}));
         return Ok(Verdict::of(good));
     }
     for finding in &findings {
-        output::line(&finding_text(finding));
+        print_line(&finding_text(finding));
     }
     let result = if good {
         "the runbook can be run"
     } else {
         "the runbook cannot be run as it is"
     };
-    output::line(&format!("{}: {result}", file.display()));
+    print_line(&format!("{}: {result}", file.display()));
     Ok(Verdict::of(good))
 }
