@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The two documents that make a directory a library: `library.json`, which says what it is, and
-//! `keys/library.key`, which holds its secret.
+//! `library.json`, the document that makes a directory a library and says what it is.
 //!
-//! Both are JSON, so that a person can see what they have in front of them. A feature that a
-//! program does not know makes it refuse the library.
-
-use std::path::PathBuf;
+//! It is JSON, so that a person can see what they have in front of them. A feature that a program
+//! does not know makes it refuse the library.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,10 +11,10 @@ use uuid::Uuid;
 use crate::chunk::{CHUNK_SIZE_DEFAULT, chunk_size_is_legal};
 use crate::crypto::{Cipher, LibraryKey, random_bytes};
 use crate::error::{Error, Result};
+use crate::key_file::{self, Passphrase};
 use crate::store::{Store, names};
 
 const FORMAT: &str = "relevo image library";
-const KEY_FORMAT: &str = "relevo image library key";
 const VERSION: u32 = 1;
 const DOCUMENT_LENGTH_MAX: u64 = 64 << 10;
 
@@ -57,23 +54,13 @@ pub(crate) struct Config {
     features: Vec<String>,
 }
 
-/// `keys/library.key`.
-#[derive(Serialize, Deserialize)]
-struct KeyFile {
-    format: String,
-    version: u32,
-    library: Uuid,
-    /// How the secret is protected: `none` in version 1.
-    protection: String,
-    secret: String,
-}
-
 impl Config {
     /// Makes configuration and key of a new library and writes both, the configuration last: a
     /// directory without it is no library.
     pub(crate) fn create(
         store: &dyn Store,
         options: &InitOptions,
+        passphrase: Option<&Passphrase>,
         created_at: Timestamp,
     ) -> Result<(Self, LibraryKey)> {
         if !chunk_size_is_legal(options.chunk_size_bytes) {
@@ -94,14 +81,8 @@ impl Config {
             key_check: key.check_value(),
             features: Vec::new(),
         };
-        let key_file = KeyFile {
-            format: KEY_FORMAT.to_owned(),
-            version: VERSION,
-            library: config.id,
-            protection: "none".to_owned(),
-            secret: blake3::Hash::from_bytes(secret).to_hex().to_string(),
-        };
-        let written = store.create(names::KEY, &to_json("key file", &key_file)?)?
+        let key_file = key_file::to_bytes(&secret, config.id, passphrase)?;
+        let written = store.create(names::KEY, &key_file)?
             && store.create(names::CONFIG, &to_json("configuration", &config)?)?;
         if !written {
             return Err(Error::NotEmpty {
@@ -144,32 +125,9 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads the key and checks that it is this library's.
-    pub(crate) fn read_key(&self, store: &dyn Store) -> Result<LibraryKey> {
-        let place = store.place(names::KEY);
-        let path = PathBuf::from(&place);
-        let what = "the length of the key file in bytes";
-        let bytes = store
-            .read(names::KEY, DOCUMENT_LENGTH_MAX, what)?
-            .ok_or_else(|| Error::KeyMissing { path: path.clone() })?;
-        check_version("key file", &place, KEY_FORMAT, &bytes)?;
-        let corrupt = |problem: String| Error::corrupt("key file", &*place, 0, problem);
-        let key_file: KeyFile =
-            serde_json::from_slice(&bytes).map_err(|error| corrupt(error.to_string()))?;
-        if key_file.protection != "none" {
-            return Err(Error::Unsupported {
-                structure: "key file",
-                place,
-                feature: format!("protection {:?}", key_file.protection),
-            });
-        }
-        let secret = blake3::Hash::from_hex(&key_file.secret)
-            .map_err(|_| corrupt("the secret is not 64 hexadecimal digits".to_owned()))?;
-        let key = LibraryKey::from_secret(*secret.as_bytes());
-        if key_file.library != self.id || key.check_value() != self.key_check {
-            return Err(Error::WrongKey { path });
-        }
-        Ok(key)
+    /// Whether a key is this library's.
+    pub(crate) fn is_key(&self, key: &LibraryKey) -> bool {
+        key.check_value() == self.key_check
     }
 }
 
@@ -180,7 +138,12 @@ struct Versioned {
     version: u32,
 }
 
-fn check_version(structure: &'static str, place: &str, format: &str, bytes: &[u8]) -> Result<()> {
+pub(crate) fn check_version(
+    structure: &'static str,
+    place: &str,
+    format: &str,
+    bytes: &[u8],
+) -> Result<()> {
     let found: Versioned = serde_json::from_slice(bytes)
         .map_err(|error| Error::corrupt(structure, place, 0, error.to_string()))?;
     if found.format != format {
@@ -197,7 +160,7 @@ fn check_version(structure: &'static str, place: &str, format: &str, bytes: &[u8
     Ok(())
 }
 
-fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>> {
+pub(crate) fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>> {
     let mut bytes =
         serde_json::to_vec_pretty(value).map_err(|source| Error::Encode { what, source })?;
     bytes.push(b'\n');

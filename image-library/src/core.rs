@@ -16,6 +16,7 @@ use crate::crypto::{LibraryKey, OwnerTag};
 use crate::error::{Error, Result};
 use crate::id::ContentHash;
 use crate::index::{Adopted, Index, Location, PackRecord};
+use crate::key_file::{self, KeyAccess};
 use crate::manifest::{Root, leaf_from_bytes, leaf_length};
 use crate::pack::{OpenPack, PackId};
 use crate::store::{ListedPack, Store, Workspace, list_packs, names};
@@ -58,10 +59,11 @@ impl Core {
     pub(crate) fn open(
         store: Arc<dyn Store>,
         workspace: Workspace,
+        access: &KeyAccess,
         clock: fn() -> Timestamp,
     ) -> Result<Self> {
         let config = Config::read(&*store)?;
-        let key = config.read_key(&*store)?;
+        let key = key_file::read(&config, &*store, access)?;
         let index = Index::open(&workspace.index(), INDEX_FLUSH_AT)?;
         let core = Self {
             store,

@@ -99,6 +99,11 @@ impl LibraryKey {
         OwnerTag(tag)
     }
 
+    /// The secret itself, for the key file and the recovery sheet.
+    pub(crate) const fn secret(&self) -> &[u8; 32] {
+        &self.secret
+    }
+
     /// What the configuration keeps to recognise the key.
     pub(crate) fn check_value(&self) -> String {
         let check = blake3::derive_key(CONTEXT_CHECK, &self.secret);

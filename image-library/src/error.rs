@@ -72,6 +72,18 @@ pub enum Error {
         /// The key file.
         path: PathBuf,
     },
+    /// The key file has a passphrase, and none was given.
+    #[error("the key {path} needs its passphrase")]
+    PassphraseNeeded {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// The passphrase does not open the key file.
+    #[error("the passphrase does not open the key {path}")]
+    WrongPassphrase {
+        /// The key file.
+        path: PathBuf,
+    },
     /// Another program holds a lock that this operation needs.
     #[error("the library is locked: {path} is held by another program")]
     Locked {
@@ -264,6 +276,13 @@ impl Error {
             Self::Unsupported { .. } => "use a newer version of this program",
             Self::KeyMissing { .. } => {
                 "put the key back from its copy: without it nobody can read the library"
+            }
+            Self::PassphraseNeeded { .. } => {
+                "set RELEVO_PASSPHRASE_FILE to a file that holds it, or run this on a terminal"
+            }
+            Self::WrongPassphrase { .. } => {
+                "try again; with the recovery sheet, `image-library key restore` opens the library \
+                 without it"
             }
             Self::WrongKey { .. } => "put back the key that was made when the library was created",
             Self::Locked { .. } => "wait until the other program has ended, then try again",

@@ -26,6 +26,8 @@ mod id;
 mod image;
 mod index;
 mod ingest;
+mod key_admin;
+mod key_file;
 mod local;
 mod location;
 pub mod machine;
@@ -42,6 +44,7 @@ mod reference;
 #[cfg(feature = "server")]
 pub mod server;
 mod session;
+mod sheet;
 mod statistics;
 mod store;
 #[cfg(feature = "terminal")]
@@ -61,6 +64,7 @@ pub use error::{Error, Result};
 pub use file_error::FileError;
 pub use id::{ContentHash, DiskIndex, ImageId, ServerName};
 pub use ingest::{IngestDisk, IngestStats, ingest};
+pub use key_file::{KeyAccess, Passphrase, PassphraseSource};
 pub use local::LocalLibrary;
 pub use location::{open_library, open_library_with};
 pub use reference::{ImageRef, Which};

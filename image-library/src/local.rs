@@ -14,6 +14,7 @@ use crate::document::{Image, ImageDisk};
 use crate::error::{Error, Result};
 use crate::id::{ContentHash, DiskIndex, ImageId, ServerName};
 use crate::image::ImageDevice;
+use crate::key_file::{KeyAccess, Passphrase, PassphraseSource};
 use crate::manifest::LEAF_ENTRIES;
 use crate::store::{Directory, Workspace, require_empty};
 use crate::upload::LocalUpload;
@@ -26,25 +27,59 @@ pub struct LocalLibrary {
 }
 
 impl LocalLibrary {
-    /// Creates a library in a new or empty directory, and opens it.
+    /// Creates a library in a new or empty directory, and opens it. Its key has no passphrase.
     pub fn init(directory: &Path, options: &InitOptions) -> Result<Self> {
+        Self::init_with_passphrase(directory, options, None)
+    }
+
+    /// The same, with the key sealed under a passphrase.
+    pub fn init_with_passphrase(
+        directory: &Path,
+        options: &InitOptions,
+        passphrase: Option<&Passphrase>,
+    ) -> Result<Self> {
         require_empty(directory)?;
         let store = Directory::new(directory);
         store.create_tree()?;
         Workspace::new(directory).create()?;
-        Config::create(&store, options, Timestamp::now())?;
-        Self::open(directory)
+        Config::create(&store, options, passphrase, Timestamp::now())?;
+        let access = KeyAccess {
+            file: None,
+            passphrase: passphrase
+                .cloned()
+                .map_or(PassphraseSource::None, PassphraseSource::Given),
+        };
+        Self::open_with_key(directory, &access)
     }
 
-    /// Opens an existing library with the key that is in it.
+    /// Opens an existing library with the key that is in it, which has no passphrase.
     pub fn open(directory: &Path) -> Result<Self> {
-        Self::open_with_clock(directory, Timestamp::now)
+        Self::open_with_key(directory, &KeyAccess::default())
+    }
+
+    /// Opens an existing library.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::KeyMissing`], [`Error::WrongKey`], [`Error::PassphraseNeeded`] and
+    /// [`Error::WrongPassphrase`] say what is wrong with the key.
+    pub fn open_with_key(directory: &Path, access: &KeyAccess) -> Result<Self> {
+        let store = Arc::new(Directory::new(directory));
+        let core = Core::open(store, Workspace::new(directory), access, Timestamp::now)?;
+        Ok(Self {
+            core: Arc::new(core),
+        })
     }
 
     /// Opens a library that takes its time from `clock`.
     pub fn open_with_clock(directory: &Path, clock: fn() -> Timestamp) -> Result<Self> {
         let store = Arc::new(Directory::new(directory));
-        let core = Core::open(store, Workspace::new(directory), clock)?;
+        let core = Core::open(
+            store,
+            Workspace::new(directory),
+            &KeyAccess::default(),
+            clock,
+        )?;
         Ok(Self {
             core: Arc::new(core),
         })

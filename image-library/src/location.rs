@@ -6,19 +6,26 @@ use std::path::Path;
 use crate::access::Library;
 use crate::client::{Patience, RemoteLibrary};
 use crate::error::Result;
+use crate::key_file::KeyAccess;
 use crate::local::LocalLibrary;
 
-/// Opens the library at `location`: a directory path, or `http://HOST:PORT`.
-pub fn open_library(location: &str) -> Result<Box<dyn Library>> {
-    open_library_with(location, Patience::default())
+/// Opens the library at `location`: a directory path, or `http://HOST:PORT`. `access` is how the
+/// key of a directory is opened; a server has its own.
+pub fn open_library(location: &str, access: &KeyAccess) -> Result<Box<dyn Library>> {
+    open_library_with(location, access, Patience::default())
 }
 
 /// Like [`open_library`], with another patience where it is a server.
-pub fn open_library_with(location: &str, patience: Patience) -> Result<Box<dyn Library>> {
+pub fn open_library_with(
+    location: &str,
+    access: &KeyAccess,
+    patience: Patience,
+) -> Result<Box<dyn Library>> {
     if location.contains("://") {
         Ok(Box::new(RemoteLibrary::connect_with(location, patience)?))
     } else {
-        Ok(Box::new(LocalLibrary::open(Path::new(location))?))
+        let library = LocalLibrary::open_with_key(Path::new(location), access)?;
+        Ok(Box::new(library))
     }
 }
 
@@ -27,7 +34,9 @@ mod tests {
     use super::*;
 
     fn problem(location: &str) -> String {
-        open_library(location).unwrap_err().to_string()
+        open_library(location, &KeyAccess::default())
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
@@ -46,7 +55,7 @@ mod tests {
     #[test]
     fn a_server_that_is_not_there_is_unreachable_and_says_what_to_do() {
         // Port 1 of the loopback address: nothing of ours listens there.
-        let error = open_library("http://127.0.0.1:1").unwrap_err();
+        let error = open_library("http://127.0.0.1:1", &KeyAccess::default()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "the library at http://127.0.0.1:1 is unreachable"

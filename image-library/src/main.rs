@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The program `image-library`: serves and administers a library.
 
+mod key_command;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,9 +13,11 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use image_library::program::{EXIT_CODES, Verdict, end, print, print_json, print_line};
 use image_library::server::Server;
-use image_library::terminal::{Terminal, Verbosity, bytes_text};
+use image_library::terminal::{Terminal, Verbosity, bytes_text, key_access, new_passphrase};
 use image_library::{Error, ImageReader, InitOptions, LocalLibrary, Result, Statistics};
 use tracing_subscriber::EnvFilter;
+
+use crate::key_command::KeyCommand;
 
 /// Serves and administers a library of server images.
 #[derive(Debug, Parser)]
@@ -35,7 +39,14 @@ enum Command {
         /// Size of a chunk in bytes: a power of two from 16384 to 4194304.
         #[arg(long, value_name = "BYTES", default_value_t = InitOptions::default().chunk_size_bytes)]
         chunk_size: u32,
+        /// Seal the key under a passphrase: that of RELEVO_PASSPHRASE_FILE or RELEVO_PASSPHRASE,
+        /// else one that is asked for.
+        #[arg(long)]
+        passphrase: bool,
     },
+    /// The library's key: its passphrase, its recovery sheet.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Serve a library over HTTP until SIGTERM or SIGINT.
     ///
     /// There is no TLS and there are no tokens yet: whoever reaches the address may read every
@@ -88,7 +99,9 @@ fn run(arguments: &Arguments) -> Result<Verdict> {
         Command::Init {
             directory,
             chunk_size,
-        } => init(directory, *chunk_size),
+            passphrase,
+        } => init(directory, *chunk_size, *passphrase),
+        Command::Key(command) => command.run(),
         Command::Serve {
             directory,
             listen,
@@ -116,19 +129,20 @@ fn run(arguments: &Arguments) -> Result<Verdict> {
     }
 }
 
-fn init(directory: &Path, chunk_size_bytes: u32) -> Result<Verdict> {
+fn init(directory: &Path, chunk_size_bytes: u32, with_passphrase: bool) -> Result<Verdict> {
     let options = InitOptions {
         chunk_size_bytes,
         ..InitOptions::default()
     };
-    LocalLibrary::init(directory, &options)?;
+    let passphrase = with_passphrase.then(new_passphrase).transpose()?;
+    LocalLibrary::init_with_passphrase(directory, &options, passphrase.as_ref())?;
     print_line(&format!("created a library in {}", directory.display()));
     Ok(Verdict::Done)
 }
 
 fn serve(directory: &Path, listen: SocketAddr, log_json: bool) -> Result<Verdict> {
     start_log(log_json);
-    let library = LocalLibrary::open(directory)?;
+    let library = LocalLibrary::open_with_key(directory, &key_access()?)?;
     let server = Server::bind(Arc::new(library), listen)?;
     let address = server.address();
     if !address.ip().is_loopback() {
@@ -152,7 +166,7 @@ fn verify(directory: &Path, json: bool, quiet: bool) -> Result<Verdict> {
         Verbosity::Normal
     };
     let terminal = Terminal::new(verbosity);
-    let report = LocalLibrary::open(directory)?.verify(&terminal)?;
+    let report = LocalLibrary::open_with_key(directory, &key_access()?)?.verify(&terminal)?;
     terminal.finish();
     if json {
         print_json(&report);
@@ -171,7 +185,8 @@ fn verify(directory: &Path, json: bool, quiet: bool) -> Result<Verdict> {
 }
 
 fn stats(directory: &Path, json: bool) -> Result<Verdict> {
-    let statistics = Statistics::of(&LocalLibrary::open(directory)?.images()?);
+    let statistics =
+        Statistics::of(&LocalLibrary::open_with_key(directory, &key_access()?)?.images()?);
     if json {
         print_json(&statistics);
         return Ok(Verdict::Done);

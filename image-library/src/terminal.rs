@@ -6,15 +6,19 @@
 //! (a log, a pipe) it is one line when it begins and one about every ten seconds while it lasts.
 //! No colour is needed to read any of it.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use disk::{Finding, Level, Monitor, Unit};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::error::Error;
 use crate::file_error::FileError;
+use crate::key_file::{KeyAccess, Passphrase, PassphraseSource};
 
 /// How long nothing is said about a stage in a log.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -273,6 +277,83 @@ pub(crate) fn take_print_error() -> Option<FileError> {
 pub fn say(text: &str) {
     // Nobody is left to tell when stderr is closed.
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// How this process opens keys: `RELEVO_KEY_FILE` names the key file, `RELEVO_PASSPHRASE_FILE` a
+/// file whose first line is the passphrase, `RELEVO_PASSPHRASE` is the passphrase. What the
+/// environment does not give is asked for on the terminal when it is needed.
+///
+/// # Errors
+///
+/// Those of [`Passphrase::read`].
+pub fn key_access() -> crate::Result<KeyAccess> {
+    let passphrase = match given_passphrase()? {
+        Some(passphrase) => PassphraseSource::Given(passphrase),
+        None => PassphraseSource::Ask(ask_passphrase),
+    };
+    Ok(KeyAccess {
+        file: variable("RELEVO_KEY_FILE").map(PathBuf::from),
+        passphrase,
+    })
+}
+
+/// The passphrase that the environment gives, else one that is asked for twice.
+///
+/// # Errors
+///
+/// Those of [`Passphrase::read`] and [`ask_new_passphrase`].
+pub fn new_passphrase() -> crate::Result<Passphrase> {
+    given_passphrase()?.map_or_else(ask_new_passphrase, Ok)
+}
+
+fn given_passphrase() -> crate::Result<Option<Passphrase>> {
+    if let Some(path) = variable("RELEVO_PASSPHRASE_FILE") {
+        return Passphrase::read(Path::new(&path)).map(Some);
+    }
+    let Some(text) = variable("RELEVO_PASSPHRASE") else {
+        return Ok(None);
+    };
+    let text = text.into_string().map_err(|_| Error::InvalidName {
+        kind: "passphrase in RELEVO_PASSPHRASE (text in UTF-8)",
+        name: String::new(),
+    })?;
+    Passphrase::new(text).map(Some)
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Asks the person at the terminal; nothing shows what is typed.
+fn ask_passphrase(key_file: &str) -> crate::Result<Passphrase> {
+    ask_hidden(&format!("Passphrase of {key_file}: "), key_file)
+}
+
+/// Asks twice for a passphrase to be.
+///
+/// # Errors
+///
+/// [`Error::PassphraseNeeded`] when there is no terminal, [`Error::InvalidName`] when the two are
+/// not the same.
+pub fn ask_new_passphrase() -> crate::Result<Passphrase> {
+    let first = ask_hidden("New passphrase: ", "to be")?;
+    if ask_hidden("The same again: ", "to be")? == first {
+        return Ok(first);
+    }
+    Err(Error::InvalidName {
+        kind: "passphrase that was typed twice the same",
+        name: "two different ones".to_owned(),
+    })
+}
+
+fn ask_hidden(prompt: &str, key_file: &str) -> crate::Result<Passphrase> {
+    let needed = || Error::PassphraseNeeded {
+        path: key_file.into(),
+    };
+    if !io::stdin().is_terminal() {
+        return Err(needed());
+    }
+    Passphrase::new(rpassword::prompt_password(prompt).map_err(|_| needed())?)
 }
 
 #[cfg(test)]

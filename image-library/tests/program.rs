@@ -3,7 +3,7 @@
 #![cfg(feature = "server")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -146,4 +146,60 @@ fn an_address_in_use_is_told() {
         text.contains("hint: another program listens there"),
         "{text}"
     );
+}
+
+#[test]
+fn a_passphrase_and_a_sheet_are_all_that_opens_a_library() {
+    let directory = TempDir::new().unwrap();
+    let library = directory.path().join("library");
+    let words = directory.path().join("words");
+    std::fs::write(&words, "four words of mine\n").unwrap();
+    let with = |passphrase_file: Option<&Path>, arguments: &[&str], input: &str| {
+        let mut command = program();
+        if let Some(file) = passphrase_file {
+            command.env("RELEVO_PASSPHRASE_FILE", file);
+        }
+        command
+            .args(arguments)
+            .arg(&library)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // One that does not read its input has ended already.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    };
+    assert!(
+        with(Some(&words), &["init", "--passphrase"], "")
+            .status
+            .success()
+    );
+
+    let refused = with(None, &["stats"], "");
+    assert_eq!(refused.status.code(), Some(2));
+    let said = stderr(&refused);
+    assert!(
+        said.contains("needs its passphrase") && said.contains("hint: "),
+        "{said}"
+    );
+    std::fs::write(directory.path().join("wrong"), "other words\n").unwrap();
+    let refused = with(Some(&directory.path().join("wrong")), &["stats"], "");
+    assert!(stderr(&refused).contains("does not open the key"));
+    assert!(with(Some(&words), &["stats"], "").status.success());
+
+    let sheet = with(Some(&words), &["key", "export"], "");
+    assert!(sheet.status.success());
+    std::fs::remove_file(library.join("keys/library.key")).unwrap();
+    assert!(stderr(&with(None, &["stats"], "")).contains("key of the library is missing"));
+    let sheet = String::from_utf8(sheet.stdout).unwrap();
+    let restored = with(None, &["key", "restore"], &sheet);
+    assert!(restored.status.success(), "{}", stderr(&restored));
+    assert!(with(None, &["stats"], "").status.success());
+    let mistyped = with(
+        None,
+        &["key", "restore"],
+        &sheet.replacen("Key       1  ", "Key       1  0", 1),
+    );
+    assert_eq!(mistyped.status.code(), Some(2));
 }

@@ -12,7 +12,7 @@
 
 use disk::{Finding, Level};
 use image_library::machine::MachineDescription;
-use image_library::open_library;
+use image_library::{KeyAccess, open_library};
 
 use crate::error::Error;
 use crate::inventory::root::Root;
@@ -21,7 +21,11 @@ use crate::usage::disk_use;
 
 /// Looks at the disks and, where one is named, at the library; changes nothing.
 #[must_use]
-pub fn check(machine: &MachineDescription, library: Option<&str>) -> Vec<Finding> {
+pub fn check(
+    machine: &MachineDescription,
+    library: Option<&str>,
+    access: &KeyAccess,
+) -> Vec<Finding> {
     let root = Root::new("/");
     let mut findings = Vec::new();
     if !rustix::process::geteuid().is_root() {
@@ -46,12 +50,12 @@ pub fn check(machine: &MachineDescription, library: Option<&str>) -> Vec<Finding
             findings.push(from_error("agent.disk.unreadable", &disk.name, &problem));
         }
     }
-    findings.extend(library.map(check_library));
+    findings.extend(library.map(|location| check_library(location, access)));
     findings
 }
 
-fn check_library(location: &str) -> Finding {
-    match open_library(location) {
+fn check_library(location: &str, access: &KeyAccess) -> Finding {
+    match open_library(location, access) {
         Ok(library) => Finding {
             level: Level::Note,
             code: "agent.library.ready".to_owned(),

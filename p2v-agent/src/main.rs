@@ -14,7 +14,7 @@ use disk::Level;
 use image_library::client::Patience;
 use image_library::machine::MachineDescription;
 use image_library::program::{EXIT_CODES, Verdict, end, print, print_json, print_line};
-use image_library::terminal::{Terminal, Verbosity, bytes_text, finding_text};
+use image_library::terminal::{Terminal, Verbosity, bytes_text, finding_text, key_access};
 use image_library::{Consistency, FileError, ServerName, open_library_with};
 use p2v_agent::check::check;
 use p2v_agent::inventory::{InventoryOptions, inventory_table, take_inventory};
@@ -158,7 +158,8 @@ fn inventory(chosen: &InventoryArguments) -> Result<Verdict> {
 }
 
 fn run_check(chosen: &CheckArguments) -> Result<Verdict> {
-    let findings = check(&this_machine(), chosen.library.as_deref());
+    let access = key_access()?;
+    let findings = check(&this_machine(), chosen.library.as_deref(), &access);
     let has_problem = findings.iter().any(|finding| finding.level == Level::Error);
     if chosen.json {
         print_json(&findings);
@@ -209,7 +210,7 @@ fn snapshot(chosen: &SnapshotArguments, verbosity: Verbosity) -> Result<Verdict>
         give_up_after: Duration::from_secs(chosen.patience),
         ..Patience::default()
     };
-    let library = open_library_with(&chosen.library, patience)?;
+    let library = open_library_with(&chosen.library, &key_access()?, patience)?;
     let report = take_snapshot(&options, &*library, context)?;
     terminal.finish();
     print_either(chosen.json, &report, &report_text(&report));

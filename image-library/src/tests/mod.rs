@@ -2,6 +2,7 @@
 //! Whole libraries in temporary directories: what goes in comes out, or its damage is told.
 
 mod damage;
+mod keys;
 mod round_trip;
 
 use std::sync::Arc;

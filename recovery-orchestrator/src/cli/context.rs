@@ -5,7 +5,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use image_library::terminal::{Terminal, Verbosity, say};
+use image_library::terminal::{Terminal, Verbosity, key_access, say};
 use image_library::{FileError, Image, ImageRef, InitOptions, Library, LocalLibrary, open_library};
 use recovery_orchestrator::Result;
 use recovery_orchestrator::config::{Configuration, Surroundings};
@@ -65,7 +65,7 @@ impl Context {
     }
 
     pub(super) fn open_library(&self) -> Result<Box<dyn Library>> {
-        Ok(open_library(&self.library)?)
+        Ok(open_library(&self.library, &key_access()?)?)
     }
 
     /// The library; a directory that is missing or empty becomes one.

@@ -8,7 +8,7 @@ use disk::Monitor as _;
 use disk::block::{DiskFormat, OpenOptions, copy_to_qcow2, copy_to_raw, open_disk};
 use disk::filesystem::FileType;
 use image_library::program::{Verdict, print, print_json, print_line};
-use image_library::terminal::{bytes_text, finding_text, say};
+use image_library::terminal::{bytes_text, finding_text, key_access, say};
 use image_library::{
     Consistency, DiskDraft, Image, ImageDraft, ImageRef, IngestDisk, LocalLibrary, ServerName,
     UploadTarget, content_digest, ingest,
@@ -328,7 +328,7 @@ fn verify(context: &Context, wanted: Option<&ImageRef>, format: Format) -> Resul
 }
 
 fn verify_library(context: &Context, format: Format) -> Result<Verdict> {
-    let library = LocalLibrary::open(Path::new(&context.library))?;
+    let library = LocalLibrary::open_with_key(Path::new(&context.library), &key_access()?)?;
     let monitor = context.monitor();
     let report = library.verify(&monitor)?;
     monitor.finish();
