@@ -4,6 +4,8 @@
 mod allocation;
 mod directory;
 mod features;
+#[cfg(test)]
+mod fixtures;
 mod group;
 mod journal;
 mod library;
