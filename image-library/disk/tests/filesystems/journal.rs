@@ -19,7 +19,7 @@ use disk::{Error, Level};
 
 use rstest::rstest;
 
-use crate::maps::keep_only_used;
+use crate::maps::{field, keep_only_used};
 use crate::outside::have;
 use crate::volume::{ImageFile, assert_clean, attempt};
 use crate::{make, tree};
@@ -92,15 +92,6 @@ fn copy(image: &Path, name: &str) -> PathBuf {
     let copy = image.with_file_name(name);
     fs::copy(image, &copy).expect("room for an image");
     copy
-}
-
-/// A field of `dumpe2fs -h`.
-fn field(image: &Path, name: &str) -> u64 {
-    let (_, output) = attempt("dumpe2fs", &["-h", &image.to_string_lossy()]);
-    let line = output.lines().find(|line| line.starts_with(name));
-    let value = line.and_then(|line| line.rsplit(' ').next());
-    let value = value.unwrap_or_else(|| panic!("no {name} in\n{output}"));
-    value.parse().expect("a number")
 }
 
 /// Everything in a filesystem, by path.

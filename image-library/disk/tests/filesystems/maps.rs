@@ -62,6 +62,41 @@ pub(crate) fn keep_only_used(image: &Path) -> u64 {
     kept
 }
 
+/// A field of `dumpe2fs -h`.
+pub(crate) fn field(image: &Path, name: &str) -> u64 {
+    let (_, output) = attempt("dumpe2fs", &["-h", &image.to_string_lossy()]);
+    let line = output.lines().find(|line| line.starts_with(name));
+    let value = line.and_then(|line| line.rsplit(' ').next());
+    let value = value.unwrap_or_else(|| panic!("no {name} in\n{output}"));
+    value.parse().expect("a number")
+}
+
+#[test]
+fn what_an_ext_filesystem_uses_is_what_dumpe2fs_counts() {
+    if !have(&["dumpe2fs"]) {
+        return;
+    }
+    // Without "uninitialised" groups and inode tables every used block is one to keep.
+    for arguments in [
+        &["-t", "ext2", "-b", "1024"][..],
+        &["-t", "ext2", "-b", "4096"],
+        &["-t", "ext3", "-b", "1024"],
+        &["-t", "ext3", "-b", "4096"],
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let tree = tree(folder.path()).to_string_lossy().into_owned();
+        let all = [&["-qF", "-d", &tree][..], arguments].concat();
+        let Some(image) = make(folder.path(), 96, "mke2fs", &all) else {
+            return;
+        };
+        let block_size = field(&image, "Block size");
+        let in_use = field(&image, "Block count") - field(&image, "Free blocks");
+        let used = used_extents(&*ImageFile::open(&image)).expect("readable");
+        let kept: u64 = used.expect("known").iter().map(|r| r.end - r.start).sum();
+        assert_eq!(kept, in_use * block_size, "{arguments:?}");
+    }
+}
+
 #[test]
 fn an_ext_filesystem_reduced_to_its_used_extents_is_whole() {
     if !have(&["e2fsck"]) {
