@@ -16,8 +16,10 @@ pub mod filesystem;
 mod finding;
 mod monitor;
 pub mod partition;
+mod worth_reading;
 
 pub use block::{ReadAt, SectorSize, WriteAt};
 pub use error::{Error, Result};
 pub use finding::{Finding, Level};
 pub use monitor::{Monitor, Recorder, Silent, Unit};
+pub use worth_reading::{DiskToRead, worth_reading};

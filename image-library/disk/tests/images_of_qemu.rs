@@ -2,6 +2,8 @@
 //! Images that QEMU's tools made are read as QEMU reads them, and ours are sound to QEMU.
 
 mod outside;
+#[path = "outside/testdata.rs"]
+mod testdata;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,8 +13,9 @@ use disk::block::{
 };
 use disk::block::{ExtentKind, WritableDiskFile};
 use disk::{Error, ReadAt, Silent, WriteAt};
-use outside::{have, run, testdata};
+use outside::{have, run};
 use rstest::rstest;
+use testdata::testdata;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

@@ -2,6 +2,8 @@
 //! Partition tables of the usual tools are read as `partx` (libblkid) reads them.
 
 mod outside;
+#[path = "outside/testdata.rs"]
+mod testdata;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -10,8 +12,9 @@ use std::sync::Arc;
 use disk::block::{MemoryDevice, OpenOptions, open_disk};
 use disk::partition::{PartitionTable, Scheme, partition, read_partition_table};
 use disk::{ReadAt, SectorSize};
-use outside::{feed, have, run, testdata};
+use outside::{feed, have, run};
 use rstest::rstest;
+use testdata::testdata;
 
 fn create(directory: &Path, megabytes: u64) {
     let file = std::fs::File::create(directory.join("disk.raw")).expect("a file");
@@ -103,6 +106,10 @@ fn partx(directory: &Path, sector_size: u32) -> String {
      start=2048, size=4096, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, name=\"EFI System\"\n\
      start=8192, size=4096, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, name=\"root\"\n",
     true
+)]
+#[case::mbr_empty_extended(
+    "label: dos\nstart=2048, size=4096, type=83\nstart=8192, size=8192, type=5\n",
+    false
 )]
 #[case::gpt_gap(
     "label: gpt\n\

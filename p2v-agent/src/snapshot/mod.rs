@@ -11,8 +11,6 @@
 //!
 //! | finding | what |
 //! |---|---|
-//! | `agent.snapshot.table-unread` | the partition table is broken: the whole disk is read |
-//! | `agent.snapshot.map-unread` | a filesystem's map is broken: all of it is read |
 //! | `agent.snapshot.begun-again` | the library server was restarted meanwhile |
 //! | `agent.snapshot.notes-dropped` | the library lacks what was noted: it is asked instead |
 //! | `agent.snapshot.notes-not-written` | the next snapshot will ask the library |
@@ -167,7 +165,7 @@ pub fn plan_snapshot(
     let sources = open_sources(options, context.machine)?;
     let mut disks = Vec::new();
     for source in &sources {
-        let ranges = extents::worth_reading(source, context.monitor)?;
+        let ranges = extents::worth_reading(source, context.monitor);
         disks.push(DiskPlan {
             name: source.name.clone(),
             path: source.path.clone(),
@@ -306,7 +304,7 @@ impl Run<'_> {
     ) -> Result<(DiskReport, Noted)> {
         let monitor = self.context.monitor;
         let size_bytes = source.device.length_bytes();
-        let ranges = extents::worth_reading(source, monitor)?;
+        let ranges = extents::worth_reading(source, monitor);
         let used: u64 = ranges.iter().map(|range| range.end - range.start).sum();
         monitor.stage(&format!(
             "Reading {} ({}, {} in use)",

@@ -79,9 +79,30 @@ impl Extents {
     }
 }
 
+/// Sorts and merges, leaves out empty ranges, and cuts off what lies behind `end`.
+pub(crate) fn merged(mut ranges: Vec<Range<u64>>, end: u64) -> Vec<Range<u64>> {
+    ranges.retain(|range| range.start < range.end.min(end));
+    ranges.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        let range_end = range.end.min(end);
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range_end),
+            _ => merged.push(range.start..range_end),
+        }
+    }
+    merged
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Extents;
+    use super::{Extents, merged};
+
+    #[test]
+    fn merged_ranges_are_ascending_apart_and_cut() {
+        let ranges = vec![30..40, 5..5, 0..10, 10..20, 35..90, 60..70];
+        assert_eq!(merged(ranges, 50), [0..20, 30..50]);
+    }
 
     #[test]
     fn neighbours_are_merged_and_the_device_ends_the_list() {

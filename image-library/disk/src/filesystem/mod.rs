@@ -26,6 +26,7 @@ use crate::block::{ReadAt, WriteAt};
 use crate::error::{Error, Result};
 use crate::finding::Finding;
 
+pub(crate) use extents::merged;
 pub use superblock::detect;
 
 /// Opens the filesystem on `device` for reading.

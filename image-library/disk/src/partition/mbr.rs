@@ -169,7 +169,7 @@ impl Reader<'_> {
                 self.broken(record_sector, "it has more records than Linux numbers");
                 return Ok(());
             }
-            let Some(entries) = self.record(record_sector)? else {
+            let Some(entries) = self.record(record_sector, seen.len() == 1)? else {
                 return Ok(());
             };
             for (index, entry) in entries.into_iter().enumerate() {
@@ -191,7 +191,7 @@ impl Reader<'_> {
     }
 
     /// The entries of the record at `sector`; `None`, and a finding, where there is none.
-    fn record(&mut self, sector: u64) -> Result<Option<[Entry; 4]>> {
+    fn record(&mut self, sector: u64, is_first: bool) -> Result<Option<[Entry; 4]>> {
         let offset = sector * self.sector_bytes;
         if offset.saturating_add(512) > self.device.length_bytes() {
             self.broken(sector, "it lies beyond the end of the disk");
@@ -200,8 +200,11 @@ impl Reader<'_> {
         let mut bytes = [0; 512];
         self.device.read_exact_at(offset, &mut bytes)?;
         let record = BootRecord::from_bytes(&bytes);
-        if !record.signed {
-            // Also what an extended partition without logical ones may look like.
+        // Linux ends the chain at any record without `55 aa` and says nothing
+        // (block/partitions/msdos.c). A blank first one is an extended partition that nobody put a
+        // logical one into: `sfdisk` and `fdisk` write nothing there until then.
+        let blank = is_first && bytes.iter().all(|&byte| byte == 0);
+        if !record.signed && !blank {
             self.broken(sector, "it does not end in 55 aa");
         }
         Ok(record.signed.then_some(record.entries).flatten())
@@ -310,6 +313,7 @@ mod tests {
         let mut disk = Disk::new();
         disk.entry(0, 0, 0x05, u32::MAX, u32::MAX);
         disk.entry(0, 1, 0x85, 200, 10);
+        disk.0[200 * 512] = 1;
         let (partitions, findings) = disk.read();
         assert_eq!(partitions.len(), 2);
         assert_eq!(
@@ -321,6 +325,29 @@ mod tests {
                  it does not end in 55 aa"
             ]
         );
+    }
+
+    #[test]
+    fn an_extended_partition_without_logical_ones_is_sound() {
+        let mut blank = Disk::new();
+        blank.entry(0, 0, 0x05, 100, 500);
+        assert_eq!(blank.read(), (vec![(1, 100, 500)], vec![]));
+        let mut signed = Disk::new();
+        signed.entry(0, 0, 0x05, 100, 500);
+        signed.sign(100);
+        assert_eq!(signed.read(), (vec![(1, 100, 500)], vec![]));
+    }
+
+    #[test]
+    fn a_chain_that_leads_to_a_blank_record_is_broken() {
+        let mut disk = Disk::new();
+        disk.entry(0, 0, 0x05, 100, 500);
+        disk.entry(100, 0, 0x83, 1, 9);
+        disk.entry(100, 1, 0x05, 50, 60);
+        let (partitions, findings) = disk.read();
+        assert_eq!(partitions, [(1, 100, 500), (5, 101, 9)]);
+        assert_eq!(findings.len(), 1);
+        assert!(findings[0].ends_with("it does not end in 55 aa"));
     }
 
     #[test]

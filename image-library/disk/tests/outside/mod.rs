@@ -20,33 +20,12 @@ pub(crate) fn have(programs: &[&str]) -> bool {
     true
 }
 
-/// The bytes of a file of the shared test data, unpacked; `None`, and a skip, where it is absent.
-pub(crate) fn testdata(name: &str) -> Option<Vec<u8>> {
-    use std::io::Read;
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../shared/testdata")
-        .join(name);
-    let Ok(file) = std::fs::File::open(&path) else {
-        skip(&format!("the test data has no {name}"));
-        return None;
-    };
-    let mut bytes = Vec::new();
-    let mut reader: Box<dyn Read> = match path.extension().and_then(|end| end.to_str()) {
-        Some("gz") => Box::new(flate2::read::GzDecoder::new(file)),
-        Some("xz") => Box::new(liblzma::read::XzDecoder::new(file)),
-        _ => Box::new(file),
-    };
-    reader
-        .read_to_end(&mut bytes)
-        .expect("the test data is sound");
-    Some(bytes)
-}
-
+/// Says why a test does not run; where everything is required, that is a failure.
 #[expect(
     clippy::print_stderr,
     reason = "a skip is shown to whoever runs the tests"
 )]
-fn skip(reason: &str) {
+pub(crate) fn skip(reason: &str) {
     assert!(
         std::env::var("E2E_REQUIRE").as_deref() != Ok("all"),
         "required: {reason}"
@@ -87,7 +66,7 @@ pub(crate) fn feed(directory: &Path, program: &str, arguments: &[&str], input: &
 }
 
 /// Partition tools are in `/usr/sbin`, which ordinary users do not have in their path.
-fn program_path(program: &str) -> PathBuf {
+pub(crate) fn program_path(program: &str) -> PathBuf {
     let system = Path::new("/usr/sbin").join(program);
     if system.exists() {
         return system;

@@ -15,7 +15,7 @@
 
 use std::ops::Range;
 
-use super::super::extents::Extents;
+use super::super::extents::{Extents, merged};
 use super::super::superblock::ext::Superblock;
 use super::group::{Group, read_all};
 use super::journal::{self, Copies};
@@ -166,19 +166,4 @@ fn overlapping<'l>(
     list[first..]
         .iter()
         .take_while(move |candidate| candidate.start < range.end)
-}
-
-/// Sorts and merges, and cuts off what lies behind `end`.
-fn merged(mut ranges: Vec<Range<u64>>, end: u64) -> Vec<Range<u64>> {
-    ranges.retain(|range| range.start < range.end && range.start < end);
-    ranges.sort_by_key(|range| range.start);
-    let mut result: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        let range = range.start..range.end.min(end);
-        match result.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => result.push(range),
-        }
-    }
-    result
 }

@@ -8,15 +8,19 @@
 //! | 2 | the end of a transaction |
 //! | 5 | blocks whose older copies are void |
 //!
-//! This is not a replay: it finds *every* copy, of finished transactions and the one that is not, of
-//! void blocks too. Who merges them so that whatever was in use in any copy is in use is right
-//! however much of the log a real replay accepts.
+//! [`copies`] is not a replay: it finds *every* copy, of finished transactions and the one that is
+//! not, of void blocks too. Who merges them so that whatever was in use in any copy is in use is
+//! right however much of the log a real replay accepts. [`replay`] is what a real one accepts.
 //!
 //! **Limit:** a journal of 4 Mi blocks.
 
+use std::collections::{BTreeMap, HashMap};
+
+use fs_ext4::checksum::linux_crc32c;
+
 use super::super::superblock::Fields;
 use super::super::superblock::ext::Superblock;
-use super::group::Group;
+use super::group::{Group, read_all};
 use crate::block::ReadAt;
 use crate::error::{Error, Result};
 
@@ -45,6 +49,31 @@ pub(super) struct Copy {
     at: u64,
     /// Its first four bytes were the journal's magic and stand as zeros.
     escaped: bool,
+    /// What its checksum should be, as much of it as the tag holds.
+    checksum: u32,
+}
+
+impl Copy {
+    /// The bytes that belong into the block.
+    pub(super) fn read(self, device: &dyn ReadAt, block_size: u64) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; block_size as usize];
+        device.read_exact_at(self.at * block_size, &mut bytes)?;
+        if self.escaped {
+            bytes[..4].copy_from_slice(&MAGIC.to_be_bytes());
+        }
+        Ok(bytes)
+    }
+}
+
+/// What the log holds between two ends of transactions.
+#[derive(Debug, Default)]
+struct Transaction {
+    sequence: u32,
+    copies: Vec<Copy>,
+    /// Blocks whose copies in this and earlier transactions are void.
+    void: Vec<u64>,
+    /// Whether its end was found, and all checksums of the journal's own blocks are right.
+    finished: bool,
 }
 
 /// The copies in the log, ordered by what they are copies of.
@@ -61,13 +90,8 @@ impl Copies {
         mut merge: impl FnMut(&[u8]),
     ) -> Result<()> {
         let first = self.0.partition_point(|copy| copy.of < of);
-        let mut bytes = vec![0; block_size as usize];
         for copy in self.0[first..].iter().take_while(|copy| copy.of == of) {
-            device.read_exact_at(copy.at * block_size, &mut bytes)?;
-            if copy.escaped {
-                bytes[..4].copy_from_slice(&MAGIC.to_be_bytes());
-            }
-            merge(&bytes);
+            merge(&copy.read(device, block_size)?);
         }
         Ok(())
     }
@@ -83,9 +107,45 @@ pub(super) fn copies(
         return Ok(Copies::default());
     }
     let log = Log::open(device, superblock, groups)?;
-    let mut copies = log.walk()?;
+    let transactions = log.walk()?.into_iter();
+    let mut copies: Vec<Copy> = transactions.flat_map(|found| found.copies).collect();
     copies.sort_unstable();
     Ok(Copies(copies))
+}
+
+/// What a replay puts into place: for each block the newest copy that counts; and the block of the
+/// journal's superblock, with the bytes that say that the log is empty.
+#[derive(Debug)]
+pub(super) struct Replay {
+    pub(super) newest: BTreeMap<u64, Copy>,
+    pub(super) journal: (u64, Vec<u8>),
+}
+
+/// What a replay would do to a filesystem that was not cleanly unmounted.
+pub(super) fn replay(device: &dyn ReadAt, superblock: &Superblock) -> Result<Replay> {
+    let groups = read_all(device, superblock)?;
+    let log = Log::open(device, superblock, &groups)?;
+    let mut transactions = log.walk()?;
+    let finished = transactions.iter().take_while(|found| found.finished);
+    transactions.truncate(finished.count());
+    // Counted from the first, because sequence numbers wrap around.
+    let mut void = HashMap::new();
+    for (index, transaction) in transactions.iter().enumerate() {
+        void.extend(transaction.void.iter().map(|&block| (block, index)));
+    }
+    let mut newest = BTreeMap::new();
+    for (index, transaction) in transactions.iter().enumerate() {
+        for &copy in &transaction.copies {
+            if void.get(&copy.of).is_none_or(|&until| until < index) {
+                log.check(copy, transaction.sequence)?;
+                newest.insert(copy.of, copy);
+            }
+        }
+    }
+    Ok(Replay {
+        newest,
+        journal: log.emptied()?,
+    })
 }
 
 /// The journal as a list of blocks.
@@ -97,6 +157,8 @@ struct Log<'a> {
     start: u64,
     sequence: u32,
     incompat: u32,
+    /// What checksums begin with.
+    seed: u32,
 }
 
 impl<'a> Log<'a> {
@@ -110,6 +172,7 @@ impl<'a> Log<'a> {
             start: 0,
             sequence: 0,
             incompat: 0,
+            seed: 0,
         };
         let bytes = log.read(0)?;
         let fields = Fields(&bytes);
@@ -119,6 +182,7 @@ impl<'a> Log<'a> {
         }
         if kind == 4 {
             log.incompat = fields.u32_be(40);
+            log.seed = linux_crc32c(!0, fields.bytes(48, 16));
         }
         if log.incompat & INCOMPAT_FAST_COMMIT != 0 {
             return Err(Error::unsupported(
@@ -158,41 +222,135 @@ impl<'a> Log<'a> {
         }
     }
 
-    /// Follows the log until a block that is not its continuation.
-    fn walk(&self) -> Result<Vec<Copy>> {
-        let mut copies = Vec::new();
+    /// Follows the log until a block that is not its continuation: often one of an older round.
+    fn walk(&self) -> Result<Vec<Transaction>> {
+        let mut transactions = Vec::new();
         if self.start == 0 {
-            return Ok(copies);
+            return Ok(transactions);
         }
-        let (mut index, mut sequence) = (self.start, self.sequence);
+        let mut index = self.start;
+        let mut open = Transaction {
+            sequence: self.sequence,
+            finished: true,
+            ..Transaction::default()
+        };
         let mut left = self.blocks.len();
         while left > 0 {
             let bytes = self.read(index)?;
             let fields = Fields(&bytes);
-            if fields.u32_be(0) != MAGIC || fields.u32_be(8) != sequence {
+            if fields.u32_be(0) != MAGIC || fields.u32_be(8) != open.sequence {
                 break;
             }
             index = self.after(index);
             left -= 1;
             match fields.u32_be(4) {
                 1 => {
-                    for (of, escaped) in self.tags(fields) {
-                        let at = self.blocks[index as usize];
-                        copies.push(Copy { of, at, escaped });
+                    open.finished &= self.is_sound(&bytes, bytes.len() - 4);
+                    for (of, escaped, checksum) in self.tags(fields) {
+                        open.copies.push(Copy {
+                            of,
+                            at: self.blocks[index as usize],
+                            escaped,
+                            checksum,
+                        });
                         index = self.after(index);
                         left = left.saturating_sub(1);
                     }
                 }
-                2 => sequence = sequence.wrapping_add(1),
-                5 => {}
+                2 => {
+                    open.finished &= self.is_sound(&bytes, 16);
+                    let next = Transaction {
+                        sequence: open.sequence.wrapping_add(1),
+                        finished: true,
+                        ..Transaction::default()
+                    };
+                    transactions.push(std::mem::replace(&mut open, next));
+                }
+                5 => {
+                    open.finished &= self.is_sound(&bytes, bytes.len() - 4);
+                    open.void.extend(self.void(fields));
+                }
                 _ => break,
             }
         }
-        Ok(copies)
+        open.finished = false;
+        transactions.push(open);
+        Ok(transactions)
     }
 
-    /// The blocks that a descriptor names.
-    fn tags(&self, fields: Fields<'_>) -> Vec<(u64, bool)> {
+    fn has_checksums(&self) -> bool {
+        self.incompat & (INCOMPAT_CSUM_V2 | INCOMPAT_CSUM_V3) != 0
+    }
+
+    /// Whether a block of the journal's own has the checksum that stands in it.
+    fn is_sound(&self, bytes: &[u8], checksum_offset: usize) -> bool {
+        if !self.has_checksums() {
+            return true;
+        }
+        let mut blank = bytes.to_vec();
+        blank[checksum_offset..checksum_offset + 4].fill(0);
+        linux_crc32c(self.seed, &blank) == Fields(bytes).u32_be(checksum_offset)
+    }
+
+    /// An error where a copy is not what the journal says it is: whatever was replayed would not be
+    /// the filesystem that the server had.
+    fn check(&self, copy: Copy, sequence: u32) -> Result<()> {
+        if copy.of >= self.superblock.blocks {
+            return Err(self.broken("expected copies of blocks inside the filesystem"));
+        }
+        if !self.has_checksums() {
+            return Ok(());
+        }
+        let offset = copy.at * self.superblock.block_size;
+        let mut bytes = vec![0; self.superblock.block_size as usize];
+        self.device.read_exact_at(offset, &mut bytes)?;
+        let seed = linux_crc32c(self.seed, &sequence.to_be_bytes());
+        let checksum = linux_crc32c(seed, &bytes);
+        let kept = match self.incompat & INCOMPAT_CSUM_V3 {
+            0 => checksum & 0xffff,
+            _ => checksum,
+        };
+        match kept == copy.checksum {
+            true => Ok(()),
+            false => Err(Error::corrupt(
+                STRUCTURE,
+                offset,
+                format!(
+                    "expected checksum {:#x}, found {kept:#x}, of a copy",
+                    copy.checksum
+                ),
+            )),
+        }
+    }
+
+    /// The blocks that a revoke block names.
+    fn void(&self, fields: Fields<'_>) -> Vec<u64> {
+        let wide = self.incompat & INCOMPAT_64BIT != 0;
+        let used = (fields.u32_be(12) as usize).min(fields.0.len()).max(16);
+        let list = fields.bytes(16, used - 16);
+        match wide {
+            true => list.chunks_exact(8).map(|b| Fields(b).u64_be(0)).collect(),
+            false => list
+                .chunks_exact(4)
+                .map(|b| Fields(b).u32_be(0).into())
+                .collect(),
+        }
+    }
+
+    /// The block of the journal's superblock, saying that the log is empty.
+    fn emptied(&self) -> Result<(u64, Vec<u8>)> {
+        let mut bytes = self.read(0)?;
+        bytes[28..32].fill(0);
+        if self.has_checksums() {
+            bytes[0xfc..0x100].fill(0);
+            let checksum = linux_crc32c(!0, &bytes[..1024]);
+            bytes[0xfc..0x100].copy_from_slice(&checksum.to_be_bytes());
+        }
+        Ok((self.blocks[0], bytes))
+    }
+
+    /// The blocks that a descriptor names, whether their copies are escaped, and their checksums.
+    fn tags(&self, fields: Fields<'_>) -> Vec<(u64, bool, u32)> {
         let version3 = self.incompat & INCOMPAT_CSUM_V3 != 0;
         let wide = self.incompat & INCOMPAT_64BIT != 0;
         let version2 = self.incompat & INCOMPAT_CSUM_V2 != 0;
@@ -205,16 +363,19 @@ impl<'a> Log<'a> {
         let mut tags = Vec::new();
         let mut offset = 12;
         while offset + length <= end {
-            let flags = match version3 {
-                true => fields.u32_be(offset + 4),
-                false => fields.u16_be(offset + 6).into(),
+            let (flags, checksum) = match version3 {
+                true => (fields.u32_be(offset + 4), fields.u32_be(offset + 12)),
+                false => (
+                    fields.u16_be(offset + 6).into(),
+                    fields.u16_be(offset + 4).into(),
+                ),
             };
             let high = match wide {
                 true => fields.u32_be(offset + 8),
                 false => 0,
             };
             let block = u64::from(high) << 32 | u64::from(fields.u32_be(offset));
-            tags.push((block, flags & TAG_ESCAPED != 0));
+            tags.push((block, flags & TAG_ESCAPED != 0, checksum));
             offset += length;
             if flags & TAG_SAME_UUID == 0 {
                 offset += 16;
@@ -233,10 +394,8 @@ fn journal_blocks(
     superblock: &Superblock,
     groups: &[Group],
 ) -> Result<Vec<u64>> {
+    superblock.require_own_journal()?;
     let number = u64::from(superblock.journal_inode);
-    if number == 0 {
-        return Err(Error::unsupported(STRUCTURE, "an external, dirty journal"));
-    }
     let group = groups.get(((number - 1) / superblock.inodes_per_group) as usize);
     let group = group.ok_or_else(|| Error::corrupt(STRUCTURE, 0, "its inode does not exist"))?;
     let within = (number - 1) % superblock.inodes_per_group * superblock.inode_size;

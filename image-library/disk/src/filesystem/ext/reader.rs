@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reading ext2, ext3 and ext4 through `ext4-view`, which replays a dirty journal in memory.
+//! Reading ext2, ext3 and ext4 through `ext4-view`. Its own replay of a journal is not used.
 //!
 //! The library's handle cannot leave the thread that made it, and a [`Filesystem`] may, so it lives
 //! on a thread of its own that is sent one question at a time. A panic inside it, on bytes that lie,

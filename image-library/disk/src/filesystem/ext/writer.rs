@@ -9,28 +9,24 @@
 //! **Refused:** what the library says it does not keep consistent (quota, bigalloc, project,
 //! verity, mmp, casefold, encrypt and unknown features).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-
-use fs_ext4::block_io::BlockDevice;
-use fs_ext4::runtime::Runtime;
 
 use super::super::path::{self, GuestPath};
 use super::super::staging::Staging;
-use super::super::superblock::ext::{OFFSET, Superblock, feature};
-use super::super::superblock::{self, Fields};
+use super::super::superblock;
+use super::super::superblock::ext::{Superblock, feature};
 use super::super::{
     Attributes, DirectoryEntry, FileType, Filesystem, Identity, Metadata, WritableFilesystem,
 };
-use super::{STRUCTURE, mapped};
+use super::features::{refuse_features, set_orphans_present};
+use super::library::{Device, GivenTime, LibraryResult, ReadOnly, guard};
+use super::{STRUCTURE, directory, mapped};
 use crate::block::{ReadAt, WriteAt};
 use crate::error::{Error, Result};
 use crate::finding::{Finding, Level};
 
 const ROOT_INODE: u32 = 2;
 const SELINUX: &str = "security.selinux";
-
-type LibraryResult<T> = std::result::Result<T, fs_ext4::Error>;
 
 /// An ext filesystem, for reading and writing.
 pub(crate) struct ExtWriter {
@@ -65,6 +61,7 @@ impl ExtWriter {
         refuse_features(superblock)?;
         let mut findings = Vec::new();
         if superblock.needs_recovery() {
+            superblock.require_own_journal()?;
             findings.push(journal_replayed());
         }
         writer.mount()?;
@@ -74,8 +71,8 @@ impl ExtWriter {
     }
 
     /// Opens for reading what the other library does not read: inodes of 128 bytes, as ext3 had
-    /// until 2008 and small filesystems for longer, and unusual features. Nothing is written; a
-    /// dirty journal is replayed in memory.
+    /// until 2008 and small filesystems for longer, and unusual features. Nothing is written, and
+    /// the journal is not looked at.
     pub(crate) fn open_for_reading(
         device: Arc<dyn ReadAt>,
         superblock: &Superblock,
@@ -295,7 +292,7 @@ impl Filesystem for ExtWriter {
         if !inode.is_dir() {
             return Err(path::not_found(path));
         }
-        let listing = self.look(path, |tree| tree.read_dir_ino(number))?;
+        let listing = self.look(path, |tree| directory::entries(tree, number, &inode))?;
         let mut entries = Vec::new();
         for entry in listing {
             if entry.name == b"." || entry.name == b".." {
@@ -447,15 +444,6 @@ fn set_attributes(
     }
 }
 
-fn file_type(mode: u16) -> FileType {
-    match mode & 0o170_000 {
-        0o100_000 => FileType::File,
-        0o040_000 => FileType::Directory,
-        0o120_000 => FileType::Symlink,
-        _ => FileType::Special,
-    }
-}
-
 fn journal_replayed() -> Finding {
     Finding {
         level: Level::Note,
@@ -466,160 +454,11 @@ fn journal_replayed() -> Finding {
     }
 }
 
-/// Calls the library; a panic inside it, on bytes that lie, is an error.
-fn guard<T>(operation: impl FnOnce() -> LibraryResult<T>, path: &str) -> Result<T> {
-    match catch_unwind(AssertUnwindSafe(operation)) {
-        Ok(outcome) => outcome.map_err(|error| translate(error, path)),
-        Err(_) => Err(Error::corrupt(
-            STRUCTURE,
-            0,
-            "its structures contradict each other",
-        )),
-    }
-}
-
-fn translate(error: fs_ext4::Error, path: &str) -> Error {
-    use fs_ext4::Error as Library;
-    match error {
-        Library::Io(source) => path::device_error(source, STRUCTURE),
-        Library::NotFound | Library::NotADirectory => path::not_found(path),
-        Library::AlreadyExists => path::already_exists(STRUCTURE, path),
-        Library::IsADirectory => path::not_a_file(STRUCTURE, path),
-        Library::NoSpaceLeftOnDevice => path::no_space(),
-        // How its allocator of single blocks says the same.
-        Library::Corrupt(what) if what.contains("contiguous free run") => path::no_space(),
-        Library::UnsupportedIncompat(bits) => {
-            Error::unsupported(STRUCTURE, format!("the incompatible features {bits:#x}"))
-        }
-        Library::UnsupportedRoCompat(bits) => {
-            Error::unsupported(STRUCTURE, format!("writing with the features {bits:#x}"))
-        }
-        Library::Unsupported(what) | Library::InvalidArgument(what) => {
-            Error::unsupported(STRUCTURE, what)
-        }
-        other => Error::corrupt(STRUCTURE, 0, other.to_string()),
-    }
-}
-
-/// Incompatible features that the library behind [`super::reader`] does not read, so that what was
-/// written could not be verified, or that the one here does not write.
-const REFUSED: [(u32, &str); 9] = [
-    (0x1, "compression"),
-    (0x10, "meta_bg"),
-    (0x100, "mmp"),
-    (0x400, "ea_inode"),
-    (0x1000, "dirdata"),
-    (0x4000, "large_dir"),
-    (0x8000, "inline_data"),
-    (0x10000, "encrypt"),
-    (0x20000, "casefold"),
-];
-
-fn refuse_features(superblock: &Superblock) -> Result<()> {
-    let refused = REFUSED
-        .iter()
-        .find(|(bit, _)| superblock.incompat & bit != 0);
-    if let Some((_, name)) = refused {
-        return Err(Error::unsupported(
-            STRUCTURE,
-            format!("writing with {name}"),
-        ));
-    }
-    // The checksum of a block of extents stands behind its last possible entry. The library (0.8.0)
-    // puts it into the last four bytes, which is the same place for 1, 4, 16 and 64 KiB only.
-    let checked = superblock.ro_compat & feature::RO_COMPAT_METADATA_CSUM != 0;
-    if checked && (superblock.block_size - 12) % 12 != 4 {
-        let what = format!(
-            "writing with metadata_csum and blocks of {}",
-            superblock.block_size
-        );
-        return Err(Error::unsupported(STRUCTURE, what));
-    }
-    Ok(())
-}
-
-fn set_orphans_present(device: &Staging, present: bool) -> Result<()> {
-    let mut bytes = vec![0; superblock::ext::LENGTH];
-    device.read_exact_at(OFFSET, &mut bytes)?;
-    let bit = feature::RO_COMPAT_ORPHAN_PRESENT;
-    let features = Fields(&bytes).u32(0x64);
-    let features = if present {
-        features | bit
-    } else {
-        features & !bit
-    };
-    bytes[0x64..0x68].copy_from_slice(&features.to_le_bytes());
-    if features & feature::RO_COMPAT_METADATA_CSUM != 0 {
-        let checksum = fs_ext4::checksum::linux_crc32c(!0, &bytes[..0x3fc]);
-        bytes[0x3fc..].copy_from_slice(&checksum.to_le_bytes());
-    }
-    device.write_all_at(OFFSET, &bytes)
-}
-
-/// The staging area as the library reads and writes it.
-struct Device {
-    staging: Arc<Staging>,
-    writable: bool,
-}
-
-impl BlockDevice for Device {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> LibraryResult<()> {
-        let read = self.staging.read_exact_at(offset, buffer);
-        read.map_err(|error| fs_ext4::Error::Io(std::io::Error::other(error)))
-    }
-
-    fn size_bytes(&self) -> u64 {
-        self.staging.length_bytes()
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> LibraryResult<()> {
-        let written = self.staging.write_all_at(offset, bytes);
-        written.map_err(|error| fs_ext4::Error::Io(std::io::Error::other(error)))
-    }
-
-    fn is_writable(&self) -> bool {
-        self.writable
-    }
-}
-
-/// A device that refuses to be written.
-#[derive(Debug)]
-struct ReadOnly(Arc<dyn ReadAt>);
-
-impl ReadAt for ReadOnly {
-    fn length_bytes(&self) -> u64 {
-        self.0.length_bytes()
-    }
-
-    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.0.read_exact_at(offset, buffer)
-    }
-}
-
-impl WriteAt for ReadOnly {
-    fn write_all_at(&self, _offset: u64, _bytes: &[u8]) -> Result<()> {
-        Err(Error::unsupported(
-            STRUCTURE,
-            "writing to a device opened for reading",
-        ))
-    }
-
-    fn flush(&self) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// The time that the caller gave.
-struct GivenTime(i64);
-
-impl Runtime for GivenTime {
-    fn now_unix_seconds(&self) -> i64 {
-        self.0
-    }
-
-    /// A generation tells a file from an earlier one with the same inode number to network
-    /// clients; a conversion has none, and its result must not depend on chance.
-    fn next_inode_generation(&self) -> u32 {
-        self.0 as u32
+fn file_type(mode: u16) -> FileType {
+    match mode & 0o170_000 {
+        0o100_000 => FileType::File,
+        0o040_000 => FileType::Directory,
+        0o120_000 => FileType::Symlink,
+        _ => FileType::Special,
     }
 }

@@ -199,6 +199,14 @@ impl Superblock {
         self.incompat & feature::INCOMPAT_RECOVER != 0
     }
 
+    /// An error where the journal, which is needed, is on another device or nowhere.
+    pub(crate) fn require_own_journal(&self) -> Result<()> {
+        match self.journal_inode {
+            0 => Err(Error::unsupported(STRUCTURE, "an external, dirty journal")),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether group descriptors carry checksums, and with them the "not initialised" flags.
     pub(crate) fn has_group_checksums(&self) -> bool {
         self.ro_compat & (feature::RO_COMPAT_GDT_CSUM | feature::RO_COMPAT_METADATA_CSUM) != 0
