@@ -102,11 +102,12 @@ impl Batches<'_> {
                 return Ok(());
             }
             let last = (first + chunks_per_batch).min(self.chunk_count);
-            let batch = self.make(first..last, &mut buffer)?;
+            let batch = self.make(first..last, &mut buffer);
             if !turn.wait(number) {
                 return Ok(());
             }
-            self.put(batch, progress)?;
+            // A batch that cannot be read ends the work at its turn: those before it are kept.
+            self.put(batch?, progress)?;
             turn.pass();
         }
     }
