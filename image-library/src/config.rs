@@ -9,9 +9,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::chunk::{CHUNK_SIZE_DEFAULT, chunk_size_is_legal};
-use crate::crypto::{Cipher, LibraryKey, random_bytes};
+use crate::crypto::{Cipher, LibraryKey};
 use crate::error::{Error, Result};
-use crate::key_file::{self, Passphrase};
 use crate::store::{Store, names};
 
 const FORMAT: &str = "relevo image library";
@@ -55,23 +54,19 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Makes configuration and key of a new library and writes both, the configuration last: a
-    /// directory without it is no library.
-    pub(crate) fn create(
-        store: &dyn Store,
+    /// The configuration of a new library with this key.
+    pub(crate) fn new(
         options: &InitOptions,
-        passphrase: Option<&Passphrase>,
+        key: &LibraryKey,
         created_at: Timestamp,
-    ) -> Result<(Self, LibraryKey)> {
+    ) -> Result<Self> {
         if !chunk_size_is_legal(options.chunk_size_bytes) {
             return Err(Error::InvalidName {
                 kind: "chunk size (a power of two from 16384 to 4194304)",
                 name: options.chunk_size_bytes.to_string(),
             });
         }
-        let secret = random_bytes()?;
-        let key = LibraryKey::from_secret(secret);
-        let config = Self {
+        Ok(Self {
             format: FORMAT.to_owned(),
             version: VERSION,
             id: Uuid::new_v4(),
@@ -80,16 +75,12 @@ impl Config {
             created_at,
             key_check: key.check_value(),
             features: Vec::new(),
-        };
-        let key_file = key_file::to_bytes(&secret, config.id, passphrase)?;
-        let written = store.create(names::KEY, &key_file)?
-            && store.create(names::CONFIG, &to_json("configuration", &config)?)?;
-        if !written {
-            return Err(Error::NotEmpty {
-                path: store.place("").into(),
-            });
-        }
-        Ok((config, key))
+        })
+    }
+
+    /// Writes it: from now on there is a library. `false` when there was one.
+    pub(crate) fn create(&self, store: &dyn Store) -> Result<bool> {
+        store.create(names::CONFIG, &to_json("configuration", self)?)
     }
 
     /// Reads the configuration of an existing library.

@@ -238,6 +238,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the library, rather than the world around it, is what is wrong.
+    pub(crate) const fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Corrupt { .. }
+                | Self::ChunkMissing { .. }
+                | Self::PackMissing { .. }
+                | Self::Lost { .. }
+                | Self::ManifestLost { .. }
+        )
+    }
+
     /// An [`Error::File`] for `map_err`.
     pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::File {

@@ -10,13 +10,14 @@ use jiff::Timestamp;
 use crate::access::{ImageReader, ImageWriter, Upload, UploadTarget};
 use crate::config::{Config, InitOptions};
 use crate::core::Core;
+use crate::crypto::{LibraryKey, random_bytes};
 use crate::document::{Image, ImageDisk};
 use crate::error::{Error, Result};
 use crate::id::{ContentHash, DiskIndex, ImageId, ServerName};
 use crate::image::ImageDevice;
-use crate::key_file::{KeyAccess, Passphrase, PassphraseSource};
+use crate::key_file::{self, KeyAccess, Passphrase, PassphraseSource};
 use crate::manifest::LEAF_ENTRIES;
-use crate::store::{Directory, Workspace, require_empty};
+use crate::store::{Directory, Store, Workspace, names, require_empty};
 use crate::upload::LocalUpload;
 
 /// A library in a directory. Clones share everything; several processes may open the same
@@ -42,7 +43,15 @@ impl LocalLibrary {
         let store = Directory::new(directory);
         store.create_tree()?;
         Workspace::new(directory).create()?;
-        Config::create(&store, options, passphrase, Timestamp::now())?;
+        let key = LibraryKey::from_secret(random_bytes()?);
+        let config = Config::new(options, &key, Timestamp::now())?;
+        let key_file = key_file::to_bytes(key.secret(), config.id, passphrase)?;
+        // The configuration last: a directory without it is no library.
+        if !(store.create(names::KEY, &key_file)? && config.create(&store)?) {
+            return Err(Error::NotEmpty {
+                path: directory.to_owned(),
+            });
+        }
         let access = KeyAccess {
             file: None,
             passphrase: passphrase
@@ -150,14 +159,14 @@ impl ImageWriter for LocalLibrary {
         let place = format!("image {}, disk {disk_name:?}", image.id);
         let root = match self.core.read_root(&disk.manifest, &place) {
             Ok(root) => root,
-            Err(error) if is_damage(&error) => return Ok(None),
+            Err(error) if error.is_damage() => return Ok(None),
             Err(error) => return Err(error),
         };
         let mut hashes = Vec::with_capacity(root.leaves.len() * LEAF_ENTRIES);
         for leaf in 0..root.leaves.len() {
             match self.core.read_leaf(&root, leaf, &place) {
                 Ok(entries) => hashes.extend(entries),
-                Err(error) if is_damage(&error) => {
+                Err(error) if error.is_damage() => {
                     hashes.extend(vec![Some(UNKNOWN); root.leaf_entries(leaf)]);
                 }
                 Err(error) => return Err(error),
@@ -175,14 +184,3 @@ impl ImageWriter for LocalLibrary {
 /// Stands for a chunk that the library has lost: no bytes have this hash, so its chunk is sent
 /// again and the library heals.
 const UNKNOWN: ContentHash = ContentHash::from_bytes([0xff; 32]);
-
-/// Whether the library, rather than the world around it, is what is wrong.
-pub(crate) const fn is_damage(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Corrupt { .. }
-            | Error::ChunkMissing { .. }
-            | Error::Lost { .. }
-            | Error::ManifestLost { .. }
-    )
-}

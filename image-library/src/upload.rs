@@ -25,7 +25,6 @@ use crate::document::{DiskDraft, Image, ImageDisk, ImageDraft};
 use crate::error::{Error, Result};
 use crate::id::{ContentHash, DiskIndex, ImageId, ServerName};
 use crate::index::{Adopted, PackRecord};
-use crate::local::is_damage;
 use crate::manifest::{LEAF_ENTRIES, Root, chunk_count, chunk_length, leaf_count, leaf_to_bytes};
 use crate::pack::{BlobKind, FinishedPack, PackWriter};
 use crate::session::Session;
@@ -215,7 +214,7 @@ impl LocalUpload {
     fn previous_root(&self, disk: &ImageDisk) -> Result<Option<Root>> {
         match self.core.read_root(&disk.manifest, &disk.name) {
             Ok(root) => Ok(Some(root)),
-            Err(error) if is_damage(&error) => Ok(None),
+            Err(error) if error.is_damage() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -223,7 +222,7 @@ impl LocalUpload {
     fn previous_leaf(&self, root: &Root, leaf: usize) -> Result<Vec<Option<ContentHash>>> {
         match self.core.read_leaf(root, leaf, "the latest image") {
             Ok(entries) => Ok(entries),
-            Err(error) if is_damage(&error) => Ok(Vec::new()),
+            Err(error) if error.is_damage() => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
