@@ -228,8 +228,7 @@ impl Index {
                     self.write().unreadable.insert(pack);
                 }
                 // Removed since it was listed.
-                Err(Error::File { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(Error::PackMissing { .. }) => {}
                 Err(error) => return Err(error),
             }
         }

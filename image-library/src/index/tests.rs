@@ -127,3 +127,23 @@ fn a_damaged_block_is_an_error_not_a_wrong_answer() {
     index.sync(&listed(&[1]), &adopt).expect("syncs");
     assert!(index.find(&id(7)).expect("reads").is_some());
 }
+
+#[test]
+fn a_pack_that_was_removed_since_it_was_listed_is_passed_over() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let index = Index::open(directory.path(), 10).expect("opens");
+    let listed = ListedPack {
+        id: PackId::from_bytes([3; 32]),
+        length: 1,
+    };
+    let gone = |_: &ListedPack| {
+        Err(crate::Error::PackMissing {
+            place: "packs/03".to_owned(),
+        })
+    };
+    index.sync(&[listed], &gone).expect("passes it over");
+    assert_eq!(
+        index.find(&ChunkId::from_bytes([1; 32])).expect("asks"),
+        None
+    );
+}
