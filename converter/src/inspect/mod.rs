@@ -21,7 +21,8 @@ pub(crate) mod tree;
 use std::collections::BTreeMap;
 
 use disk::filesystem::Filesystem;
-use disk::{Finding, Monitor};
+use disk::{Finding, Level, Monitor};
+use image_library::DiskIndex;
 use image_library::machine::MachineDescription;
 
 use crate::error::{Error, Result};
@@ -56,7 +57,8 @@ pub fn inspect(
 pub(crate) struct Storage {
     pub(crate) disks: Vec<DiskFacts>,
     pub(crate) filesystems: BTreeMap<VolumeId, Box<dyn Filesystem>>,
-    pub(crate) findings: Vec<Finding>,
+    /// What was noticed on each disk.
+    pub(crate) findings: Vec<(DiskIndex, Finding)>,
 }
 
 /// Inspects the guest on open filesystems.
@@ -67,14 +69,16 @@ pub(crate) fn inspect_filesystems(
     let Storage {
         disks,
         filesystems,
-        mut findings,
+        findings: noticed,
     } = storage;
+    let mut findings = Vec::new();
     let mut tree = GuestTree::new(filesystems);
     let root = root::find(&mut tree, &disks, &mut findings)?;
     let mounts = match root {
         Some(root) => mounts::compose(&mut tree, root, &disks, machine, &mut findings)?,
         None => Vec::new(),
     };
+    findings.splice(0..0, weigh(noticed, root, &mounts));
     let efi = boot::efi(&tree, &disks)?;
     let (firmware, firmware_evidence) = boot::firmware(&tree, &disks, efi.as_ref(), machine)?;
     Ok(Inspection {
@@ -93,6 +97,30 @@ pub(crate) fn inspect_filesystems(
         disks,
         findings,
     })
+}
+
+/// An error on a disk that the system starts without is a warning: the VM starts as well, and what
+/// was on that disk is missing there as it would be here.
+fn weigh(
+    noticed: Vec<(DiskIndex, Finding)>,
+    root: Option<VolumeId>,
+    mounts: &[MountFacts],
+) -> Vec<Finding> {
+    let is_needed = |disk: DiskIndex| {
+        // Firmware starts from the first disk, whatever is mounted from it.
+        let is_mounted = mounts.iter().any(|mount| mount.volume.disk == disk);
+        root.is_none() || disk == DiskIndex(0) || is_mounted
+    };
+    let weighed = noticed.into_iter().map(|(disk, mut finding)| {
+        if finding.level == Level::Error && !is_needed(disk) {
+            finding.level = Level::Warning;
+            finding
+                .problem
+                .push_str("; nothing that the system starts with is on this disk");
+        }
+        finding
+    });
+    weighed.collect()
 }
 
 fn configuration_files(tree: &GuestTree) -> Result<ConfigurationFiles> {

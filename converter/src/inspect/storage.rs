@@ -15,6 +15,7 @@ use std::sync::Arc;
 use disk::filesystem::{self, FilesystemKind};
 use disk::partition::{Partition, PartitionType, Scheme, partition, read_partition_table};
 use disk::{Finding, Level, ReadAt};
+use image_library::DiskIndex;
 
 use crate::error::{Error, Result};
 use crate::guest_disk::GuestDisk;
@@ -26,6 +27,12 @@ use crate::inspect::inspection::{
 
 /// EFI system partition in a DOS partition table.
 const MBR_EFI_SYSTEM: PartitionType = PartitionType::Mbr(0xef);
+
+impl Storage {
+    fn note(&mut self, disk: DiskIndex, finding: Finding) {
+        self.findings.push((disk, finding));
+    }
+}
 
 /// Opens every disk.
 pub(crate) fn open(disks: &[GuestDisk]) -> Result<Storage> {
@@ -70,14 +77,14 @@ fn open_disk(disk: &GuestDisk, storage: &mut Storage) -> Result<DiskFacts> {
     let table = match read_partition_table(&disk.device, disk.sector_size) {
         Ok(table) => table,
         Err(error @ (disk::Error::Corrupt { .. } | disk::Error::Unsupported { .. })) => {
-            storage.findings.push(damaged_table(place, &error));
+            storage.note(disk.index, damaged_table(place, &error));
             return Ok(unknown_disk(disk));
         }
         Err(source) => return Err(Error::Guest { place, source }),
     };
     for found in table.findings {
         let place = format!("{place}: {}", found.place);
-        storage.findings.push(Finding { place, ..found });
+        storage.note(disk.index, Finding { place, ..found });
     }
     let kind = match table.scheme {
         Scheme::Mbr { .. } => TableKind::Mbr,
@@ -172,7 +179,7 @@ fn content(
         Ok(Some(identity)) => identity,
         Ok(None) => return Ok(None),
         Err(error) => {
-            storage.findings.push(unreadable(id, error)?);
+            storage.note(id.disk, unreadable(id, error)?);
             return Ok(None);
         }
     };
@@ -188,12 +195,13 @@ fn content(
         found.free_bytes = Some(ext_free_bytes(&superblock));
         found.journal_dirty = field(&superblock, 0x60) & 0x04 != 0;
         if found.journal_dirty {
-            storage.findings.push(finding(
+            let noted = finding(
                 Level::Note,
                 "filesystem.journal-dirty",
                 id.to_string(),
                 "it was in use when the snapshot was taken; its journal is replayed first",
-            ));
+            );
+            storage.note(id.disk, noted);
         }
     }
     if has_files(found.kind) {
@@ -201,7 +209,7 @@ fn content(
             Ok(opened) => {
                 storage.filesystems.insert(id, opened);
             }
-            Err(error) => storage.findings.push(unreadable(id, error)?),
+            Err(error) => storage.note(id.disk, unreadable(id, error)?),
         }
     }
     Ok(Some(found))

@@ -7,8 +7,8 @@ mod servers;
 
 use std::collections::BTreeMap;
 
-use disk::SectorSize;
 use disk::filesystem::{Filesystem, FilesystemKind};
+use disk::{Finding, SectorSize};
 use image_library::DiskIndex;
 use image_library::machine::MachineDescription;
 
@@ -33,6 +33,8 @@ const OPTIONS: ApplyOptions = ApplyOptions {
 pub(crate) struct PhonyGuest {
     pub(crate) disks: Vec<DiskFacts>,
     pub(crate) filesystems: BTreeMap<VolumeId, MemoryFilesystem>,
+    /// What was noticed when the disks were opened.
+    pub(crate) noticed: Vec<(DiskIndex, Finding)>,
 }
 
 /// What is on one partition of a phony guest.
@@ -98,6 +100,7 @@ impl PhonyGuest {
         Self {
             disks: vec![disk],
             filesystems,
+            noticed: Vec::new(),
         }
     }
 
@@ -123,7 +126,7 @@ impl PhonyGuest {
         let storage = Storage {
             disks: self.disks.clone(),
             filesystems,
-            findings: Vec::new(),
+            findings: self.noticed.clone(),
         };
         inspect_filesystems(storage, machine).expect("a filesystem in memory can be read")
     }

@@ -2,7 +2,8 @@
 //! Golden plans, and what must hold for every guest.
 
 use disk::filesystem::{Filesystem, FilesystemKind};
-use disk::{Level, SectorSize};
+use disk::{Finding, Level, SectorSize};
+use image_library::DiskIndex;
 use image_library::machine::{
     Cpu, Firmware as MachineFirmware, Interface, MachineDescription, OperatingSystem,
 };
@@ -275,6 +276,25 @@ fn storage_that_is_not_known_yet_is_named() {
         assert_eq!(plan.verdict, Verdict::NotConvertible);
         assert_eq!(codes(&plan, Level::Error), [code]);
     }
+}
+
+#[test]
+fn a_damaged_disk_that_the_system_starts_without_is_a_warning() {
+    let mut guest = debian_bookworm();
+    let damaged = |disk: u16| Finding {
+        level: Level::Error,
+        code: "disk.table.damaged".to_owned(),
+        place: format!("disk {disk}"),
+        problem: "no table".to_owned(),
+        remedy: None,
+    };
+    guest.noticed = vec![(DiskIndex(1), damaged(1))];
+    let plan = planned(&guest);
+    assert_eq!(plan.verdict, Verdict::ReadyWithChanges);
+    assert!(codes(&plan, Level::Warning).contains(&"disk.table.damaged"));
+
+    guest.noticed = vec![(DiskIndex(0), damaged(0))];
+    assert_eq!(planned(&guest).verdict, Verdict::NotConvertible);
 }
 
 #[test]
