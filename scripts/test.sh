@@ -21,6 +21,29 @@ for name in $wanted; do
     $servers/prove-virtio-fails.sh "$($servers/server.sh "$name")"
 done
 
+# Kernel modules of a package that sample servers were built from: what we write about modules is
+# compared with what depmod writes about the same ones.
+module_tree() {
+    local package tree
+    package=$(find "$CACHE_DIR/packages" -name 'linux-image-[0-9]*.deb' 2>/dev/null | sort | tail -1)
+    if [ -z "$package" ]; then
+        find /lib/modules -mindepth 2 -maxdepth 2 -name kernel -exec dirname {} \; 2>/dev/null | head -1
+        return
+    fi
+    tree=$CACHE_DIR/modules/$(basename "$package" .deb)
+    if [ ! -d "$tree" ]; then
+        rm -rf "$tree.partial"
+        mkdir -p "$tree.partial"
+        dpkg-deb -x "$package" "$tree.partial"
+        mv "$tree.partial" "$tree"
+    fi
+    dirname "$(find "$tree" -type d -path '*lib/modules/*' -name kernel | head -1)"
+}
+if [ -z "${E2E_MODULE_TREE:-}" ]; then
+    tree=$(module_tree)
+    [ -z "$tree" ] || export E2E_MODULE_TREE=$tree
+fi
+
 log=$CACHE_DIR/log/test.log
 mkdir -p "$(dirname "$log")"
 say "building the programs and the tests"
