@@ -33,6 +33,8 @@ const OVERHEAD: usize = HEADER_LENGTH + TAG_LENGTH + CHECKSUM_LENGTH;
 enum Kind {
     Image = 1,
     SideFile = 2,
+    /// What the library notes about itself.
+    Record = 3,
 }
 
 impl Core {
@@ -54,12 +56,23 @@ impl Core {
 
     /// One image.
     pub(crate) fn image(&self, id: ImageId) -> Result<Image> {
+        let image = self.read_image(id)?;
+        if self.floor()?.counts(&image) {
+            return Ok(image);
+        }
+        Err(no_image(id))
+    }
+
+    /// The document of an image, whether or not the image counts.
+    pub(crate) fn read_image(&self, id: ImageId) -> Result<Image> {
         let limit = IMAGE_LENGTH_MAX + OVERHEAD as u64;
         let what = "the length of an image document in bytes";
         let stored = self.store.read(&names::image(id), limit, what)?;
-        let bytes = stored.ok_or_else(|| Error::NoSuchImage {
-            problem: format!("no image {id}"),
-        })?;
+        self.parse_image(id, stored.ok_or_else(|| no_image(id))?)
+    }
+
+    /// An image from its document, wherever that stands.
+    pub(crate) fn parse_image(&self, id: ImageId, bytes: Vec<u8>) -> Result<Image> {
         let name = image_name(id);
         let json = self.open_document(Kind::Image, &name, bytes)?;
         let corrupt = |problem| Error::corrupt("image document", &*name, 64, problem);
@@ -74,9 +87,13 @@ impl Core {
     /// Every image that can be read, oldest first. A damaged document must not hide the others:
     /// it is logged here and a finding of `verify`.
     pub(crate) fn images(&self) -> Result<Vec<Image>> {
+        let floor = self.floor()?;
         let mut images = Vec::new();
         for id in list_images(&*self.store)? {
-            images.extend(self.image_if_readable(id)?);
+            images.extend(
+                self.image_if_readable(id)?
+                    .filter(|image| floor.counts(image)),
+            );
         }
         images.sort_by_key(|image| (image.received_at, image.id));
         Ok(images)
@@ -84,9 +101,11 @@ impl Core {
 
     /// The newest image of a server. Ids sort by the time of the commit.
     pub(crate) fn latest_image(&self, server: &ServerName) -> Result<Option<Image>> {
+        let floor = self.floor()?;
         for id in list_images(&*self.store)?.into_iter().rev() {
             let image = self.image_if_readable(id)?;
-            if let Some(image) = image.filter(|image| image.server == *server) {
+            let fits = |image: &Image| image.server == *server && floor.counts(image);
+            if let Some(image) = image.filter(fits) {
                 return Ok(Some(image));
             }
         }
@@ -94,7 +113,7 @@ impl Core {
     }
 
     fn image_if_readable(&self, id: ImageId) -> Result<Option<Image>> {
-        match self.image(id) {
+        match self.read_image(id) {
             Ok(image) => Ok(Some(image)),
             // Deleted since it was listed.
             Err(Error::NoSuchImage { .. }) => Ok(None),
@@ -136,6 +155,26 @@ impl Core {
         self.store.replace(&names::side_file(id, name), &sealed)
     }
 
+    /// A record that the library keeps about itself; `None` when there is none.
+    pub(crate) fn record(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let what = "the length of a record in bytes";
+        let stored = self.store.read(name, limit + OVERHEAD as u64, what)?;
+        let open = |bytes| self.open_document(Kind::Record, name, bytes);
+        stored.map(open).transpose()
+    }
+
+    /// Creates a record. `false` when there is one of this name.
+    pub(crate) fn create_record(&self, name: &str, content: &[u8]) -> Result<bool> {
+        let sealed = self.seal_document(Kind::Record, name, content)?;
+        self.store.create(name, &sealed)
+    }
+
+    /// Creates or replaces a record.
+    pub(crate) fn replace_record(&self, name: &str, content: &[u8]) -> Result<()> {
+        let sealed = self.seal_document(Kind::Record, name, content)?;
+        self.store.replace(name, &sealed)
+    }
+
     fn seal_document(&self, kind: Kind, name: &str, content: &[u8]) -> Result<Vec<u8>> {
         let cipher = self.config.cipher;
         let mut header = [0; HEADER_LENGTH];
@@ -160,6 +199,7 @@ impl Core {
         let structure = match kind {
             Kind::Image => "image document",
             Kind::SideFile => "side file",
+            Kind::Record => "record",
         };
         let corrupt = |offset, problem: &str| Error::corrupt(structure, name, offset, problem);
         let Some(end) = bytes.len().checked_sub(CHECKSUM_LENGTH) else {
@@ -212,6 +252,12 @@ fn check_header(
         return Err(unsupported("a feature in bytes 12 to 15".to_owned()));
     }
     Cipher::from_byte(header[10]).ok_or_else(|| unsupported(format!("cipher {}", header[10])))
+}
+
+fn no_image(id: ImageId) -> Error {
+    Error::NoSuchImage {
+        problem: format!("no image {id}"),
+    }
 }
 
 fn image_name(id: ImageId) -> String {

@@ -4,7 +4,9 @@
 //! It is JSON, so that a person can see what they have in front of them. A feature that a program
 //! does not know makes it refuse the library.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -24,6 +26,8 @@ pub struct InitOptions {
     pub chunk_size_bytes: u32,
     /// With which cipher packs and documents are sealed.
     pub cipher: Cipher,
+    /// For how long nobody can delete an image after the library received it.
+    pub immutable_for: Duration,
 }
 
 impl Default for InitOptions {
@@ -31,6 +35,7 @@ impl Default for InitOptions {
         Self {
             chunk_size_bytes: CHUNK_SIZE_DEFAULT,
             cipher: Cipher::default(),
+            immutable_for: Duration::ZERO,
         }
     }
 }
@@ -46,6 +51,9 @@ pub(crate) struct Config {
     /// With what new files are sealed; each file says for itself what it was sealed with.
     pub(crate) cipher: Cipher,
     pub(crate) created_at: Timestamp,
+    /// For how long an image cannot be deleted after it was received, in seconds.
+    #[serde(default)]
+    immutable_for_seconds: u64,
     /// By which the key is recognised.
     key_check: String,
     /// What a reader must know to read this library; none in version 1.
@@ -73,6 +81,7 @@ impl Config {
             chunk_size_bytes: options.chunk_size_bytes,
             cipher: options.cipher,
             created_at,
+            immutable_for_seconds: options.immutable_for.as_secs(),
             key_check: key.check_value(),
             features: Vec::new(),
         })
@@ -114,6 +123,14 @@ impl Config {
             )));
         }
         Ok(config)
+    }
+
+    /// Until when an image cannot be deleted that was received then.
+    pub(crate) fn protected_until(&self, received_at: Timestamp) -> Timestamp {
+        let seconds = i64::try_from(self.immutable_for_seconds).unwrap_or(i64::MAX);
+        received_at
+            .checked_add(SignedDuration::from_secs(seconds))
+            .unwrap_or(Timestamp::MAX)
     }
 
     /// Whether a key is this library's.

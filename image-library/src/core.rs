@@ -148,6 +148,22 @@ impl Core {
         }
     }
 
+    /// The same, and copies in condemned packs do not count either.
+    pub(crate) fn find_outside(
+        &self,
+        id: &ChunkId,
+        condemned: &HashSet<PackId>,
+    ) -> Result<Option<Location>> {
+        match self.find(id)? {
+            Some(location) if condemned.contains(&location.pack) => {
+                let mut others = self.find_all(id)?.into_iter();
+                Ok(others
+                    .find(|other| !condemned.contains(&other.pack) && !self.is_damaged(id, other)))
+            }
+            found => Ok(found),
+        }
+    }
+
     /// Everywhere that a chunk stands, damaged or not.
     pub(crate) fn find_all(&self, id: &ChunkId) -> Result<Vec<Location>> {
         self.with_index(|index| index.find_all(id))
@@ -163,6 +179,11 @@ impl Core {
             }
             answer => answer,
         }
+    }
+
+    /// Whether nothing is known against a copy of a chunk.
+    pub(crate) fn is_sound(&self, id: &ChunkId, location: &Location) -> bool {
+        !self.is_damaged(id, location)
     }
 
     fn is_damaged(&self, id: &ChunkId, location: &Location) -> bool {

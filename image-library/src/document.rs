@@ -46,6 +46,9 @@ pub struct Image {
     /// Bytes that its upload added to the library's packs: what it cost.
     #[serde(default)]
     pub stored_bytes: u64,
+    /// How many lists of condemned packs its upload had seen (FORMAT.md, section 10).
+    #[serde(default)]
+    pub generation: u64,
 }
 
 /// One disk of an image.

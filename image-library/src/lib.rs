@@ -40,6 +40,7 @@ pub mod program;
     expect(dead_code, reason = "half of the protocol is the server's")
 )]
 mod protocol;
+mod prune;
 mod reference;
 #[cfg(feature = "server")]
 pub mod server;
@@ -67,6 +68,7 @@ pub use ingest::{IngestDisk, IngestStats, ingest};
 pub use key_file::{KeyAccess, Passphrase, PassphraseSource};
 pub use local::LocalLibrary;
 pub use location::{open_library, open_library_with};
+pub use prune::{Decision, DeletedImage, KeepPolicy, KeepReason, PruneOptions, PruneReport};
 pub use reference::{ImageRef, Which};
 pub use statistics::{ServerStatistics, Statistics};
 

@@ -2,22 +2,25 @@
 //! The program `image-library`: serves and administers a library.
 
 mod key_command;
+mod prune_command;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use image_library::program::{EXIT_CODES, Verdict, end, print, print_json, print_line};
 use image_library::server::Server;
 use image_library::terminal::{Terminal, Verbosity, bytes_text, key_access, new_passphrase};
-use image_library::{Error, ImageReader, InitOptions, LocalLibrary, Result, Statistics};
+use image_library::{Error, ImageReader, ImageRef, InitOptions, LocalLibrary, Result, Statistics};
 use tracing_subscriber::EnvFilter;
 
 use crate::key_command::KeyCommand;
+use crate::prune_command::{PruneArguments, parse_duration};
 
 /// Serves and administers a library of server images.
 #[derive(Debug, Parser)]
@@ -43,6 +46,9 @@ enum Command {
         /// else one that is asked for.
         #[arg(long)]
         passphrase: bool,
+        /// Let nobody delete an image before it is so old: 14d, 6w. It cannot be changed later.
+        #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
+        immutable_for: Duration,
     },
     /// The library's key: its passphrase, its recovery sheet.
     #[command(subcommand)]
@@ -64,6 +70,34 @@ enum Command {
     /// Read everything again and check it.
     Verify {
         /// The directory.
+        directory: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete the images that no rule keeps, and free what no image needs any more.
+    ///
+    /// What is unused is condemned first and removed by a later prune, when the grace is over and it
+    /// is unused still; so a prune may run beside snapshots. Without a rule only what was deleted by
+    /// hand is cleaned up. A server's newest image is always kept.
+    Prune(PruneArguments),
+    /// Move an image into the trash.
+    Delete {
+        /// The library's directory.
+        directory: PathBuf,
+        /// Which image: SERVER@ID or SERVER@TIME.
+        image: ImageRef,
+    },
+    /// Take an image back from the trash.
+    Undelete {
+        /// The library's directory.
+        directory: PathBuf,
+        /// Which image.
+        image: ImageRef,
+    },
+    /// List the trash.
+    Deleted {
+        /// The library's directory.
         directory: PathBuf,
         /// Print JSON.
         #[arg(long)]
@@ -100,7 +134,15 @@ fn run(arguments: &Arguments) -> Result<Verdict> {
             directory,
             chunk_size,
             passphrase,
-        } => init(directory, *chunk_size, *passphrase),
+            immutable_for,
+        } => {
+            let options = InitOptions {
+                chunk_size_bytes: *chunk_size,
+                immutable_for: *immutable_for,
+                ..InitOptions::default()
+            };
+            init(directory, &options, *passphrase)
+        }
         Command::Key(command) => command.run(),
         Command::Serve {
             directory,
@@ -108,6 +150,10 @@ fn run(arguments: &Arguments) -> Result<Verdict> {
             log_json,
         } => serve(directory, *listen, *log_json),
         Command::Verify { directory, json } => verify(directory, *json, arguments.quiet),
+        Command::Prune(chosen) => chosen.run(&terminal(arguments.quiet)),
+        Command::Delete { directory, image } => prune_command::delete(directory, image),
+        Command::Undelete { directory, image } => prune_command::undelete(directory, image),
+        Command::Deleted { directory, json } => prune_command::deleted(directory, *json),
         Command::Stats { directory, json } => stats(directory, *json),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -129,13 +175,9 @@ fn run(arguments: &Arguments) -> Result<Verdict> {
     }
 }
 
-fn init(directory: &Path, chunk_size_bytes: u32, with_passphrase: bool) -> Result<Verdict> {
-    let options = InitOptions {
-        chunk_size_bytes,
-        ..InitOptions::default()
-    };
+fn init(directory: &Path, options: &InitOptions, with_passphrase: bool) -> Result<Verdict> {
     let passphrase = with_passphrase.then(new_passphrase).transpose()?;
-    LocalLibrary::init_with_passphrase(directory, &options, passphrase.as_ref())?;
+    LocalLibrary::init_with_passphrase(directory, options, passphrase.as_ref())?;
     print_line(&format!("created a library in {}", directory.display()));
     Ok(Verdict::Done)
 }
@@ -160,12 +202,7 @@ fn serve(directory: &Path, listen: SocketAddr, log_json: bool) -> Result<Verdict
 }
 
 fn verify(directory: &Path, json: bool, quiet: bool) -> Result<Verdict> {
-    let verbosity = if quiet {
-        Verbosity::Quiet
-    } else {
-        Verbosity::Normal
-    };
-    let terminal = Terminal::new(verbosity);
+    let terminal = terminal(quiet);
     let report = LocalLibrary::open_with_key(directory, &key_access()?)?.verify(&terminal)?;
     terminal.finish();
     if json {
@@ -182,6 +219,14 @@ fn verify(directory: &Path, json: bool, quiet: bool) -> Result<Verdict> {
         ));
     }
     Ok(Verdict::of(report.is_sound()))
+}
+
+fn terminal(quiet: bool) -> Terminal {
+    Terminal::new(if quiet {
+        Verbosity::Quiet
+    } else {
+        Verbosity::Normal
+    })
 }
 
 fn stats(directory: &Path, json: bool) -> Result<Verdict> {

@@ -196,6 +196,7 @@ mod tests {
             disks: vec![],
             parent: None,
             stored_bytes: 0,
+            generation: 0,
         }
     }
 

@@ -24,9 +24,10 @@ use crate::crypto::OwnerTag;
 use crate::document::{DiskDraft, Image, ImageDisk, ImageDraft};
 use crate::error::{Error, Result};
 use crate::id::{ContentHash, DiskIndex, ImageId, ServerName};
-use crate::index::{Adopted, PackRecord};
+use crate::index::{Adopted, Location, PackRecord};
 use crate::manifest::{LEAF_ENTRIES, Root, chunk_count, chunk_length, leaf_count, leaf_to_bytes};
 use crate::pack::{BlobKind, FinishedPack, PackWriter};
+use crate::prune::Pruned;
 use crate::session::Session;
 use crate::store::lock::FileLock;
 use crate::store::names;
@@ -44,6 +45,8 @@ pub(crate) struct LocalUpload {
     server: ServerName,
     owner: OwnerTag,
     previous: Option<Image>,
+    /// What had been pruned when it began.
+    pruned: Pruned,
     /// Held by every upload; whoever removes packs must hold it alone.
     _writers: FileLock,
     session: Session,
@@ -73,6 +76,8 @@ struct Finisher {
 impl LocalUpload {
     pub(crate) fn begin(core: Arc<Core>, target: &UploadTarget) -> Result<Self> {
         let writers = FileLock::shared(&core.workspace.lock("writers"))?;
+        // Before the packs are listed: those of a list that is dealt with are gone by then.
+        let pruned = core.pruned()?;
         core.sync_index()?;
         let owner = core.key.owner(&target.server);
         let session = Session::begin(&core.workspace, owner)?;
@@ -81,6 +86,7 @@ impl LocalUpload {
             server: target.server.clone(),
             owner,
             previous,
+            pruned,
             _writers: writers,
             session,
             state: Mutex::new(State::default()),
@@ -88,6 +94,11 @@ impl LocalUpload {
             pending: Arc::default(),
             core,
         })
+    }
+
+    /// Where a chunk stands that may be deduplicated against.
+    fn find(&self, id: &ChunkId) -> Result<Option<Location>> {
+        self.core.find_outside(id, &self.pruned.condemned)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -111,7 +122,7 @@ impl LocalUpload {
         if self.pending_length(&id).is_some() {
             return Ok(());
         }
-        if let Some(location) = self.core.find(&id)? {
+        if let Some(location) = self.find(&id)? {
             if location.owner != self.owner {
                 self.session.prove(&id)?;
             }
@@ -185,7 +196,7 @@ impl LocalUpload {
         if self.pending_length(&id).is_some() {
             return Ok(true);
         }
-        let Some(location) = self.core.find(&id)? else {
+        let Some(location) = self.find(&id)? else {
             return Ok(false);
         };
         if location.owner == self.owner || self.session.has_proved(&id)? {
@@ -245,7 +256,7 @@ impl LocalUpload {
             // A chunk is in the index before it stops being pending: this order misses none.
             let found = match self.pending_length(&id) {
                 Some(length) => Some(length),
-                None => self.core.find(&id)?.map(|found| found.extent.plain_length),
+                None => self.find(&id)?.map(|found| found.extent.plain_length),
             };
             let length = chunk_length(disk.size_bytes, chunk_size, chunk);
             let fits = found == Some(length);
@@ -388,6 +399,7 @@ impl LocalUpload {
             disks: state.disks.clone(),
             parent: self.previous.as_ref().map(|image| image.id),
             stored_bytes: state.stored_bytes,
+            generation: self.pruned.generation,
         })
     }
 }
@@ -432,6 +444,16 @@ impl Upload for LocalUpload {
             return Err(Error::Refused {
                 what: "the commit",
                 problem: format!("there is an image {} already", image.id),
+            });
+        }
+        // Whoever prunes meanwhile has either seen the image, or says so here.
+        if !self.core.floor()?.admits(&image) {
+            self.core.store.remove(&names::image(image.id))?;
+            return Err(Error::Refused {
+                what: "the commit",
+                problem: "the library was pruned while the upload went on; begin it again, what \
+                          was sent is not sent again"
+                    .to_owned(),
             });
         }
         self.session.end();

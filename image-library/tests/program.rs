@@ -203,3 +203,82 @@ fn a_passphrase_and_a_sheet_are_all_that_opens_a_library() {
     );
     assert_eq!(mistyped.status.code(), Some(2));
 }
+
+#[test]
+fn images_are_kept_by_rules_and_taken_back_by_name() {
+    let directory = TempDir::new().unwrap();
+    let library = directory.path().join("library");
+    assert!(run(&["init"], &library).status.success());
+    let opened = image_library::LocalLibrary::open(&library).unwrap();
+    let commit = |content: u8| {
+        let server = "web".parse().unwrap();
+        let upload = opened.begin(&UploadTarget { server }).unwrap();
+        let bytes = [content; 512];
+        let hash = ContentHash::of(&bytes);
+        upload
+            .put_chunks(vec![ChunkUpload {
+                hash,
+                length: 512,
+                compressed: zstd::encode_all(&bytes[..], 1).unwrap(),
+            }])
+            .unwrap();
+        let disk = image_library::DiskDraft {
+            name: "sda".to_owned(),
+            size_bytes: 512,
+            sector_size: disk::SectorSize::B512,
+        };
+        upload.put_disk(&disk, &[Some(hash)]).unwrap();
+        let draft = image_library::ImageDraft {
+            taken_at: jiff::Timestamp::now(),
+            consistency: image_library::Consistency::Cold,
+            machine: None,
+        };
+        upload.commit(&draft).unwrap()
+    };
+    let (first, second) = (commit(1), commit(2));
+    let text = |arguments: &[&str]| {
+        let output = run(arguments, &library);
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+
+    let plan = text(&["prune", "--keep-last", "1", "--dry-run"]);
+    assert!(
+        plan.contains(&format!("{}  ", first.id)) && plan.contains("  delete\n"),
+        "{plan}"
+    );
+    assert_eq!(opened.images().unwrap().len(), 2);
+    let done = text(&["prune", "--keep-last", "1"]);
+    assert!(
+        done.contains("  deleted\n") && done.contains("keep    last\n"),
+        "{done}"
+    );
+    assert_eq!(opened.images().unwrap(), std::slice::from_ref(&second));
+    assert!(text(&["deleted"]).contains(&first.id.to_string()));
+
+    let by_name = |command: &str, image: &str| {
+        program()
+            .arg(command)
+            .arg(&library)
+            .arg(image)
+            .output()
+            .unwrap()
+    };
+    let back = by_name("undelete", &format!("web@{}", first.id));
+    assert!(back.status.success(), "{}", stderr(&back));
+    assert_eq!(opened.images().unwrap().len(), 2);
+    let vague = by_name("delete", "web");
+    assert_eq!(vague.status.code(), Some(2));
+    assert!(stderr(&vague).contains("SERVER@ID"), "{}", stderr(&vague));
+    assert!(
+        by_name("delete", &format!("web@{}", first.id))
+            .status
+            .success()
+    );
+
+    text(&["prune", "--grace", "0s"]);
+    let removed = text(&["prune", "--grace", "0s", "--json"]);
+    let removed: serde_json::Value = serde_json::from_str(&removed).unwrap();
+    assert_eq!(removed["removed_packs"], 1);
+    assert_eq!(opened.images().unwrap(), [second]);
+}

@@ -186,6 +186,7 @@ fn image(size_bytes: u64) -> Image {
         }],
         parent: None,
         stored_bytes: Default::default(),
+        generation: 0,
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod merge;
 mod run;
+mod view;
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use crate::pack::{Extent, PackId};
 use crate::store::lock::FileLock;
 use crate::store::{ListedPack, file};
 use run::{Run, RunWriter};
+pub(crate) use view::{Numbered, View};
 
 /// More runs than this are merged.
 const RUNS_MAX: usize = 8;

@@ -25,7 +25,7 @@ use crate::store::file;
 
 const BLOCK_LENGTH: usize = 4096;
 const ENTRY_LENGTH: usize = 48;
-const ENTRIES_PER_BLOCK: usize = 84;
+pub(super) const ENTRIES_PER_BLOCK: usize = 84;
 const COUNT_AT: usize = 4032;
 const CHECKSUM_AT: usize = 4040;
 const FENCE_LENGTH: u64 = 8;
@@ -108,6 +108,13 @@ impl Run {
 
     /// Every entry with this id.
     pub(crate) fn find(&self, id: &ChunkId) -> Result<Vec<Entry>> {
+        let found = self.find_places(id)?.into_iter();
+        Ok(found.map(|(_, entry)| entry).collect())
+    }
+
+    /// Every entry with this id and its place: blocks before it times entries of a full block, and
+    /// the entries before it in its block.
+    pub(super) fn find_places(&self, id: &ChunkId) -> Result<Vec<(u64, Entry)>> {
         let prefix = id.prefix();
         // Entries with the prefix of a fence may begin in the block before it.
         let first = self.fences.partition_point(|fence| *fence < prefix);
@@ -118,7 +125,9 @@ impl Run {
             }
             let entries = self.read_block(block)?;
             let start = entries.partition_point(|entry| entry.id < *id);
-            found.extend(entries[start..].iter().take_while(|entry| entry.id == *id));
+            let same = entries[start..].iter().take_while(|entry| entry.id == *id);
+            let places = (block * ENTRIES_PER_BLOCK + start) as u64..;
+            found.extend(places.zip(same.copied()));
         }
         Ok(found)
     }

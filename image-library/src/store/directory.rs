@@ -137,6 +137,15 @@ impl Store for Directory {
         file::sync_directory(file::parent(&self.path(name)))
     }
 
+    fn remove(&self, name: &str) -> Result<()> {
+        let path = self.path(name);
+        if !path.try_exists().map_err(Error::file("read", &path))? {
+            return Ok(());
+        }
+        file::remove(&path)?;
+        file::sync_directory(file::parent(&path))
+    }
+
     fn list(&self, prefix: &str) -> Result<Vec<Stored>> {
         let mut found = Vec::new();
         if self.path(prefix).is_dir() {

@@ -48,6 +48,9 @@ pub(crate) trait Store: Debug + Send + Sync {
     /// of this name has the same bytes, because the name is their hash.
     fn adopt(&self, name: &str, file: &Path) -> Result<()>;
 
+    /// Removes an object; that there is none is no error.
+    fn remove(&self, name: &str) -> Result<()>;
+
     /// The objects whose names start with `prefix`, which ends in a slash; sorted by name.
     fn list(&self, prefix: &str) -> Result<Vec<Stored>>;
 }

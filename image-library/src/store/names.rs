@@ -13,6 +13,37 @@ pub(crate) const PACKS: &str = "packs/";
 /// All images are below.
 pub(crate) const IMAGES: &str = "images/";
 
+/// What prunes publish is below.
+pub(crate) const PRUNE: &str = "prune/";
+/// Below which generation images count only when it names them.
+pub(crate) const FLOOR: &str = "prune/floor";
+/// Images that were deleted are below.
+pub(crate) const TRASH: &str = "trash/";
+
+/// The name of a list of condemned packs; sorted by name they are sorted by generation.
+pub(crate) fn condemned(generation: u64) -> String {
+    format!("{PRUNE}condemned-{generation:020}")
+}
+
+/// The generation of a list of condemned packs.
+pub(crate) fn parse_condemned(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix(PRUNE)?.strip_prefix("condemned-")?;
+    let generation = digits.parse().ok()?;
+    (condemned(generation) == name).then_some(generation)
+}
+
+/// The name of a deleted image.
+pub(crate) fn trash(id: ImageId) -> String {
+    format!("{TRASH}{id}.image")
+}
+
+/// The deleted image of a name.
+pub(crate) fn parse_trash(name: &str) -> Option<ImageId> {
+    let stem = name.strip_prefix(TRASH)?.strip_suffix(".image")?;
+    let id = stem.parse::<ImageId>().ok()?;
+    (trash(id) == name).then_some(id)
+}
+
 /// The name of a pack.
 pub(crate) fn pack(id: &PackId) -> String {
     let name = id.to_string();

@@ -17,6 +17,7 @@ fn an_image_comes_back_bit_for_bit(
     let library = TestLibrary::with(&InitOptions {
         chunk_size_bytes,
         cipher,
+        ..InitOptions::default()
     });
     let disk = sample_disk(1, length);
     let image = library.store("web", &disk);

@@ -79,6 +79,7 @@ fn image(server: &str, number: u128) -> Image {
         }],
         parent: None,
         stored_bytes: 0,
+        generation: 0,
     }
 }
 
