@@ -21,6 +21,15 @@ fn prune(library: &LocalLibrary, options: &PruneOptions) -> PruneReport {
     library.prune(options, &Silent).expect("prunes")
 }
 
+/// An upload with its one disk, ready to be committed.
+fn put(library: &LocalLibrary, server: &str, disk: &[u8]) -> Box<dyn Upload> {
+    let upload = begin(library, server);
+    let hashes = put_all(library, &*upload, disk);
+    let draft = disk_draft("sda", disk.len() as u64);
+    upload.put_disk(&draft, &hashes).expect("puts the disk");
+    upload
+}
+
 fn pack_count(test: &TestLibrary) -> usize {
     let store = &test.library.core().store;
     crate::store::list_packs(&**store).expect("lists").len()
@@ -115,11 +124,7 @@ fn a_commit_that_was_pruned_past_is_refused_and_leaves_nothing() {
     let disk = noise(1, 300_000);
     let old = test.store("web", &disk);
     // It is deduplicated against the old image, and then sleeps while that one goes.
-    let upload = test.begin("web");
-    let hashes = put_all(&test.library, &*upload, &disk);
-    upload
-        .put_disk(&disk_draft("sda", disk.len() as u64), &hashes)
-        .expect("puts the disk");
+    let upload = put(&test.library, "web", &disk);
     test.library.delete_image(old.id).expect("deletes");
     assert_eq!(prune(&test.library, &AT_ONCE).condemned_packs, 1);
     assert_eq!(prune(&test.library, &AT_ONCE).removed_packs, 1);
@@ -135,11 +140,7 @@ fn a_commit_between_condemning_and_removing_saves_its_packs() {
     let test = TestLibrary::new();
     let disk = noise(1, 300_000);
     let old = test.store("web", &disk);
-    let upload = test.begin("web");
-    let hashes = put_all(&test.library, &*upload, &disk);
-    upload
-        .put_disk(&disk_draft("sda", disk.len() as u64), &hashes)
-        .expect("puts the disk");
+    let upload = put(&test.library, "web", &disk);
     test.library.delete_image(old.id).expect("deletes");
     assert_eq!(prune(&test.library, &AT_ONCE).condemned_packs, 1);
     let image = upload.commit(&draft()).expect("commits");
@@ -259,11 +260,8 @@ impl History {
         let nth = |length: usize, n: usize| (length > 0).then(|| n % length);
         match step {
             Step::Begin { server, disk } => {
-                let upload = begin(&self.test.library, ["a", "b"][*server]);
-                let bytes = Self::disk(*disk);
-                let hashes = put_all(&self.test.library, &*upload, &bytes);
-                let draft = disk_draft("sda", bytes.len() as u64);
-                upload.put_disk(&draft, &hashes).expect("puts the disk");
+                let server = ["a", "b"][*server];
+                let upload = put(&self.test.library, server, &Self::disk(*disk));
                 self.open.push((upload, *disk));
             }
             Step::Commit(n) => {
