@@ -27,5 +27,5 @@ pub use library::{Library, files_ending, the_only_disk, wait_until};
 pub use program::{Outcome, Program, Running};
 pub use runbook::Runbook;
 pub use server::{PROJECT_DIR, SampleServer};
-pub use toolbox::{free_port, have_tool, one_machine_at_a_time, skip, work_dir};
+pub use toolbox::{can_mount, free_port, have_tool, one_machine_at_a_time, skip, work_dir};
 pub use usage::Usage;

@@ -6,6 +6,7 @@ use std::env;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -32,6 +33,23 @@ pub fn have_tool(name: &str) -> bool {
         skip(&format!("{name} is not installed"));
     }
     found
+}
+
+/// Whether this user may mount something where nobody else sees it; says `skipped` when not, as in
+/// most containers.
+pub fn can_mount() -> bool {
+    if !have_tool("unshare") {
+        return false;
+    }
+    let tried = Command::new("unshare")
+        .args(["--mount", "--map-root-user", "true"])
+        .stderr(Stdio::null())
+        .status();
+    let may = tried.is_ok_and(|status| status.success());
+    if !may {
+        skip("this user may make no mount namespace");
+    }
+    may
 }
 
 /// Where built servers are kept between runs: `RELEVO_CACHE`, or `~/.cache/relevo`.

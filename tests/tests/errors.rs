@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use e2e::{
-    Library, Outcome, PhonyServer, Program, Runbook, SampleServer, free_port, have_tool, overwrite,
-    raw_disk, truncate_to_half, wait_until, work_dir,
+    Library, Outcome, PhonyServer, Program, Runbook, SampleServer, can_mount, free_port, have_tool,
+    overwrite, raw_disk, truncate_to_half, wait_until, work_dir,
 };
 
 const COULD_NOT: i32 = 2;
@@ -150,7 +150,7 @@ fn a_full_disk_stops_the_conversion_and_the_next_try_succeeds() {
     let Some(server) = SampleServer::find("sample") else {
         return;
     };
-    if !have_tool("unshare") {
+    if !can_mount() {
         return;
     }
     let work = work_dir();

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use disk::filesystem::{Attributes, FileType, Filesystem, open};
@@ -101,12 +102,10 @@ impl Model {
 pub(crate) fn first_tree(folder: &Path, random: &mut Random) -> Model {
     let mut model = Model::default();
     let add_directory = |model: &mut Model, path: &str| {
-        fs::create_dir(folder.join(&path[1..])).expect("a new folder");
-        let node = Node::Directory {
-            mode: 0o755,
-            uid: 0,
-            gid: 0,
-        };
+        let made = folder.join(&path[1..]);
+        fs::create_dir(&made).expect("a new folder");
+        let (mode, uid, gid) = attributes(&made);
+        let node = Node::Directory { mode, uid, gid };
         model.nodes.insert(path.to_owned(), node);
     };
     for path in ["/etc", "/etc/default", "/boot", "/big", "/many"] {
@@ -114,12 +113,14 @@ pub(crate) fn first_tree(folder: &Path, random: &mut Random) -> Model {
     }
     let mut add_file = |model: &mut Model, path: String, length: usize| {
         let content = random.bytes(length);
-        fs::write(folder.join(&path[1..]), &content).expect("a new file");
+        let made = folder.join(&path[1..]);
+        fs::write(&made, &content).expect("a new file");
+        let (mode, uid, gid) = attributes(&made);
         let node = Node::File {
             content,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
+            mode,
+            uid,
+            gid,
         };
         model.nodes.insert(path, node);
     };
@@ -139,6 +140,12 @@ pub(crate) fn first_tree(folder: &Path, random: &mut Random) -> Model {
         add_file(&mut model, format!("/many/{index}"), 3000 + index * 20);
     }
     model
+}
+
+/// Mode, owner and group that a file got: those of whoever runs the test.
+fn attributes(path: &Path) -> (u32, u32, u32) {
+    let metadata = fs::metadata(path).expect("it was just made");
+    (metadata.mode() & 0o7777, metadata.uid(), metadata.gid())
 }
 
 /// Everything the model says, read through the other implementation.
