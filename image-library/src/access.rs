@@ -38,13 +38,27 @@ pub trait ImageWriter: Debug + Send + Sync {
     /// Begins, or takes up again, the upload of one image.
     fn begin(&self, target: &UploadTarget) -> Result<Box<dyn Upload>>;
 
-    /// The content hashes of one disk of this server's latest image, in chunk order; `None` where
-    /// the chunk is all zeros. `Ok(None)` when there is no such image or disk.
+    /// The content hashes of one disk of this server's latest image; `None` when there is no such
+    /// image or disk.
     fn latest_hashes(
         &self,
         server: &ServerName,
         disk_name: &str,
-    ) -> Result<Option<Vec<Option<ContentHash>>>>;
+    ) -> Result<Option<Arc<dyn DiskHashes>>>;
+}
+
+/// The content hashes of a disk's chunks, read leaf by leaf: those of 1 TiB would take 512 MiB.
+pub trait DiskHashes: Debug + Send + Sync {
+    /// The image that they are of.
+    fn image(&self) -> ImageId;
+
+    /// How many chunks the disk has.
+    fn chunk_count(&self) -> u64;
+
+    /// The hashes of the chunks from `number * LEAF_CHUNKS` on, `None` where a chunk is all zeros:
+    /// [`LEAF_CHUNKS`](crate::LEAF_CHUNKS) of them, fewer at the disk's end, none beyond it. A
+    /// chunk that the library has lost has a hash that no bytes have.
+    fn leaf(&self, number: u64) -> Result<Vec<Option<ContentHash>>>;
 }
 
 /// A library, wherever it is: reads and adds images.
@@ -91,8 +105,15 @@ pub trait Upload: Debug + Send + Sync {
     /// image or this or an interrupted upload of the same server holds.
     fn states(&self, hashes: &[ContentHash]) -> Result<Vec<ChunkState>>;
 
-    /// Sets one whole disk: for each chunk its hash, `None` where it is all zeros.
-    fn put_disk(&self, disk: &DiskDraft, chunks: &[Option<ContentHash>]) -> Result<()>;
+    /// Puts one leaf of a disk's manifest: the hashes of the chunks from `number * LEAF_CHUNKS` on,
+    /// `None` where a chunk is all zeros. The library has each of these chunks by now.
+    fn put_leaf(&self, disk: &DiskDraft, number: u64, chunks: &[Option<ContentHash>])
+    -> Result<()>;
+
+    /// Sets one whole disk: for each leaf its hash, `None` where all its chunks are zeros. A leaf
+    /// was put in this upload, or is the one at the same place of the same disk in the server's
+    /// latest image. [`DiskWriter`](crate::DiskWriter) does it in order.
+    fn put_disk(&self, disk: &DiskDraft, leaves: &[Option<ContentHash>]) -> Result<()>;
 
     /// Commits: one atomic create after everything it names is durable.
     fn commit(self: Box<Self>, draft: &ImageDraft) -> Result<Image>;

@@ -36,6 +36,9 @@ pub enum Error {
     /// Reading a disk that is to be stored, or one made from an image.
     #[error(transparent)]
     Disk(#[from] disk::Error),
+    /// The work was asked to end before it was done.
+    #[error("stopped")]
+    Stopped,
     /// The directory holds no library.
     #[error("{path} is not an image library: {problem}")]
     NotALibrary {
@@ -302,6 +305,7 @@ impl Error {
                 "run `image-library verify` to see which images are affected; take a new image of \
                  those servers, or bring the file back from a copy of the library"
             }
+            Self::Stopped => "run it again: what was sent is not sent twice",
             Self::NoSuchImage { .. } => "`relevo image list` shows all images",
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
                 "another program listens there; choose another port"

@@ -13,7 +13,7 @@ use crate::document::{Image, ImageDisk};
 use crate::error::{Error, Result};
 use crate::id::{ContentHash, ImageId};
 use crate::index::Location;
-use crate::manifest::{LEAF_ENTRIES, Root, chunk_length};
+use crate::manifest::{LEAF_CHUNKS, Root, chunk_length};
 use crate::pack::{Extent as PackExtent, OpenPack};
 
 /// Records are read together up to this many bytes.
@@ -87,7 +87,7 @@ impl ImageDevice {
             .core
             .read_leaf(&self.root, number, &place)
             .map_err(|error| {
-                let covered = LEAF_ENTRIES as u64 * u64::from(self.root.chunk_size);
+                let covered = LEAF_CHUNKS as u64 * u64::from(self.root.chunk_size);
                 self.lost(number as u64 * covered, error)
             })?;
         let leaf: Leaf = entries.into();
@@ -97,8 +97,8 @@ impl ImageDevice {
 
     fn hash_of(&self, chunk: u64) -> Result<Option<ContentHash>> {
         // The caller is within the disk, whose chunks number less than 2^31.
-        let leaf = self.leaf((chunk / LEAF_ENTRIES as u64) as usize)?;
-        let entry = (chunk % LEAF_ENTRIES as u64) as usize;
+        let leaf = self.leaf((chunk / LEAF_CHUNKS as u64) as usize)?;
+        let entry = (chunk % LEAF_CHUNKS as u64) as usize;
         Ok(leaf.get(entry).copied().flatten())
     }
 
@@ -280,8 +280,8 @@ impl ImageDevice {
 
     /// How far the run of holes or data goes from a chunk, within its leaf.
     fn run_from(&self, chunk: u64) -> Result<(u64, ExtentKind)> {
-        let leaf = self.leaf((chunk / LEAF_ENTRIES as u64) as usize)?;
-        let entry = (chunk % LEAF_ENTRIES as u64) as usize;
+        let leaf = self.leaf((chunk / LEAF_CHUNKS as u64) as usize)?;
+        let entry = (chunk % LEAF_CHUNKS as u64) as usize;
         let is_hole = leaf.get(entry).is_none_or(Option::is_none);
         let alike = leaf[entry.min(leaf.len())..]
             .iter()
@@ -331,12 +331,12 @@ impl disk::ReadAt for ImageDevice {
         chunk += alike;
         // A leaf that names nothing is known without reading it: long holes are one extent.
         while kind == ExtentKind::Zero
-            && chunk.is_multiple_of(LEAF_ENTRIES as u64)
-            && self.root.leaves.get((chunk / LEAF_ENTRIES as u64) as usize) == Some(&None)
+            && chunk.is_multiple_of(LEAF_CHUNKS as u64)
+            && self.root.leaves.get((chunk / LEAF_CHUNKS as u64) as usize) == Some(&None)
         {
             alike = self
                 .root
-                .leaf_entries((chunk / LEAF_ENTRIES as u64) as usize) as u64;
+                .leaf_entries((chunk / LEAF_CHUNKS as u64) as usize) as u64;
             chunk += alike;
         }
         let end = chunk.saturating_mul(size).min(self.root.disk_size);

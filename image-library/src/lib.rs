@@ -19,6 +19,7 @@ mod config;
 mod core;
 mod crypto;
 mod digest;
+mod disk_writer;
 mod document;
 mod error;
 mod file_error;
@@ -48,26 +49,29 @@ mod session;
 mod sheet;
 mod statistics;
 mod store;
+mod stored_hashes;
 #[cfg(feature = "terminal")]
 pub mod terminal;
 mod upload;
 
 pub use access::{
-    ChunkState, ChunkUpload, ImageReader, ImageWriter, Library, Upload, UploadTarget,
+    ChunkState, ChunkUpload, DiskHashes, ImageReader, ImageWriter, Library, Upload, UploadTarget,
 };
 pub use check::VerifyReport;
 pub use chunk::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN};
 pub use config::InitOptions;
 pub use crypto::Cipher;
 pub use digest::{Digest, content_digest, image_digest};
+pub use disk_writer::DiskWriter;
 pub use document::{Consistency, DiskDraft, Image, ImageDisk, ImageDraft};
 pub use error::{Error, Result};
 pub use file_error::FileError;
 pub use id::{ContentHash, DiskIndex, ImageId, ServerName};
-pub use ingest::{IngestDisk, IngestStats, ingest};
+pub use ingest::{Ingest, IngestDisk, IngestStats, NoteHashes, ingest};
 pub use key_file::{KeyAccess, Passphrase, PassphraseSource};
 pub use local::LocalLibrary;
 pub use location::{open_library, open_library_with};
+pub use manifest::LEAF_CHUNKS;
 pub use prune::{Decision, DeletedImage, KeepPolicy, KeepReason, PruneOptions, PruneReport};
 pub use reference::{ImageRef, Which};
 pub use statistics::{ServerStatistics, Statistics};

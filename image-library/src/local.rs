@@ -7,17 +7,17 @@ use std::sync::Arc;
 use disk::ReadAt;
 use jiff::Timestamp;
 
-use crate::access::{ImageReader, ImageWriter, Upload, UploadTarget};
+use crate::access::{DiskHashes, ImageReader, ImageWriter, Upload, UploadTarget};
 use crate::config::{Config, InitOptions};
 use crate::core::Core;
 use crate::crypto::{LibraryKey, random_bytes};
 use crate::document::{Image, ImageDisk};
 use crate::error::{Error, Result};
-use crate::id::{ContentHash, DiskIndex, ImageId, ServerName};
+use crate::id::{DiskIndex, ImageId, ServerName};
 use crate::image::ImageDevice;
 use crate::key_file::{self, KeyAccess, Passphrase, PassphraseSource};
-use crate::manifest::LEAF_ENTRIES;
 use crate::store::{Directory, Store, Workspace, names, require_empty};
+use crate::stored_hashes::StoredHashes;
 use crate::upload::LocalUpload;
 
 /// A library in a directory. Clones share everything; several processes may open the same
@@ -149,38 +149,14 @@ impl ImageWriter for LocalLibrary {
         &self,
         server: &ServerName,
         disk_name: &str,
-    ) -> Result<Option<Vec<Option<ContentHash>>>> {
+    ) -> Result<Option<Arc<dyn DiskHashes>>> {
         let Some(image) = self.core.latest_image(server)? else {
             return Ok(None);
         };
         let Some(disk) = image.disks.iter().find(|disk| disk.name == disk_name) else {
             return Ok(None);
         };
-        let place = format!("image {}, disk {disk_name:?}", image.id);
-        let root = match self.core.read_root(&disk.manifest, &place) {
-            Ok(root) => root,
-            Err(error) if error.is_damage() => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let mut hashes = Vec::with_capacity(root.leaves.len() * LEAF_ENTRIES);
-        for leaf in 0..root.leaves.len() {
-            match self.core.read_leaf(&root, leaf, &place) {
-                Ok(entries) => hashes.extend(entries),
-                Err(error) if error.is_damage() => {
-                    hashes.extend(vec![Some(UNKNOWN); root.leaf_entries(leaf)]);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        for hash in hashes.iter_mut().flatten() {
-            if self.core.find(&self.core.key.chunk_id(hash))?.is_none() {
-                *hash = UNKNOWN;
-            }
-        }
-        Ok(Some(hashes))
+        let hashes = StoredHashes::open(&self.core, &image, disk)?;
+        Ok(hashes.map(|hashes| Arc::new(hashes) as Arc<dyn DiskHashes>))
     }
 }
-
-/// Stands for a chunk that the library has lost: no bytes have this hash, so its chunk is sent
-/// again and the library heals.
-const UNKNOWN: ContentHash = ContentHash::from_bytes([0xff; 32]);

@@ -19,8 +19,8 @@
 use crate::error::{Error, Result};
 use crate::id::ContentHash;
 
-/// Entries of a full leaf.
-pub(crate) const LEAF_ENTRIES: usize = 2048;
+/// How many chunks a full leaf of a manifest names.
+pub const LEAF_CHUNKS: usize = 2048;
 /// The most chunks that a disk has: 64 TiB in chunks of 64 KiB.
 pub(crate) const CHUNKS_MAX: u64 = 1 << 30;
 const MAGIC: &[u8; 8] = b"RLVDISK1";
@@ -61,7 +61,7 @@ impl Root {
         let mut bytes = Vec::with_capacity(ROOT_HEADER_LENGTH + self.leaves.len() * HASH_LENGTH);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&self.chunk_size.to_le_bytes());
-        bytes.extend_from_slice(&(LEAF_ENTRIES as u32).to_le_bytes());
+        bytes.extend_from_slice(&(LEAF_CHUNKS as u32).to_le_bytes());
         bytes.extend_from_slice(&self.disk_size.to_le_bytes());
         bytes.extend_from_slice(&self.data_chunks.to_le_bytes());
         push_hashes(&mut bytes, &self.leaves);
@@ -82,10 +82,10 @@ impl Root {
             u64::from_le_bytes(number)
         };
         let sizes = number(8);
-        let expected = u64::from(chunk_size) | (LEAF_ENTRIES as u64) << 32;
+        let expected = u64::from(chunk_size) | (LEAF_CHUNKS as u64) << 32;
         if sizes != expected {
             let problem = format!(
-                "expected chunks of {chunk_size} bytes and leaves of {LEAF_ENTRIES}, found {} and {}",
+                "expected chunks of {chunk_size} bytes and leaves of {LEAF_CHUNKS}, found {} and {}",
                 sizes & 0xffff_ffff,
                 sizes >> 32
             );
@@ -114,17 +114,20 @@ impl Root {
 
     /// How many entries the leaf with this number has.
     pub(crate) fn leaf_entries(&self, leaf: usize) -> usize {
-        let before = leaf as u64 * LEAF_ENTRIES as u64;
-        // At most LEAF_ENTRIES.
-        self.chunk_count()
-            .saturating_sub(before)
-            .min(LEAF_ENTRIES as u64) as usize
+        leaf_entries(self.chunk_count(), leaf as u64)
     }
+}
+
+/// How many entries the leaf with this number has on a disk of so many chunks.
+pub(crate) fn leaf_entries(chunks: u64, leaf: u64) -> usize {
+    let before = leaf.saturating_mul(LEAF_CHUNKS as u64);
+    // At most LEAF_CHUNKS.
+    chunks.saturating_sub(before).min(LEAF_CHUNKS as u64) as usize
 }
 
 /// How many leaves name so many chunks.
 pub(crate) const fn leaf_count(chunks: u64) -> u64 {
-    chunks.div_ceil(LEAF_ENTRIES as u64)
+    chunks.div_ceil(LEAF_CHUNKS as u64)
 }
 
 /// The bytes of a leaf.

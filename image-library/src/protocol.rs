@@ -9,15 +9,17 @@
 //! | `GET /v1/images/{id}/disks/{n}/data`, `Range: bytes=a-b` | | 206, the bytes or fewer of them |
 //! | `GET /v1/images/{id}/disks/{n}/extents?from=a` | | [`ExtentPage`] |
 //! | `GET, PUT /v1/images/{id}/files/{name}` | bytes | bytes |
-//! | `GET /v1/servers/{server}/hashes?disk=name` | | hashes, or 204 |
+//! | `GET /v1/servers/{server}/hashes?disk=name&leaf=n` | | [`HashPage`], or 204 |
 //! | `POST /v1/uploads` | [`UploadRequest`] | [`UploadOpened`] |
 //! | `POST /v1/uploads/{u}/states` | hashes | one byte each: 0 missing, 1 stored |
 //! | `POST /v1/uploads/{u}/chunks` | frames | 204 |
-//! | `PUT /v1/uploads/{u}/disks?name&size_bytes&sector_size` | hashes | 204 |
+//! | `PUT /v1/uploads/{u}/leaves/{n}?name&size_bytes&sector_size` | hashes of chunks | 204 |
+//! | `PUT /v1/uploads/{u}/disks?name&size_bytes&sector_size` | hashes of leaves | 204 |
 //! | `POST /v1/uploads/{u}/commit` | JSON draft | JSON image |
 //! | `DELETE /v1/uploads/{u}` | | 204 |
 //!
-//! *Hashes* are 32 bytes each, 32 zero bytes for a chunk of zeros. A *frame* is one chunk:
+//! *Hashes* are 32 bytes each, 32 zero bytes for a chunk of zeros or a leaf of such chunks; a leaf
+//! is the hashes of 2048 chunks, fewer at a disk's end. A *frame* is one chunk:
 //!
 //! ```text
 //!  0  32  BLAKE3 of the plain bytes
@@ -33,7 +35,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::access::ChunkUpload;
-use crate::id::{ContentHash, ServerName};
+use crate::id::{ContentHash, ImageId, ServerName};
 
 /// The version of this protocol.
 pub(crate) const API_VERSION: u32 = 1;
@@ -56,6 +58,8 @@ pub(crate) const PAGE_EXTENTS_MAX: usize = 8_192;
 pub(crate) const SIDE_FILE_BYTES_MAX: usize = 256 << 20;
 /// The largest disk that is taken.
 pub(crate) const DISK_BYTES_MAX: u64 = 64 << 40;
+/// The most leaves in one page of hashes: 4 MiB, for 8 GiB of a disk in chunks of 64 KiB.
+pub(crate) const PAGE_LEAVES_MAX: u64 = 64;
 /// Bytes of a hash on the wire.
 pub(crate) const HASH_BYTES: usize = 32;
 
@@ -113,6 +117,44 @@ pub(crate) struct Failure {
 pub(crate) const UNKNOWN_UPLOAD: &str = "unknown-upload";
 /// [`Failure::code`] of an image, disk or file that does not exist.
 pub(crate) const NOT_FOUND: &str = "not-found";
+
+/// Hashes of a disk of the latest image, of some leaves that follow each other.
+///
+/// ```text
+///  0  16  the image
+/// 16   8  number of chunks of the disk, little-endian
+/// 24   .  32 bytes for each chunk
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HashPage {
+    pub(crate) image: ImageId,
+    pub(crate) chunk_count: u64,
+    /// Whole hashes.
+    pub(crate) hashes: Vec<u8>,
+}
+
+impl HashPage {
+    const HEADER_BYTES: usize = 24;
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(Self::HEADER_BYTES + self.hashes.len());
+        bytes.extend_from_slice(self.image.as_uuid().as_bytes());
+        bytes.extend_from_slice(&self.chunk_count.to_le_bytes());
+        bytes.extend_from_slice(&self.hashes);
+        bytes
+    }
+
+    /// `None` when the bytes are too few, or the last hash is cut off.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (image, rest) = bytes.split_first_chunk::<16>()?;
+        let (chunk_count, hashes) = rest.split_first_chunk::<8>()?;
+        hashes.len().is_multiple_of(HASH_BYTES).then(|| Self {
+            image: ImageId::from_uuid(Uuid::from_bytes(*image)),
+            chunk_count: u64::from_le_bytes(*chunk_count),
+            hashes: hashes.to_vec(),
+        })
+    }
+}
 
 /// The bytes of one hash on the wire.
 pub(crate) fn wire_hash(hash: Option<&ContentHash>) -> [u8; HASH_BYTES] {
@@ -285,6 +327,20 @@ mod tests {
             problem,
             "a compressed chunk of 4294967295 bytes, expected 1 to 67072"
         );
+    }
+
+    #[test]
+    fn a_page_of_hashes_is_read_back_and_a_cut_one_is_not() {
+        let page = HashPage {
+            image: "0192f0c1-2233-7aaa-8bbb-ccccddddeeee".parse().unwrap(),
+            chunk_count: 5000,
+            hashes: vec![7; 64],
+        };
+        let bytes = page.to_bytes();
+        assert_eq!(HashPage::from_bytes(&bytes), Some(page));
+        for length in [0, 23, 25, bytes.len() - 1] {
+            assert_eq!(HashPage::from_bytes(&bytes[..length]), None);
+        }
     }
 
     #[test]

@@ -227,7 +227,9 @@ fn images_are_kept_by_rules_and_taken_back_by_name() {
             size_bytes: 512,
             sector_size: disk::SectorSize::B512,
         };
-        upload.put_disk(&disk, &[Some(hash)]).unwrap();
+        let mut writer = image_library::DiskWriter::new(&*upload, &disk);
+        writer.push(&[Some(hash)]).unwrap();
+        writer.finish().unwrap();
         let draft = image_library::ImageDraft {
             taken_at: jiff::Timestamp::now(),
             consistency: image_library::Consistency::Cold,

@@ -97,6 +97,10 @@ fn disk_bytes() -> Vec<u8> {
     bytes
 }
 
+fn wire(hash: Option<&ContentHash>) -> [u8; 32] {
+    hash.map_or([0; 32], |hash| *hash.as_bytes())
+}
+
 fn put_disk(upload: &dyn Upload, name: &str, bytes: &[u8]) {
     let mut hashes = Vec::new();
     for piece in bytes.chunks(CHUNK) {
@@ -112,9 +116,15 @@ fn put_disk(upload: &dyn Upload, name: &str, bytes: &[u8]) {
         size_bytes: bytes.len() as u64,
         sector_size: SectorSize::B512,
     };
-    upload.put_disk(&draft, &hashes).unwrap();
+    let leaf: Vec<u8> = hashes.iter().flat_map(|hash| wire(hash.as_ref())).collect();
+    let leaves = [Some(ContentHash::of(&leaf))];
     // An answer that was lost makes a client put it again.
-    upload.put_disk(&draft, &hashes).unwrap();
+    for _ in 0..2 {
+        upload.put_leaf(&draft, 0, &hashes).unwrap();
+    }
+    for _ in 0..2 {
+        upload.put_disk(&draft, &leaves).unwrap();
+    }
 }
 
 fn draft() -> ImageDraft {
@@ -191,12 +201,19 @@ fn a_hole_of_the_disk_is_told_as_one() {
 fn the_next_upload_needs_only_what_changed() {
     let served = Served::new();
     let library = served.connect();
-    assert_eq!(library.latest_hashes(&server_name(), "sda").unwrap(), None);
+    assert!(
+        library
+            .latest_hashes(&server_name(), "sda")
+            .unwrap()
+            .is_none()
+    );
     upload_image(&library);
     let hashes = library
         .latest_hashes(&server_name(), "sda 1/ä")
         .unwrap()
         .unwrap();
+    assert_eq!(hashes.chunk_count(), 40);
+    let hashes = hashes.leaf(0).unwrap();
     assert_eq!(hashes.len(), 40);
     assert_eq!(hashes.iter().flatten().count(), 4);
     let upload = library.begin(&target()).unwrap();
@@ -436,7 +453,7 @@ fn hostile_uploads_are_refused_and_the_server_goes_on() {
             "name=sda&size_bytes=65536&sector_size=512",
             vec![0; 64]
         )),
-        400
+        413
     );
     let huge = format!("name=sda&size_bytes={}&sector_size=512", u64::MAX);
     assert_eq!(status(disk(&huge, vec![0; 32])), 400);
@@ -444,7 +461,21 @@ fn hostile_uploads_are_refused_and_the_server_goes_on() {
         .send()
         .unwrap();
     assert_eq!(response.status().as_u16(), 400);
-    // A disk that names a chunk nobody sent.
+    let leaf = |number: &str, body: Vec<u8>| {
+        let query = "name=sda&size_bytes=65536&sector_size=512";
+        let address = served.url(&format!("{upload}/leaves/{number}?{query}"));
+        status(client.put(address).body(body))
+    };
+    assert_eq!(leaf("0", vec![1; 31]), 400);
+    assert_eq!(leaf("0", vec![1; 64]), 413);
+    assert_eq!(leaf("1", vec![]), 422, "beyond the disk");
+    assert_eq!(leaf("-1", vec![1; 32]), 400);
+    let refused = leaf("0", vec![9; 32]);
+    assert!(
+        (400..500).contains(&refused),
+        "a chunk nobody sent: {refused}"
+    );
+    // A disk that names a leaf nobody sent.
     let refused = status(disk(
         "name=sda&size_bytes=65536&sector_size=512",
         vec![9; 32],

@@ -37,7 +37,7 @@ pub enum Error {
     Stopped,
     /// The library.
     #[error(transparent)]
-    Library(#[from] image_library::Error),
+    Library(image_library::Error),
     /// A disk.
     #[error(transparent)]
     Disk(#[from] disk::Error),
@@ -50,6 +50,15 @@ pub enum Error {
         #[source]
         source: disk::Error,
     },
+}
+
+impl From<image_library::Error> for Error {
+    fn from(error: image_library::Error) -> Self {
+        match error {
+            image_library::Error::Stopped => Self::Stopped,
+            other => Self::Library(other),
+        }
+    }
 }
 
 impl Error {

@@ -8,7 +8,7 @@ use crate::core::Core;
 use crate::document::{Image, ImageDisk};
 use crate::error::{Error, Result};
 use crate::id::{ContentHash, ImageId};
-use crate::manifest::{LEAF_ENTRIES, Root};
+use crate::manifest::{LEAF_CHUNKS, Root};
 use crate::store::{list_images, list_side_files};
 
 const REMEDY: &str = "take a new image of this server; older ones of it may be whole";
@@ -73,7 +73,7 @@ fn check_disk(
     }
     let mut lost = LostRun::default();
     for leaf in 0..root.leaves.len() {
-        let first = leaf as u64 * LEAF_ENTRIES as u64;
+        let first = leaf as u64 * LEAF_CHUNKS as u64;
         match core.read_leaf(root, leaf, place) {
             Ok(entries) => {
                 for (position, hash) in entries.iter().enumerate() {

@@ -7,6 +7,7 @@
 
 mod connection;
 mod device;
+mod hashes;
 mod upload;
 
 use std::sync::Arc;
@@ -14,16 +15,16 @@ use std::time::Duration;
 
 use disk::ReadAt;
 
-use crate::access::{ImageReader, ImageWriter, Upload, UploadTarget};
+use crate::access::{DiskHashes, ImageReader, ImageWriter, Upload, UploadTarget};
 use crate::client::connection::Connection;
 use crate::client::device::RemoteDevice;
+use crate::client::hashes::RemoteHashes;
 use crate::client::upload::RemoteUpload;
 use crate::document::Image;
 use crate::error::{Error, Result};
-use crate::id::{ContentHash, DiskIndex, ImageId, ServerName};
+use crate::id::{DiskIndex, ImageId, ServerName};
 use crate::protocol::{
     API_VERSION, NOT_FOUND, SERVICE, ServiceDescription, UploadOpened, UploadRequest,
-    hashes_from_bytes,
 };
 
 /// For how long the first question to a server is repeated.
@@ -154,21 +155,8 @@ impl ImageWriter for RemoteLibrary {
         &self,
         server: &ServerName,
         disk_name: &str,
-    ) -> Result<Option<Vec<Option<ContentHash>>>> {
-        let path = ["v1", "servers", server.as_str(), "hashes"];
-        let query = [("disk", disk_name)];
-        let answer = self
-            .connection
-            .get_bytes("list the hashes of a disk", &path, &query, None)?;
-        if answer.is_nothing {
-            return Ok(None);
-        }
-        match hashes_from_bytes(&answer.bytes) {
-            (hashes, []) => Ok(Some(hashes)),
-            (_, rest) => Err(self.connection.protocol(format!(
-                "the last hash is cut off after {} bytes",
-                rest.len()
-            ))),
-        }
+    ) -> Result<Option<Arc<dyn DiskHashes>>> {
+        let hashes = RemoteHashes::open(Arc::clone(&self.connection), server, disk_name)?;
+        Ok(hashes.map(|hashes| Arc::new(hashes) as Arc<dyn DiskHashes>))
     }
 }

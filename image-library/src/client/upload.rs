@@ -36,18 +36,35 @@ impl RemoteUpload {
         }
     }
 
-    fn send(
-        &self,
-        action: &'static str,
-        method: Method,
-        what: &str,
-        query: &[(&str, &str)],
-        body: &Bytes,
-    ) -> Result<Answer> {
+    fn post(&self, action: &'static str, what: &str, body: &Bytes) -> Result<Answer> {
         let path = ["v1", "uploads", &self.id, what];
         self.connection
-            .send_bytes(action, method, &path, query, body)
+            .send_bytes(action, Method::Post, &path, &[], body)
             .map_err(|error| self.lost(error))
+    }
+
+    fn put_hashes(
+        &self,
+        action: &'static str,
+        path: &[&str],
+        disk: &DiskDraft,
+        hashes: &[Option<ContentHash>],
+    ) -> Result<()> {
+        let size_bytes = disk.size_bytes.to_string();
+        let sector_size = disk.sector_size.bytes().to_string();
+        let query = [
+            ("name", disk.name.as_str()),
+            ("size_bytes", &size_bytes),
+            ("sector_size", &sector_size),
+        ];
+        let body: Vec<u8> = hashes
+            .iter()
+            .flat_map(|hash| wire_hash(hash.as_ref()))
+            .collect();
+        self.connection
+            .send_bytes(action, Method::Put, path, &query, &Bytes::from(body))
+            .map_err(|error| self.lost(error))?;
+        Ok(())
     }
 
     /// What a failed request means for the upload.
@@ -75,7 +92,7 @@ impl Upload for RemoteUpload {
             if body.len().saturating_add(next) > FRAMES_BYTES || plain > PLAIN_BYTES_MAX / 4 {
                 let full = Bytes::from(std::mem::take(&mut body));
                 plain = 0;
-                self.send("store chunks", Method::Post, "chunks", &[], &full)?;
+                self.post("store chunks", "chunks", &full)?;
             }
         }
         Ok(())
@@ -86,7 +103,7 @@ impl Upload for RemoteUpload {
         for hashes in hashes.chunks(STATES_MAX) {
             let body: Vec<u8> = hashes.iter().flat_map(|hash| *hash.as_bytes()).collect();
             let action = "say which chunks it has";
-            let answer = self.send(action, Method::Post, "states", &[], &Bytes::from(body))?;
+            let answer = self.post(action, "states", &Bytes::from(body))?;
             if answer.bytes.len() != hashes.len() {
                 return Err(self.connection.protocol(format!(
                     "expected {} states of chunks, found {}",
@@ -102,26 +119,19 @@ impl Upload for RemoteUpload {
         Ok(states)
     }
 
-    fn put_disk(&self, disk: &DiskDraft, chunks: &[Option<ContentHash>]) -> Result<()> {
-        let size_bytes = disk.size_bytes.to_string();
-        let sector_size = disk.sector_size.bytes().to_string();
-        let query = [
-            ("name", disk.name.as_str()),
-            ("size_bytes", &size_bytes),
-            ("sector_size", &sector_size),
-        ];
-        let body: Vec<u8> = chunks
-            .iter()
-            .flat_map(|hash| wire_hash(hash.as_ref()))
-            .collect();
-        self.send(
-            "take a disk",
-            Method::Put,
-            "disks",
-            &query,
-            &Bytes::from(body),
-        )?;
-        Ok(())
+    fn put_leaf(
+        &self,
+        disk: &DiskDraft,
+        number: u64,
+        chunks: &[Option<ContentHash>],
+    ) -> Result<()> {
+        let path = ["v1", "uploads", &self.id, "leaves", &number.to_string()];
+        self.put_hashes("take a part of a disk", &path, disk, chunks)
+    }
+
+    fn put_disk(&self, disk: &DiskDraft, leaves: &[Option<ContentHash>]) -> Result<()> {
+        let path = ["v1", "uploads", &self.id, "disks"];
+        self.put_hashes("take a disk", &path, disk, leaves)
     }
 
     fn commit(self: Box<Self>, draft: &ImageDraft) -> Result<Image> {

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Several workers do all of it, each with one batch of 2 MiB in hand, so memory is bounded by
-//! their number whatever the disk's size, and packs are filled in disk order. A worker that
+//! their number whatever the disk's size, and packs are filled in disk order. The manifest goes up
+//! leaf by leaf beside the chunks. A worker that
 //! fails stops the others; the upload is then dropped, and the next one need not send again what
 //! was put.
 
@@ -19,19 +20,24 @@ mod turn;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use disk::{Monitor, ReadAt, Unit};
 
-use crate::access::{ImageWriter, Upload, UploadTarget};
+use crate::access::{DiskHashes, ImageWriter, Upload, UploadTarget};
+use crate::disk_writer::{DiskWriter, RecentLeaves};
 use crate::document::{DiskDraft, Image, ImageDraft};
 use crate::error::{Error, Result};
 use crate::id::ContentHash;
 use crate::manifest::chunk_count;
-use batch::{Batches, Counters};
+use batch::Batches;
 
 /// The most threads that work on one disk; each holds about 5 MiB.
 const WORKERS_MAX: usize = 12;
+
+/// Told the hashes of a disk's chunks, in order and once each.
+pub type NoteHashes<'a> = dyn FnMut(&[Option<ContentHash>]) + Send + 'a;
 
 /// A disk to be taken in.
 #[derive(Debug, Clone)]
@@ -44,14 +50,32 @@ pub struct IngestDisk {
     pub used: Option<Vec<Range<u64>>>,
 }
 
-/// What an ingest did.
+impl IngestDisk {
+    /// How many bytes of a stretch are in use.
+    fn used_bytes(&self, range: &Range<u64>) -> u64 {
+        let Some(used) = &self.used else {
+            return range.end - range.start;
+        };
+        let first = used.partition_point(|extent| extent.end <= range.start);
+        let inside = used[first..]
+            .iter()
+            .take_while(|extent| extent.start < range.end);
+        inside
+            .map(|extent| extent.end.min(range.end) - extent.start.max(range.start))
+            .sum()
+    }
+}
+
+/// What an ingest did with its disks, in bytes of the disk unless it says otherwise.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct IngestStats {
     /// Bytes of all disks.
     pub disk_bytes: u64,
     /// Bytes that were read.
     pub read_bytes: u64,
-    /// Bytes of chunks that the library did not have, before compression.
+    /// Bytes of chunks that are not what the server's last image has at their place.
+    pub changed_bytes: u64,
+    /// Of these, bytes of chunks that the library did not have, before compression.
     pub new_bytes: u64,
     /// The same as they were sent: compressed.
     pub sent_bytes: u64,
@@ -65,6 +89,20 @@ pub struct IngestStats {
     pub seconds: f64,
 }
 
+impl IngestStats {
+    fn add(&mut self, other: &Self) {
+        self.disk_bytes += other.disk_bytes;
+        self.read_bytes += other.read_bytes;
+        self.changed_bytes += other.changed_bytes;
+        self.new_bytes += other.new_bytes;
+        self.sent_bytes += other.sent_bytes;
+        self.new_chunks += other.new_chunks;
+        self.same_chunks += other.same_chunks;
+        self.zero_chunks += other.zero_chunks;
+        self.seconds += other.seconds;
+    }
+}
+
 /// Takes disks in as one image of `target`.
 pub fn ingest(
     writer: &dyn ImageWriter,
@@ -76,9 +114,16 @@ pub fn ingest(
     let begun = Instant::now();
     let upload = writer.begin(target)?;
     let mut stats = IngestStats::default();
+    let ingest = Ingest {
+        upload: &*upload,
+        chunk_size_bytes: writer.chunk_size_bytes(),
+        monitor,
+        stop: &AtomicBool::new(false),
+    };
     for disk in disks {
-        let chunks = disk_chunks(writer, &*upload, target, disk, monitor, &mut stats)?;
-        upload.put_disk(&disk.draft, &chunks)?;
+        monitor.stage(&format!("Reading disk {}", disk.draft.name));
+        let previous = writer.latest_hashes(&target.server, &disk.draft.name)?;
+        stats.add(&ingest.disk(disk, previous, &mut |_| ())?);
     }
     monitor.stage("Committing the image");
     let image = upload.commit(draft)?;
@@ -86,45 +131,59 @@ pub fn ingest(
     Ok((image, stats))
 }
 
-/// Puts the chunks of one disk; gives the hashes of all of them.
-fn disk_chunks(
-    writer: &dyn ImageWriter,
-    upload: &dyn Upload,
-    target: &UploadTarget,
-    disk: &IngestDisk,
-    monitor: &dyn Monitor,
-    stats: &mut IngestStats,
-) -> Result<Vec<Option<ContentHash>>> {
-    let size = disk.draft.size_bytes;
-    if size != disk.device.length_bytes() {
-        let found = disk.device.length_bytes();
-        return Err(Error::Refused {
-            what: "a disk",
-            problem: format!("expected a device of {size} bytes, found {found}"),
-        });
+/// How disks get into an upload that its caller began and will commit.
+#[derive(Clone, Copy)]
+#[expect(
+    missing_debug_implementations,
+    reason = "a monitor shows nothing of itself"
+)]
+pub struct Ingest<'a> {
+    /// Into which upload.
+    pub upload: &'a dyn Upload,
+    /// Size of a chunk of its library.
+    pub chunk_size_bytes: u32,
+    /// Told how far it is, in bytes that are in use.
+    pub monitor: &'a dyn Monitor,
+    /// Set when it is to end early.
+    pub stop: &'a AtomicBool,
+}
+
+impl Ingest<'_> {
+    /// Takes one disk in. `previous` is what the library has of it (chunks that are the same are not
+    /// sent), `note` is told the hashes that the disk has now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] when it was asked to end; what was sent need not be sent again.
+    pub fn disk(
+        &self,
+        disk: &IngestDisk,
+        previous: Option<Arc<dyn DiskHashes>>,
+        note: &mut NoteHashes<'_>,
+    ) -> Result<IngestStats> {
+        let begun = Instant::now();
+        let size = disk.draft.size_bytes;
+        if size != disk.device.length_bytes() {
+            let found = disk.device.length_bytes();
+            return Err(Error::Refused {
+                what: "a disk",
+                problem: format!("expected a device of {size} bytes, found {found}"),
+            });
+        }
+        self.monitor
+            .expect(disk.used_bytes(&(0..size)), Unit::Bytes);
+        let previous = previous.map(|hashes| Arc::new(RecentLeaves::new(hashes)));
+        let batches = Batches {
+            ingest: *self,
+            disk,
+            chunk_count: chunk_count(size, self.chunk_size_bytes)?,
+            previous: previous.clone(),
+        };
+        let writer = DiskWriter::with_previous(self.upload, &disk.draft, previous);
+        let mut stats = batches.run(workers(), writer, note)?;
+        stats.seconds = begun.elapsed().as_secs_f64();
+        Ok(stats)
     }
-    monitor.stage(&format!("Reading disk {}", disk.draft.name));
-    monitor.expect(size, Unit::Bytes);
-    let chunk_size = writer.chunk_size_bytes();
-    let previous = writer.latest_hashes(&target.server, &disk.draft.name)?;
-    let batches = Batches {
-        upload,
-        disk,
-        chunk_size,
-        chunk_count: chunk_count(size, chunk_size)?,
-        previous: previous.unwrap_or_default(),
-        monitor,
-    };
-    let mut counters = Counters::default();
-    let hashes = batches.run(workers(), &mut counters)?;
-    stats.disk_bytes += size;
-    stats.read_bytes += counters.read_bytes;
-    stats.new_bytes += counters.new_bytes;
-    stats.sent_bytes += counters.sent_bytes;
-    stats.new_chunks += counters.new_chunks;
-    stats.same_chunks += counters.same_chunks;
-    stats.zero_chunks += counters.zero_chunks;
-    Ok(hashes)
 }
 
 /// One more than there are processors: while one waits for its turn, the others work.

@@ -8,7 +8,7 @@ use disk::Silent;
 use proptest::prelude::{Strategy, prop, prop_oneof, proptest};
 
 use super::{KeepPolicy, PruneOptions, PruneReport};
-use crate::tests::{TestLibrary, begin, disk_draft, draft, noise, put_all};
+use crate::tests::{TestLibrary, begin, draft, noise, put_all, put_disk};
 use crate::{Error, Image, ImageId, ImageReader, InitOptions, LocalLibrary, Upload};
 
 const AT_ONCE: PruneOptions = PruneOptions {
@@ -25,8 +25,7 @@ fn prune(library: &LocalLibrary, options: &PruneOptions) -> PruneReport {
 fn put(library: &LocalLibrary, server: &str, disk: &[u8]) -> Box<dyn Upload> {
     let upload = begin(library, server);
     let hashes = put_all(library, &*upload, disk);
-    let draft = disk_draft("sda", disk.len() as u64);
-    upload.put_disk(&draft, &hashes).expect("puts the disk");
+    put_disk(&*upload, "sda", disk.len() as u64, &hashes).expect("puts the disk");
     upload
 }
 

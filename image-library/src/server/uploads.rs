@@ -23,13 +23,15 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::access::{ChunkState, ChunkUpload, Upload, UploadTarget};
+use crate::access::{ChunkState, ChunkUpload, Library, Upload, UploadTarget};
 use crate::document::{DiskDraft, Image, ImageDraft};
 use crate::error::Result;
 use crate::id::{ContentHash, ServerName};
+use crate::manifest::{chunk_count, leaf_count, leaf_entries};
 use crate::protocol::{
-    DISK_BYTES_MAX, FRAMES_BYTES_MAX, FrameDecoder, HASH_BYTES, PLAIN_BYTES_MAX, STATES_MAX,
-    UploadOpened, UploadRequest, frame_length, hashes_from_bytes, wire_hash,
+    DISK_BYTES_MAX, FRAMES_BYTES_MAX, FrameDecoder, HASH_BYTES, HashPage, PAGE_LEAVES_MAX,
+    PLAIN_BYTES_MAX, STATES_MAX, UploadOpened, UploadRequest, frame_length, hashes_from_bytes,
+    wire_hash,
 };
 use crate::server::failure::RequestFailure;
 use crate::server::{Shared, blocking};
@@ -40,8 +42,6 @@ const SESSIONS_MAX: usize = 1024;
 const IDLE_MAX: Duration = Duration::from_secs(6 * 3600);
 /// Chunks are handed to the library in batches of at least so many bytes.
 const BATCH_BYTES: usize = 4 << 20;
-/// Hashes are sent in pieces of so many.
-const HASHES_PER_PIECE: usize = 8192;
 
 /// For agents: append images of their own server, read hashes of their own images.
 pub(super) fn routes() -> Router<Shared> {
@@ -51,6 +51,7 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/v1/uploads/{upload}", delete(end))
         .route("/v1/uploads/{upload}/states", post(states))
         .route("/v1/uploads/{upload}/chunks", post(put_chunks))
+        .route("/v1/uploads/{upload}/leaves/{number}", put(put_leaf))
         .route("/v1/uploads/{upload}/disks", put(put_disk))
         .route("/v1/uploads/{upload}/commit", post(commit))
 }
@@ -93,7 +94,7 @@ impl Session {
     fn put_disk(
         &self,
         draft: &DiskDraft,
-        chunks: &[Option<ContentHash>],
+        leaves: &[Option<ContentHash>],
         content: blake3::Hash,
     ) -> Result<(), RequestFailure> {
         let mut disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,7 +102,7 @@ impl Session {
         if disks.iter().any(is_same) {
             return Ok(());
         }
-        self.with_upload(|upload| upload.put_disk(draft, chunks))?;
+        self.with_upload(|upload| upload.put_disk(draft, leaves))?;
         disks.push((draft.clone(), content));
         Ok(())
     }
@@ -312,6 +313,26 @@ async fn store(session: &Arc<Session>, batch: Vec<ChunkUpload>) -> Result<(), Re
     blocking_request(move || session.with_upload(|upload| upload.put_chunks(batch))).await
 }
 
+async fn put_leaf(
+    State(shared): State<Shared>,
+    Path((upload, number)): Path<(String, String)>,
+    Query(draft): Query<DiskDraft>,
+    request: Request,
+) -> Result<StatusCode, RequestFailure> {
+    let session = shared.sessions.find(&upload)?;
+    let chunks = legal_chunk_count(&shared, &draft)?;
+    let number: u64 = number
+        .parse()
+        .map_err(|_| RequestFailure::invalid("expected the number of a leaf"))?;
+    let body = hashes_body(request, leaf_entries(chunks, number) as u64).await?;
+    let chunks = whole_hashes(&body)?;
+    blocking_request(move || {
+        session.with_upload(|upload| upload.put_leaf(&draft, number, &chunks))
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 async fn put_disk(
     State(shared): State<Shared>,
     Path(upload): Path<String>,
@@ -319,41 +340,39 @@ async fn put_disk(
     request: Request,
 ) -> Result<StatusCode, RequestFailure> {
     let session = shared.sessions.find(&upload)?;
-    let chunk_size = u64::from(shared.library.chunk_size_bytes());
+    let chunks = legal_chunk_count(&shared, &draft)?;
+    let body = hashes_body(request, leaf_count(chunks)).await?;
+    let leaves = whole_hashes(&body)?;
+    let content = blake3::hash(&body);
+    blocking_request(move || session.put_disk(&draft, &leaves, content)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// How many chunks a disk has, if it is one that is taken.
+fn legal_chunk_count(shared: &Shared, draft: &DiskDraft) -> Result<u64, RequestFailure> {
     if draft.size_bytes == 0 || draft.size_bytes > DISK_BYTES_MAX {
         return Err(RequestFailure::invalid(format!(
             "a disk of {} bytes, expected 1 to {DISK_BYTES_MAX}",
             draft.size_bytes
         )));
     }
-    let expected = draft.size_bytes.div_ceil(chunk_size);
-    let mut chunks: Vec<Option<ContentHash>> = Vec::new();
-    let mut waiting: Vec<u8> = Vec::new();
-    let mut hasher = blake3::Hasher::new();
-    let mut body = request.into_body().into_data_stream();
-    while let Some(piece) = body.next().await {
-        let piece = received_piece(piece)?;
-        hasher.update(&piece);
-        waiting.extend_from_slice(&piece);
-        let (hashes, rest) = hashes_from_bytes(&waiting);
-        chunks.extend(hashes);
-        waiting = rest.to_vec();
-        if chunks.len() as u64 > expected {
-            break;
-        }
-    }
-    if !waiting.is_empty() && chunks.len() as u64 <= expected {
-        return Err(cut_off_hash(waiting.len()));
-    }
-    if chunks.len() as u64 != expected {
+    chunk_count(draft.size_bytes, shared.library.chunk_size_bytes())
+        .map_err(|error| RequestFailure::from(&error))
+}
+
+/// A body of so many hashes and no more.
+async fn hashes_body(request: Request, expected: u64) -> Result<Bytes, RequestFailure> {
+    let limit = usize::try_from(expected).unwrap_or(usize::MAX);
+    let limit = limit.saturating_mul(HASH_BYTES);
+    let body = axum::body::to_bytes(request.into_body(), limit).await;
+    let body = body.map_err(|_| RequestFailure::too_large("the list of hashes", limit))?;
+    let found = body.len() / HASH_BYTES;
+    if body.len() < limit && body.len().is_multiple_of(HASH_BYTES) {
         return Err(RequestFailure::invalid(format!(
-            "{} or more hashes for a disk of {expected} chunks",
-            chunks.len()
+            "expected {expected} hashes, found {found}"
         )));
     }
-    let content = hasher.finalize();
-    blocking_request(move || session.put_disk(&draft, &chunks, content)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(body)
 }
 
 async fn commit(
@@ -368,36 +387,47 @@ async fn commit(
 }
 
 #[derive(Debug, Deserialize)]
-struct DiskName {
+struct HashesOf {
     disk: String,
+    leaf: u64,
 }
 
 async fn latest_hashes(
     State(shared): State<Shared>,
     Path(server): Path<String>,
-    Query(DiskName { disk }): Query<DiskName>,
+    Query(HashesOf { disk, leaf }): Query<HashesOf>,
 ) -> Result<Response, RequestFailure> {
     let server: ServerName = server
         .parse()
         .map_err(|error| RequestFailure::from(&error))?;
-    let found = blocking(move || shared.library.latest_hashes(&server, &disk)).await?;
-    let Some(hashes) = found else {
-        return Ok(StatusCode::NO_CONTENT.into_response());
-    };
-    let length = hashes.len().saturating_mul(HASH_BYTES).to_string();
-    let pieces = futures_util::stream::iter(0..hashes.len().div_ceil(HASHES_PER_PIECE))
-        .map(move |piece| Ok::<_, std::convert::Infallible>(hashes_piece(&hashes, piece)));
-    let headers = [("content-length", length)];
-    Ok((headers, Body::from_stream(pieces)).into_response())
+    let page = blocking(move || hash_page(&*shared.library, &server, &disk, leaf)).await?;
+    Ok(page.map_or_else(
+        || StatusCode::NO_CONTENT.into_response(),
+        |page| Body::from(page.to_bytes()).into_response(),
+    ))
 }
 
-fn hashes_piece(hashes: &[Option<ContentHash>], piece: usize) -> Bytes {
-    let start = piece.saturating_mul(HASHES_PER_PIECE);
-    let bytes: Vec<u8> = hashes
-        .iter()
-        .skip(start)
-        .take(HASHES_PER_PIECE)
-        .flat_map(|hash| wire_hash(hash.as_ref()))
-        .collect();
-    Bytes::from(bytes)
+/// The hashes of a disk of the latest image from a leaf on.
+fn hash_page(
+    library: &dyn Library,
+    server: &ServerName,
+    disk: &str,
+    first_leaf: u64,
+) -> Result<Option<HashPage>> {
+    let Some(found) = library.latest_hashes(server, disk)? else {
+        return Ok(None);
+    };
+    let leaves = leaf_count(found.chunk_count());
+    let last = first_leaf.saturating_add(PAGE_LEAVES_MAX).min(leaves);
+    let mut hashes = Vec::new();
+    for number in first_leaf..last {
+        for hash in found.leaf(number)? {
+            hashes.extend_from_slice(&wire_hash(hash.as_ref()));
+        }
+    }
+    Ok(Some(HashPage {
+        image: found.image(),
+        chunk_count: found.chunk_count(),
+        hashes,
+    }))
 }

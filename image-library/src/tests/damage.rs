@@ -11,7 +11,7 @@ use std::sync::Arc;
 use disk::{ReadAt, Silent};
 use rstest::rstest;
 
-use super::{TestLibrary, begin, disk_draft, draft, put_all, sample_disk, store};
+use super::{TestLibrary, begin, draft, put_all, put_disk, sample_disk, store};
 use crate::pack::BlobKind;
 use crate::store::{list_packs, names};
 use crate::{DiskIndex, Image, ImageReader, LocalLibrary};
@@ -45,9 +45,7 @@ fn library_with_image(disk: &[u8]) -> (TestLibrary, Image) {
     let hashes = put_all(&test.library, &*upload, disk);
     drop(upload);
     let upload = test.begin("web");
-    upload
-        .put_disk(&disk_draft("sda", disk.len() as u64), &hashes)
-        .expect("puts");
+    put_disk(&*upload, "sda", disk.len() as u64, &hashes).expect("puts");
     let image = upload.commit(&draft()).expect("commits");
     let side = test
         .library
@@ -330,9 +328,7 @@ fn an_upload_that_could_not_store_something_is_never_committed() {
     fs::remove_dir_all(test.directory.path().join("packs")).expect("removes");
     fs::write(test.directory.path().join("packs"), b"in the way").expect("writes");
     let size = disk.len() as u64;
-    upload
-        .put_disk(&disk_draft("sda", size), &hashes)
-        .expect("is in memory");
+    put_disk(&*upload, "sda", size, &hashes).expect("is in memory");
     assert!(upload.commit(&draft()).is_err());
     assert_eq!(test.library.images().expect("lists"), vec![]);
 }

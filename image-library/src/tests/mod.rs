@@ -13,8 +13,9 @@ use tempfile::TempDir;
 
 use crate::chunk::compress;
 use crate::{
-    ChunkUpload, Consistency, ContentHash, DiskDraft, DiskIndex, Image, ImageDraft, ImageReader,
-    ImageWriter, InitOptions, LocalLibrary, Upload, UploadTarget,
+    ChunkUpload, Consistency, ContentHash, DiskDraft, DiskHashes, DiskIndex, DiskWriter, Image,
+    ImageDraft, ImageReader, ImageWriter, InitOptions, LEAF_CHUNKS, LocalLibrary, Result, Upload,
+    UploadTarget,
 };
 
 /// A library that is removed with the test.
@@ -68,10 +69,28 @@ pub(crate) fn begin(library: &LocalLibrary, server: &str) -> Box<dyn Upload> {
 pub(crate) fn store(library: &LocalLibrary, server: &str, disk: &[u8]) -> Image {
     let upload = begin(library, server);
     let hashes = put_all(library, &*upload, disk);
-    upload
-        .put_disk(&disk_draft("sda", disk.len() as u64), &hashes)
-        .expect("puts the disk");
+    put_disk(&*upload, "sda", disk.len() as u64, &hashes).expect("puts the disk");
     upload.commit(&draft()).expect("commits")
+}
+
+/// Puts the manifest of a disk whose chunks are there.
+pub(crate) fn put_disk(
+    upload: &dyn Upload,
+    name: &str,
+    size_bytes: u64,
+    hashes: &[Option<ContentHash>],
+) -> Result<()> {
+    let draft = disk_draft(name, size_bytes);
+    let mut writer = DiskWriter::new(upload, &draft);
+    writer.push(hashes)?;
+    writer.finish()
+}
+
+/// All hashes of a disk.
+pub(crate) fn all_hashes(hashes: &dyn DiskHashes) -> Vec<Option<ContentHash>> {
+    let leaves = hashes.chunk_count().div_ceil(LEAF_CHUNKS as u64);
+    let leaf = |number| hashes.leaf(number).expect("reads a leaf");
+    (0..leaves).flat_map(leaf).collect()
 }
 
 /// Puts every chunk of a disk; gives the hashes.

@@ -5,8 +5,13 @@ use disk::ReadAt;
 use disk::block::ExtentKind;
 use rstest::rstest;
 
-use super::{TestLibrary, begin, disk_draft, draft, put_all, sample_disk};
-use crate::{ChunkState, Cipher, ContentHash, ImageReader, ImageWriter, InitOptions, LocalLibrary};
+use super::{
+    TestLibrary, all_hashes, begin, disk_draft, draft, noise, put_all, put_disk, sample_disk,
+};
+use crate::manifest::{LEAF_CHUNKS, leaf_to_bytes};
+use crate::{
+    ChunkState, Cipher, ContentHash, Error, ImageReader, ImageWriter, InitOptions, LocalLibrary,
+};
 
 #[rstest]
 fn an_image_comes_back_bit_for_bit(
@@ -91,7 +96,7 @@ fn another_servers_chunks_cannot_be_probed_or_named() {
         upload.states(&[secret]).expect("asks"),
         [ChunkState::Missing]
     );
-    let stolen = upload.put_disk(&disk_draft("sda", 16 << 10), &[Some(secret)]);
+    let stolen = put_disk(&*upload, "sda", 16 << 10, &[Some(secret)]);
     assert!(stolen.is_err());
 }
 
@@ -107,16 +112,14 @@ fn what_a_server_has_stored_it_need_not_send_again() {
         .library
         .latest_hashes(&server, "sda")
         .expect("reads");
-    let hashes = hashes.expect("there is an image");
+    let hashes = all_hashes(&*hashes.expect("there is an image"));
     assert_eq!(hashes[0], Some(ContentHash::of(&disk[..16 << 10])));
     assert_eq!(hashes[25], None);
     let upload = library.begin("two");
     let known: Vec<ContentHash> = hashes.iter().flatten().copied().collect();
     let states = upload.states(&known).expect("asks");
     assert!(states.iter().all(|state| *state == ChunkState::Stored));
-    upload
-        .put_disk(&disk_draft("sda", 500_000), &hashes)
-        .expect("all of it is there");
+    put_disk(&*upload, "sda", 500_000, &hashes).expect("all of it is there");
     let image = upload.commit(&draft()).expect("commits");
     assert_eq!(image.stored_bytes, 0);
     assert_eq!(library.read(&image), disk);
@@ -150,9 +153,7 @@ fn nothing_is_visible_before_the_commit_and_all_of_it_after() {
     let disk = sample_disk(7, 300_000);
     let upload = begin(&library.library, "web");
     let hashes = put_all(&library.library, &*upload, &disk);
-    upload
-        .put_disk(&disk_draft("sda", 300_000), &hashes)
-        .expect("puts");
+    put_disk(&*upload, "sda", 300_000, &hashes).expect("puts");
     assert_eq!(reader.images().expect("lists"), vec![]);
     let image = upload.commit(&draft()).expect("commits");
     // Opened before the image was made, by another program.
@@ -177,9 +178,7 @@ fn an_interrupted_upload_sends_nothing_twice() {
     let known: Vec<ContentHash> = hashes.iter().flatten().copied().collect();
     let states = upload.states(&known).expect("asks");
     assert!(states.iter().all(|state| *state == ChunkState::Stored));
-    upload
-        .put_disk(&disk_draft("sda", 2_000_000), &hashes)
-        .expect("puts");
+    put_disk(&*upload, "sda", 2_000_000, &hashes).expect("puts");
     let image = upload.commit(&draft()).expect("commits");
     assert_eq!(library.read(&image), disk);
 }
@@ -210,6 +209,74 @@ fn an_empty_library_says_that_there_is_none() {
     let library = TestLibrary::new();
     let of = &library.library;
     let server = "web".parse().expect("legal");
-    assert_eq!(of.latest_hashes(&server, "sda").expect("reads"), None);
+    assert!(of.latest_hashes(&server, "sda").expect("reads").is_none());
     assert_eq!(of.images().expect("lists"), vec![]);
+}
+
+/// A disk of 2100 chunks: one full leaf and another.
+fn two_leaves(seed: u64) -> Vec<u8> {
+    let mut disk = vec![0; 2100 << 14];
+    for (place, bytes) in disk.chunks_mut(1 << 20).enumerate() {
+        bytes[..20].copy_from_slice(&noise(seed * 1000 + place as u64, 20));
+    }
+    disk
+}
+
+#[test]
+fn a_leaf_of_the_latest_image_is_named_and_not_put_again() {
+    let library = TestLibrary::new();
+    let mut disk = two_leaves(1);
+    library.store("web", &disk);
+    disk[2090 << 14] = 7;
+    let upload = library.begin("web");
+    let hashes = put_all(&library.library, &*upload, &disk);
+    let size = disk.len() as u64;
+    let draft = disk_draft("sda", size);
+    let leaves = hashes.chunks(LEAF_CHUNKS).map(leaf_to_bytes);
+    let leaves: Vec<_> = leaves.map(|leaf| Some(ContentHash::of(&leaf))).collect();
+    let missing = upload.put_disk(&draft, &leaves).expect_err("leaf 1 is new");
+    assert!(missing.to_string().contains("leaf 1"), "{missing}");
+    upload.put_leaf(&draft, 1, &hashes[2048..]).expect("puts");
+    upload.put_disk(&draft, &leaves).expect("leaf 0 is known");
+    let image = upload.commit(&super::draft()).expect("commits");
+    assert_eq!(library.read(&image), disk);
+    assert_eq!(image.disks[0].data_bytes, 34 << 14);
+}
+
+#[test]
+fn leaves_that_cannot_be_are_refused() {
+    let library = TestLibrary::new();
+    let disk = two_leaves(2);
+    let other = library.store("other", &disk);
+    let upload = library.begin("web");
+    let draft = disk_draft("sda", disk.len() as u64);
+    let hash = Some(ContentHash::of(&disk[..1 << 14]));
+    // Too many, too few, all zeros, beyond the disk, a chunk of another server.
+    let wrong = [
+        (0, vec![None; 2049]),
+        (1, vec![hash; 51]),
+        (1, vec![None; 52]),
+        (2, vec![hash; 1]),
+        (u64::MAX, vec![hash; 2048]),
+        (1, vec![hash; 52]),
+    ];
+    for (number, hashes) in wrong {
+        let refused = upload.put_leaf(&draft, number, &hashes);
+        assert!(
+            matches!(refused, Err(Error::Refused { .. })),
+            "leaf {number}"
+        );
+    }
+    // A leaf of another server's image, by its hash.
+    let core = library.library.core();
+    let root = core
+        .read_root(&other.disks[0].manifest, "test")
+        .expect("reads");
+    for leaves in [root.leaves.clone(), vec![None], vec![None; 3]] {
+        let refused = upload.put_disk(&draft, &leaves);
+        assert!(matches!(refused, Err(Error::Refused { .. })), "{leaves:?}");
+    }
+    upload
+        .put_disk(&draft, &[None, None])
+        .expect("a disk of zeros");
 }

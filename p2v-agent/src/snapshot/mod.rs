@@ -15,31 +15,28 @@
 //! | `agent.snapshot.notes-dropped` | the library lacks what was noted: it is asked instead |
 //! | `agent.snapshot.notes-not-written` | the next snapshot will ask the library |
 
-mod capture;
-mod extents;
-mod known;
+mod notes;
 
+use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use disk::{Finding, Level, Monitor};
+use disk::{DiskToRead, Finding, Level, Monitor};
 use image_library::machine::MachineDescription;
 use image_library::terminal::bytes_text;
 use image_library::{
-    Consistency, ContentHash, DiskDraft, ImageDraft, ImageId, Library, ServerName, Upload,
-    UploadTarget,
+    Consistency, DiskDraft, DiskHashes, ImageDraft, ImageId, Ingest, IngestDisk, IngestStats,
+    Library, ServerName, Upload, UploadTarget,
 };
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::inventory::root::Root;
-use crate::snapshot::capture::Capture;
-use crate::snapshot::known::{Known, KnownHeader};
+use crate::snapshot::notes::{Notes, NotesWriter};
 use crate::source::{InUse, Source, open_source};
-
-pub use crate::snapshot::capture::DiskCounts;
 
 /// What to take a snapshot of, and how.
 #[derive(Debug, Clone)]
@@ -109,6 +106,30 @@ pub struct DiskReport {
     pub counts: DiskCounts,
 }
 
+/// What was done with one disk, in bytes of the disk unless it says otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct DiskCounts {
+    /// Read from the disk.
+    pub read_bytes: u64,
+    /// Different from the last image.
+    pub changed_bytes: u64,
+    /// Of these, sent by this run: the library did not have them from an interrupted one.
+    pub sent_bytes: u64,
+    /// What that was after compression: the bytes on the network.
+    pub sent_compressed_bytes: u64,
+}
+
+impl From<IngestStats> for DiskCounts {
+    fn from(stats: IngestStats) -> Self {
+        Self {
+            read_bytes: stats.read_bytes,
+            changed_bytes: stats.changed_bytes,
+            sent_bytes: stats.new_bytes,
+            sent_compressed_bytes: stats.sent_bytes,
+        }
+    }
+}
+
 /// The surroundings of a snapshot.
 #[derive(Clone, Copy)]
 #[expect(
@@ -165,7 +186,7 @@ pub fn plan_snapshot(
     let sources = open_sources(options, context.machine)?;
     let mut disks = Vec::new();
     for source in &sources {
-        let ranges = extents::worth_reading(source, context.monitor);
+        let ranges = worth_reading(source, context.monitor);
         disks.push(DiskPlan {
             name: source.name.clone(),
             path: source.path.clone(),
@@ -197,12 +218,12 @@ pub fn take_snapshot(
         context,
         sources: &sources,
     };
-    let (code, notes, error) = match run.take(Notes::Trust) {
+    let (code, trust, error) = match run.take(Trust::Notes) {
         Err(Error::Library(error @ image_library::Error::UploadForgotten { .. })) => {
-            ("agent.snapshot.begun-again", Notes::Trust, error)
+            ("agent.snapshot.begun-again", Trust::Notes, error)
         }
         Err(Error::Library(error)) if run.has_notes() && is_doubt(&error) => {
-            ("agent.snapshot.notes-dropped", Notes::Ignore, error)
+            ("agent.snapshot.notes-dropped", Trust::Library, error)
         }
         done => return done,
     };
@@ -213,7 +234,7 @@ pub fn take_snapshot(
         problem: format!("{error}; the snapshot begins again"),
         remedy: None,
     });
-    run.take(notes)
+    run.take(trust)
 }
 
 /// Whether another answer may be had by asking the library instead of the agent's notes.
@@ -228,6 +249,17 @@ fn is_doubt(error: &image_library::Error) -> bool {
     )
 }
 
+/// What of a source is worth reading: ascending, merged ranges of bytes.
+fn worth_reading(source: &Source, monitor: &dyn Monitor) -> Vec<Range<u64>> {
+    let disk = DiskToRead {
+        device: &source.device,
+        sector_size: source.sector_size,
+        name: &source.name,
+        busy_partitions: &source.busy_partitions,
+    };
+    disk::worth_reading(disk, monitor)
+}
+
 fn weakest(sources: &[Source]) -> Consistency {
     let levels = sources.iter().map(|source| source.consistency);
     levels.min().unwrap_or(Consistency::Fuzzy)
@@ -235,9 +267,9 @@ fn weakest(sources: &[Source]) -> Consistency {
 
 /// Whether the agent's own notes of the last image are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Notes {
-    Trust,
-    Ignore,
+enum Trust {
+    Notes,
+    Library,
 }
 
 #[derive(Clone, Copy)]
@@ -248,14 +280,8 @@ struct Run<'a> {
     sources: &'a [Source],
 }
 
-/// The hashes of one disk, to be noted after the commit.
-struct Noted {
-    path: PathBuf,
-    hashes: Vec<Option<ContentHash>>,
-}
-
 impl Run<'_> {
-    fn take(self, notes: Notes) -> Result<SnapshotReport> {
+    fn take(self, trust: Trust) -> Result<SnapshotReport> {
         let started = Instant::now();
         let taken_at = Timestamp::now();
         let target = UploadTarget {
@@ -264,7 +290,7 @@ impl Run<'_> {
         let upload = self.library.begin(&target)?;
         let (mut disks, mut noted) = (Vec::new(), Vec::new());
         for source in self.sources {
-            let (report, notes) = self.disk(source, &*upload, notes)?;
+            let (report, notes) = self.disk(source, &*upload, trust)?;
             disks.push(report);
             noted.push(notes);
         }
@@ -278,7 +304,7 @@ impl Run<'_> {
             machine: self.machine(),
         };
         let image = upload.commit(&draft)?;
-        self.note(image.id, &noted);
+        self.finish_notes(image.id, noted);
         Ok(SnapshotReport {
             image: image.id,
             server: image.server,
@@ -300,46 +326,47 @@ impl Run<'_> {
         self,
         source: &Source,
         upload: &dyn Upload,
-        notes: Notes,
-    ) -> Result<(DiskReport, Noted)> {
+        trust: Trust,
+    ) -> Result<(DiskReport, NotesWriter)> {
         let monitor = self.context.monitor;
         let size_bytes = source.device.length_bytes();
-        let ranges = extents::worth_reading(source, monitor);
-        let used: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let used = worth_reading(source, monitor);
         monitor.stage(&format!(
             "Reading {} ({}, {} in use)",
             source.name,
             bytes_text(size_bytes),
-            bytes_text(used)
+            bytes_text(used.iter().map(|range| range.end - range.start).sum())
         ));
-        let chunk_bytes = u64::from(self.library.chunk_size_bytes());
-        let capture = Capture {
-            device: &*source.device,
-            runs: &extents::chunk_runs(&ranges, chunk_bytes),
-            chunk_bytes,
+        let chunk_size_bytes = self.library.chunk_size_bytes();
+        let disk = IngestDisk {
+            draft: DiskDraft {
+                name: source.name.clone(),
+                size_bytes,
+                sector_size: source.sector_size,
+            },
+            device: Arc::clone(&source.device),
+            used: Some(used),
+        };
+        let ingest = Ingest {
             upload,
+            chunk_size_bytes,
             monitor,
             stop: self.context.stop,
         };
-        let known = self.known(source, notes)?;
-        let (hashes, counts) = capture::capture(capture, known)?;
-        let draft = DiskDraft {
-            name: source.name.clone(),
-            size_bytes,
-            sector_size: source.sector_size,
-        };
-        upload.put_disk(&draft, &hashes)?;
+        let previous = self.previous(source, trust)?;
+        let chunk_count = size_bytes.div_ceil(u64::from(chunk_size_bytes));
+        let mut notes = NotesWriter::create(self.notes_path(source), chunk_size_bytes, chunk_count);
+        let stats = ingest.disk(&disk, previous, &mut |hashes| notes.push(hashes))?;
         let report = DiskReport {
             name: source.name.clone(),
             size_bytes,
-            counts,
+            counts: stats.into(),
         };
-        let path = self.notes_path(source);
-        Ok((report, Noted { path, hashes }))
+        Ok((report, notes))
     }
 
     fn notes_path(self, source: &Source) -> PathBuf {
-        known::path(&self.options.state, &self.options.server, &source.name)
+        notes::path(&self.options.state, &self.options.server, &source.name)
     }
 
     fn has_notes(self) -> bool {
@@ -348,33 +375,30 @@ impl Run<'_> {
             .any(|source| self.notes_path(source).exists())
     }
 
-    /// What the library has of this disk, by the agent's notes or by asking.
-    fn known(self, source: &Source, notes: Notes) -> Result<Known> {
+    /// What the library has of this disk: by the agent's notes where they are of its latest image,
+    /// else by asking.
+    fn previous(self, source: &Source, trust: Trust) -> Result<Option<Arc<dyn DiskHashes>>> {
+        let server = &self.options.server;
         let path = self.notes_path(source);
-        if notes == Notes::Ignore {
-            known::forget(&path);
-        } else if let Some((header, known)) = known::open(&path)
-            && header.chunk_size_bytes == self.library.chunk_size_bytes()
-            && self.library.image(header.image).is_ok()
+        let latest = self.library.latest_hashes(server, &source.name)?;
+        if trust == Trust::Library {
+            notes::forget(&path);
+        } else if let Some(latest) = &latest
+            && let Some(notes) = Notes::open(&path)
+            && notes.chunk_size_bytes() == self.library.chunk_size_bytes()
+            && notes.image() == latest.image()
         {
-            return Ok(known);
+            return Ok(Some(Arc::new(notes)));
         }
-        let hashes = self
-            .library
-            .latest_hashes(&self.options.server, &source.name)?;
-        Ok(hashes.map_or(Known::Nothing, |hashes| Known::Library(hashes.into_iter())))
+        Ok(latest)
     }
 
     /// Notes that cannot be written cost time at the next snapshot, nothing else.
-    fn note(self, image: ImageId, noted: &[Noted]) {
-        for Noted { path, hashes } in noted {
-            let header = KnownHeader {
-                chunk_size_bytes: self.library.chunk_size_bytes(),
-                chunk_count: hashes.len() as u64,
-                image,
-            };
-            if let Err(error) = known::write(path, &header, hashes) {
-                known::forget(path);
+    fn finish_notes(self, image: ImageId, noted: Vec<NotesWriter>) {
+        for notes in noted {
+            let path = notes.path().to_owned();
+            if let Err(error) = notes.finish(image) {
+                notes::forget(&path);
                 self.context.monitor.finding(&Finding {
                     level: Level::Note,
                     code: "agent.snapshot.notes-not-written".to_owned(),

@@ -10,10 +10,10 @@
 //! that stood in another server's pack already, and what the server's latest image has at the
 //! same place or anywhere. Another server's chunks cannot be probed for.
 
-use std::collections::HashMap;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+mod disks;
+mod finisher;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 
 use uuid::{NoContext, Uuid};
 
@@ -23,20 +23,16 @@ use crate::core::Core;
 use crate::crypto::OwnerTag;
 use crate::document::{DiskDraft, Image, ImageDisk, ImageDraft};
 use crate::error::{Error, Result};
-use crate::id::{ContentHash, DiskIndex, ImageId, ServerName};
-use crate::index::{Adopted, Location, PackRecord};
-use crate::manifest::{LEAF_ENTRIES, Root, chunk_count, chunk_length, leaf_count, leaf_to_bytes};
-use crate::pack::{BlobKind, FinishedPack, PackWriter};
+use crate::id::{ContentHash, ImageId, ServerName};
+use crate::index::Location;
+use crate::manifest::Root;
+use crate::pack::{BlobKind, PackWriter};
 use crate::prune::Pruned;
 use crate::session::Session;
 use crate::store::lock::FileLock;
 use crate::store::names;
-
-/// The most disks of one image.
-const DISKS_MAX: usize = 1024;
-
-/// Chunks that are in a pack which the index does not know yet, with their plain lengths.
-type Pending = HashMap<ChunkId, u32>;
+use disks::Leaves;
+use finisher::{Finisher, Pending};
 
 /// An upload into a library directory.
 #[derive(Debug)]
@@ -45,6 +41,8 @@ pub(crate) struct LocalUpload {
     server: ServerName,
     owner: OwnerTag,
     previous: Option<Image>,
+    /// The root of a disk of that image, by the disk's name: it is wanted once for each leaf.
+    previous_root: Mutex<Option<(String, Option<Arc<Root>>)>>,
     /// What had been pruned when it began.
     pruned: Pruned,
     /// Held by every upload; whoever removes packs must hold it alone.
@@ -62,15 +60,9 @@ struct State {
     pack_number: u64,
     /// Something could not be stored: what this upload holds is not whole any more.
     has_failed: bool,
+    leaves: Leaves,
     disks: Vec<ImageDisk>,
     stored_bytes: u64,
-}
-
-/// The thread that makes packs durable.
-#[derive(Debug)]
-struct Finisher {
-    packs: SyncSender<PackWriter>,
-    thread: JoinHandle<Result<()>>,
 }
 
 impl LocalUpload {
@@ -86,6 +78,7 @@ impl LocalUpload {
             server: target.server.clone(),
             owner,
             previous,
+            previous_root: Mutex::default(),
             pruned,
             _writers: writers,
             session,
@@ -164,7 +157,7 @@ impl LocalUpload {
                 self.session.pack_log(),
             )?),
         };
-        if finisher.packs.send(pack).is_ok() {
+        if finisher.send(pack) {
             return Ok(());
         }
         // It ended, so it failed: that is the error to report.
@@ -211,7 +204,7 @@ impl LocalUpload {
             let Some(root) = self.previous_root(disk)? else {
                 continue;
             };
-            for leaf in 0..root.leaves.len() {
+            for leaf in 0..root.leaves.len() as u64 {
                 for hash in self.previous_leaf(&root, leaf)?.into_iter().flatten() {
                     add(self.core.key.chunk_id(&hash))?;
                 }
@@ -230,107 +223,14 @@ impl LocalUpload {
         }
     }
 
-    fn previous_leaf(&self, root: &Root, leaf: usize) -> Result<Vec<Option<ContentHash>>> {
+    /// The entries of a leaf of the latest image, none when it is damaged.
+    fn previous_leaf(&self, root: &Root, leaf: u64) -> Result<Vec<Option<ContentHash>>> {
+        let leaf = usize::try_from(leaf).unwrap_or(usize::MAX);
         match self.core.read_leaf(root, leaf, "the latest image") {
             Ok(entries) => Ok(entries),
             Err(error) if error.is_damage() => Ok(Vec::new()),
             Err(error) => Err(error),
         }
-    }
-
-    /// Checks the entries of a leaf: each chunk is one that this upload may name, is there, and
-    /// has the length that its place on the disk asks for.
-    fn check_leaf(
-        &self,
-        disk: &DiskDraft,
-        first: u64,
-        entries: &[Option<ContentHash>],
-        previous: &[Option<ContentHash>],
-    ) -> Result<()> {
-        let chunk_size = self.core.config.chunk_size_bytes;
-        for (position, hash) in entries.iter().enumerate() {
-            let Some(hash) = hash else { continue };
-            let chunk = first + position as u64;
-            let was_there = previous.get(position) == Some(&Some(*hash));
-            let id = self.core.key.chunk_id(hash);
-            // A chunk is in the index before it stops being pending: this order misses none.
-            let found = match self.pending_length(&id) {
-                Some(length) => Some(length),
-                None => self.find(&id)?.map(|found| found.extent.plain_length),
-            };
-            let length = chunk_length(disk.size_bytes, chunk_size, chunk);
-            let fits = found == Some(length);
-            if !(fits && (was_there || self.may_name(hash)?)) {
-                let offset = chunk * u64::from(chunk_size);
-                return Err(Error::Refused {
-                    what: "a disk",
-                    problem: format!(
-                        "the chunk at byte {offset:#x} of disk {:?} was not put in this upload, \
-                         or has not {length} bytes",
-                        disk.name
-                    ),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn put_leaves(&self, disk: &DiskDraft, chunks: &[Option<ContentHash>]) -> Result<Root> {
-        let chunk_size = self.core.config.chunk_size_bytes;
-        let before = self.previous.iter().flat_map(|image| &image.disks);
-        let before = before.into_iter().find(|before| before.name == disk.name);
-        let before = match before {
-            Some(before) => self.previous_root(before)?,
-            None => None,
-        };
-        let mut root = Root {
-            chunk_size,
-            disk_size: disk.size_bytes,
-            data_chunks: chunks.iter().flatten().count() as u64,
-            leaves: Vec::with_capacity(leaf_count(chunks.len() as u64) as usize),
-        };
-        for (number, entries) in chunks.chunks(LEAF_ENTRIES).enumerate() {
-            if entries.iter().all(Option::is_none) {
-                root.leaves.push(None);
-                continue;
-            }
-            let previous = match &before {
-                Some(before) => self.previous_leaf(before, number)?,
-                None => Vec::new(),
-            };
-            let first = number as u64 * LEAF_ENTRIES as u64;
-            self.check_leaf(disk, first, entries, &previous)?;
-            let leaf = CheckedChunk::of(leaf_to_bytes(entries))?;
-            root.leaves.push(Some(leaf.hash));
-            self.store(BlobKind::Leaf, &leaf)?;
-        }
-        Ok(root)
-    }
-
-    fn check_disk(&self, disk: &DiskDraft, chunks: &[Option<ContentHash>]) -> Result<()> {
-        let refuse = |problem: String| Error::Refused {
-            what: "a disk",
-            problem,
-        };
-        let expected = chunk_count(disk.size_bytes, self.core.config.chunk_size_bytes)?;
-        if chunks.len() as u64 != expected {
-            let found = chunks.len();
-            return Err(refuse(format!("expected {expected} chunks, found {found}")));
-        }
-        if disk.name.is_empty() || disk.name.len() > 255 {
-            let found = disk.name.len();
-            return Err(refuse(format!(
-                "expected a name of 1 to 255 bytes, found {found}"
-            )));
-        }
-        let state = self.state();
-        if state.disks.iter().any(|known| known.name == disk.name) {
-            return Err(refuse(format!("disk {:?} was put already", disk.name)));
-        }
-        if state.disks.len() >= DISKS_MAX {
-            return Err(refuse(format!("an image has at most {DISKS_MAX} disks")));
-        }
-        Ok(())
     }
 
     /// Runs a step of the upload. After a step that failed (a full disk), packs may be incomplete
@@ -349,33 +249,6 @@ impl LocalUpload {
             state.pack = None;
         }
         result
-    }
-
-    fn add_disk(&self, disk: &DiskDraft, chunks: &[Option<ContentHash>]) -> Result<()> {
-        self.check_disk(disk, chunks)?;
-        let root = self.put_leaves(disk, chunks)?;
-        let blob = CheckedChunk::of(root.to_bytes())?;
-        self.store(BlobKind::Root, &blob)?;
-        let chunk_size = self.core.config.chunk_size_bytes;
-        let length_of = |(chunk, hash): (usize, &Option<ContentHash>)| {
-            hash.map_or(0, |_| {
-                u64::from(chunk_length(disk.size_bytes, chunk_size, chunk as u64))
-            })
-        };
-        let mut state = self.state();
-        // At most DISKS_MAX.
-        let index = DiskIndex(state.disks.len() as u16);
-        state.disks.push(ImageDisk {
-            index,
-            name: disk.name.clone(),
-            size_bytes: disk.size_bytes,
-            sector_size: disk.sector_size,
-            manifest: blake3::Hash::from_bytes(*blob.hash.as_bytes())
-                .to_hex()
-                .to_string(),
-            data_bytes: chunks.iter().enumerate().map(length_of).sum(),
-        });
-        Ok(())
     }
 
     fn new_image(&self, draft: &ImageDraft, state: &State) -> Result<Image> {
@@ -427,8 +300,17 @@ impl Upload for LocalUpload {
         hashes.iter().map(state).collect()
     }
 
-    fn put_disk(&self, disk: &DiskDraft, chunks: &[Option<ContentHash>]) -> Result<()> {
-        self.step(|| self.add_disk(disk, chunks))
+    fn put_leaf(
+        &self,
+        disk: &DiskDraft,
+        number: u64,
+        chunks: &[Option<ContentHash>],
+    ) -> Result<()> {
+        self.step(|| self.add_leaf(disk, number, chunks))
+    }
+
+    fn put_disk(&self, disk: &DiskDraft, leaves: &[Option<ContentHash>]) -> Result<()> {
+        self.step(|| self.add_disk(disk, leaves))
     }
 
     fn commit(self: Box<Self>, draft: &ImageDraft) -> Result<Image> {
@@ -467,60 +349,4 @@ impl Drop for LocalUpload {
         // short. When that fails, it is sent again; there is nobody to tell.
         let _ = self.finish_all();
     }
-}
-
-impl Finisher {
-    fn start(
-        core: Arc<Core>,
-        pending: Arc<Mutex<Pending>>,
-        log: crate::session::PackLog,
-    ) -> Result<Self> {
-        let (packs, queue) = sync_channel(1);
-        let thread = std::thread::Builder::new()
-            .name("pack-finisher".to_owned())
-            .spawn(move || finish_packs(&core, &pending, &log, &queue))
-            .map_err(|source| Error::File {
-                action: "start",
-                path: "a thread".into(),
-                source,
-            })?;
-        Ok(Self { packs, thread })
-    }
-
-    fn finish(self) -> Result<()> {
-        drop(self.packs);
-        match self.thread.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    }
-}
-
-fn finish_packs(
-    core: &Core,
-    pending: &Mutex<Pending>,
-    log: &crate::session::PackLog,
-    queue: &Receiver<PackWriter>,
-) -> Result<()> {
-    for pack in queue {
-        let FinishedPack {
-            id,
-            path,
-            length,
-            owner,
-            entries,
-        } = pack.finish()?;
-        core.store.adopt(&names::pack(&id), &path)?;
-        log.append(&id)?;
-        let adopted = Adopted {
-            record: PackRecord { id, length, owner },
-            entries: entries.iter().map(|e| (e.id, e.extent)).collect(),
-        };
-        core.index.add(&adopted)?;
-        let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
-        for entry in &entries {
-            pending.remove(&entry.id);
-        }
-    }
-    Ok(())
 }

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The hashes of a stored disk, for whoever takes the next snapshot of it.
+
+use std::sync::Arc;
+
+use crate::access::DiskHashes;
+use crate::core::Core;
+use crate::document::{Image, ImageDisk};
+use crate::error::Result;
+use crate::id::{ContentHash, ImageId};
+use crate::manifest::Root;
+
+/// Stands for a chunk that the library has lost: no bytes have this hash, so its chunk is sent
+/// again and the library heals.
+const LOST: ContentHash = ContentHash::from_bytes([0xff; 32]);
+
+/// The hashes of one disk of an image.
+#[derive(Debug)]
+pub(crate) struct StoredHashes {
+    core: Arc<Core>,
+    image: ImageId,
+    root: Root,
+    place: String,
+}
+
+impl StoredHashes {
+    /// `None` when the root of the disk's manifest is damaged: nothing is known then.
+    pub(crate) fn open(core: &Arc<Core>, image: &Image, disk: &ImageDisk) -> Result<Option<Self>> {
+        let place = format!("image {}, disk {:?}", image.id, disk.name);
+        match core.read_root(&disk.manifest, &place) {
+            Ok(root) => Ok(Some(Self {
+                core: Arc::clone(core),
+                image: image.id,
+                root,
+                place,
+            })),
+            Err(error) if error.is_damage() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl DiskHashes for StoredHashes {
+    fn image(&self) -> ImageId {
+        self.image
+    }
+
+    fn chunk_count(&self) -> u64 {
+        self.root.chunk_count()
+    }
+
+    fn leaf(&self, number: u64) -> Result<Vec<Option<ContentHash>>> {
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        let mut hashes = match self.core.read_leaf(&self.root, number, &self.place) {
+            Ok(entries) => entries,
+            Err(error) if error.is_damage() => vec![Some(LOST); self.root.leaf_entries(number)],
+            Err(error) => return Err(error),
+        };
+        for hash in hashes.iter_mut().flatten() {
+            if self.core.find(&self.core.key.chunk_id(hash))?.is_none() {
+                *hash = LOST;
+            }
+        }
+        Ok(hashes)
+    }
+}
