@@ -78,6 +78,11 @@ impl ImageDevice {
         })
     }
 
+    /// Size of a chunk of its library.
+    pub(crate) const fn chunk_size_bytes(&self) -> u32 {
+        self.root.chunk_size
+    }
+
     fn leaf(&self, number: usize) -> Result<Leaf> {
         if let Some(leaf) = self.leaves.get(&number) {
             return Ok(leaf);

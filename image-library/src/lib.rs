@@ -57,7 +57,7 @@ mod upload;
 pub use access::{
     ChunkState, ChunkUpload, DiskHashes, ImageReader, ImageWriter, Library, Upload, UploadTarget,
 };
-pub use check::VerifyReport;
+pub use check::{Share, VerifyReport, VerifyScope};
 pub use chunk::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN};
 pub use config::InitOptions;
 pub use crypto::Cipher;

@@ -7,37 +7,87 @@
 //! is followed by findings that name image, disk and byte, and an image without a finding can be
 //! restored.
 //!
+//! Less may be asked for. A *sample* reads some packs, chosen anew each time, and all documents and
+//! manifests: what it has not read is presumed whole as long as a pack of its name is there. *Images*
+//! are read as a restore would read them, and nothing else is.
+//!
 //! Limits: at most [`FINDINGS_MAX`] findings are kept; the numbers count all of them.
 
 mod images;
 mod packs;
+mod restored;
 
 use std::collections::HashSet;
+use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use disk::{Finding, Level, Monitor};
 use serde::Serialize;
 
 use crate::chunk::ChunkId;
+use crate::crypto::random_bytes;
 use crate::error::Result;
+use crate::id::ImageId;
 use crate::local::LocalLibrary;
 use crate::pack::PackId;
+use crate::store::{ListedPack, list_packs};
 
 /// More findings are only counted.
 const FINDINGS_MAX: usize = 1000;
 
+/// How much of a library is verified.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum VerifyScope {
+    /// Every byte.
+    #[default]
+    Everything,
+    /// All documents and manifests, and this share of the packs.
+    Sample(Share),
+    /// These images, each chunk of them.
+    Images(Vec<ImageId>),
+}
+
+/// A part of a whole: more than nothing, at most all of it.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct Share(f64);
+
+impl Share {
+    /// How many of so many things: at least one where there are any.
+    fn of(self, count: usize) -> usize {
+        // Exact below 2^53, and never more than `count`.
+        ((count as f64 * self.0).ceil() as usize).min(count)
+    }
+}
+
+impl FromStr for Share {
+    type Err = String;
+
+    /// `5%`, `0.5%`, `100%`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let percent = text
+            .strip_suffix('%')
+            .and_then(|number| number.parse::<f64>().ok());
+        match percent {
+            Some(percent) if percent > 0.0 && percent <= 100.0 => Ok(Self(percent / 100.0)),
+            _ => Err("expected a percentage above 0% and up to 100%, like 5%".to_owned()),
+        }
+    }
+}
+
 /// What `verify` found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
-    /// Packs that were read.
+    /// Packs that were read as a whole.
     pub packs: u64,
+    /// Packs that there are.
+    pub packs_in_library: u64,
     /// Records that were opened and checked.
     pub chunks: u64,
     /// Image documents that were read.
     pub images: u64,
     /// Side files that were read.
     pub side_files: u64,
-    /// Bytes that were read from packs.
+    /// Bytes that were read from packs; of images, those of their disks.
     pub bytes_read: u64,
     /// Images from which something is missing, by id.
     pub damaged_images: Vec<String>,
@@ -106,15 +156,52 @@ impl LocalLibrary {
     ///
     /// Damage is in the report; an error means that the check itself could not be done.
     pub fn verify(&self, monitor: &dyn Monitor) -> Result<VerifyReport> {
+        self.verify_scope(&VerifyScope::Everything, monitor)
+    }
+
+    /// The same for so much of the library.
+    pub fn verify_scope(&self, scope: &VerifyScope, monitor: &dyn Monitor) -> Result<VerifyReport> {
         let core = self.core();
         core.sync_index()?;
         let findings = Findings {
             monitor,
             report: Mutex::default(),
         };
-        let damage = packs::check(core, &findings)?;
-        images::check(core, &damage, &findings)?;
+        let packs = list_packs(&*core.store)?;
+        findings.update(|report| report.packs_in_library = packs.len() as u64);
+        match scope {
+            VerifyScope::Everything => {
+                let damage = packs::check(core, &packs, &findings)?;
+                images::check(core, &damage, &findings)?;
+            }
+            VerifyScope::Sample(share) => {
+                let damage = packs::check(core, &sample(packs, *share)?, &findings)?;
+                images::check(core, &damage, &findings)?;
+            }
+            VerifyScope::Images(ids) => restored::check(core, ids, &findings)?,
+        }
         let report = findings.report.into_inner();
         Ok(report.unwrap_or_else(PoisonError::into_inner))
     }
 }
+
+/// Some of the packs, each as likely as the other.
+fn sample(mut packs: Vec<ListedPack>, share: Share) -> Result<Vec<ListedPack>> {
+    let wanted = share.of(packs.len());
+    let mut random = blake3::Hasher::new()
+        .update(&random_bytes::<32>()?)
+        .finalize_xof();
+    for place in 0..wanted {
+        let mut bytes = [0; 8];
+        random.fill(&mut bytes);
+        let left = (packs.len() - place) as u64;
+        // The remainder favours none by more than 2^-40: there are fewer than 2^24 packs.
+        packs.swap(place, place + (u64::from_le_bytes(bytes) % left) as usize);
+    }
+    packs.truncate(wanted);
+    packs.sort_unstable_by_key(|pack| pack.id);
+    Ok(packs)
+}
+
+#[cfg(test)]
+mod tests;

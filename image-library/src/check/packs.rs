@@ -11,15 +11,14 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::index::Location;
 use crate::pack::{FooterEntry, OpenPack, PACK_LENGTH_MAX, PackId};
-use crate::store::{ListedPack, list_packs, names};
+use crate::store::{ListedPack, names};
 
 const REMEDY: &str = "take a new image of the servers concerned, or bring the pack back from a \
                       copy of the library";
 
-/// Checks all packs, several at a time.
-pub(super) fn check(core: &Core, findings: &Findings<'_>) -> Result<Damage> {
-    let packs = list_packs(&*core.store)?;
-    findings.monitor.stage("Reading all packs");
+/// Checks these packs, several at a time.
+pub(super) fn check(core: &Core, packs: &[ListedPack], findings: &Findings<'_>) -> Result<Damage> {
+    findings.monitor.stage("Reading packs");
     let total = packs.iter().map(|pack| pack.length).sum();
     findings.monitor.expect(total, Unit::Bytes);
     let next = AtomicUsize::new(0);

@@ -15,6 +15,7 @@ mod merge;
 mod run;
 mod view;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -110,7 +111,7 @@ struct State {
     memory: Memory,
     /// What is being written to a run at this moment.
     flushing: Option<Arc<Memory>>,
-    /// Oldest first.
+    /// Largest first: most of what is looked for is in the first one.
     runs: Vec<Arc<Run>>,
     /// Packs that runs list and the directory does not.
     gone: HashSet<PackId>,
@@ -119,6 +120,10 @@ struct State {
 }
 
 impl State {
+    fn sort_runs(&mut self) {
+        self.runs.sort_by_key(|run| Reverse(run.entry_count()));
+    }
+
     fn covered(&self) -> HashSet<PackId> {
         let in_memory = self.memory.packs.iter().map(|pack| pack.id);
         let flushing = self.flushing.iter().flat_map(|memory| &memory.packs);
@@ -206,7 +211,7 @@ impl Index {
                 state.runs.push(run);
             }
         }
-        state.runs.sort_by(|a, b| a.path().cmp(b.path()));
+        state.sort_runs();
         Ok(())
     }
 
@@ -269,7 +274,7 @@ impl Index {
         if is_full { self.flush() } else { Ok(()) }
     }
 
-    /// Everywhere that a chunk stands; newest first.
+    /// Everywhere that a chunk stands.
     pub(crate) fn find_all(&self, id: &ChunkId) -> Result<Vec<Location>> {
         self.search(id, false)
     }
@@ -299,7 +304,7 @@ impl Index {
                 take(record, extent);
             }
         }
-        for run in state.runs.iter().rev() {
+        for run in &state.runs {
             if first_only && !found.is_empty() {
                 break;
             }
@@ -349,7 +354,10 @@ impl Index {
         let mut state = self.write();
         state.flushing = None;
         match written {
-            Ok(run) => state.runs.push(run),
+            Ok(run) => {
+                state.runs.push(run);
+                state.sort_runs();
+            }
             Err(error) => {
                 // The entries stay findable; the next flush tries again.
                 let newer = std::mem::take(&mut state.memory);
@@ -399,6 +407,7 @@ impl Index {
         let is_input = |run: &Arc<Run>| inputs.iter().any(|input| Arc::ptr_eq(input, run));
         state.runs.retain(|run| !is_input(run));
         state.runs.extend(merged.map(Arc::new));
+        state.sort_runs();
         drop(state);
         for input in &inputs {
             file::remove(input.path())?;

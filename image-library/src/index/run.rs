@@ -25,6 +25,7 @@ use crate::store::file;
 
 const BLOCK_LENGTH: usize = 4096;
 const ENTRY_LENGTH: usize = 48;
+const ID_LENGTH: usize = 32;
 pub(super) const ENTRIES_PER_BLOCK: usize = 84;
 const COUNT_AT: usize = 4032;
 const CHECKSUM_AT: usize = 4040;
@@ -123,11 +124,14 @@ impl Run {
             if self.fences[block] > prefix {
                 break;
             }
-            let entries = self.read_block(block)?;
-            let start = entries.partition_point(|entry| entry.id < *id);
-            let same = entries[start..].iter().take_while(|entry| entry.id == *id);
+            let block_bytes = self.read_raw(block)?;
+            let entries = entries_of(&block_bytes);
+            // Sought among the bytes: this is asked for every chunk of every snapshot.
+            let start = entries.partition_point(|entry| entry[..ID_LENGTH] < id.as_bytes()[..]);
+            let same = entries[start..].iter();
+            let same = same.take_while(|entry| entry[..ID_LENGTH] == id.as_bytes()[..]);
             let places = (block * ENTRIES_PER_BLOCK + start) as u64..;
-            found.extend(places.zip(same.copied()));
+            found.extend(places.zip(same.map(entry_from_bytes)));
         }
         Ok(found)
     }
@@ -147,29 +151,35 @@ impl Run {
 
     /// The entries of one block.
     pub(crate) fn read_block(&self, block: usize) -> Result<Vec<Entry>> {
+        let bytes = self.read_raw(block)?;
+        Ok(entries_of(&bytes).iter().map(entry_from_bytes).collect())
+    }
+
+    /// The bytes of one block, checked.
+    fn read_raw(&self, block: usize) -> Result<[u8; BLOCK_LENGTH]> {
         let offset = block as u64 * BLOCK_LENGTH as u64;
         let mut bytes = [0; BLOCK_LENGTH];
         self.file
             .read_exact_at(&mut bytes, offset)
             .map_err(Error::file("read", &self.path))?;
         let corrupt = |problem: &str| {
-            Error::corrupt(
-                "index block",
-                self.path.display().to_string(),
-                offset,
-                problem,
-            )
+            let place = self.path.display().to_string();
+            Error::corrupt("index block", place, offset, problem)
         };
         if bytes[CHECKSUM_AT..CHECKSUM_AT + 8] != block_checksum(&bytes, block as u64) {
             return Err(corrupt("its checksum is wrong"));
         }
-        let count = number(&bytes, COUNT_AT, 4) as usize;
-        if count > ENTRIES_PER_BLOCK {
+        if number(&bytes, COUNT_AT, 4) as usize > ENTRIES_PER_BLOCK {
             return Err(corrupt("it has too many entries"));
         }
-        let entries = bytes[..count * ENTRY_LENGTH].chunks_exact(ENTRY_LENGTH);
-        Ok(entries.map(entry_from_bytes).collect())
+        Ok(bytes)
     }
+}
+
+/// The entries of a block that was checked.
+fn entries_of(block: &[u8; BLOCK_LENGTH]) -> &[[u8; ENTRY_LENGTH]] {
+    let count = number(block, COUNT_AT, 4) as usize;
+    block[..count * ENTRY_LENGTH].as_chunks().0
 }
 
 /// Writes a run from sorted entries.
@@ -313,9 +323,9 @@ fn pack_from_bytes(bytes: &[u8]) -> PackRecord {
     }
 }
 
-fn entry_from_bytes(bytes: &[u8]) -> Entry {
-    let mut id = [0; 32];
-    id.copy_from_slice(&bytes[..32]);
+fn entry_from_bytes(bytes: &[u8; ENTRY_LENGTH]) -> Entry {
+    let mut id = [0; ID_LENGTH];
+    id.copy_from_slice(&bytes[..ID_LENGTH]);
     let field = |at| number(bytes, at, 4) as u32;
     Entry {
         id: ChunkId::from_bytes(id),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whole libraries in temporary directories: what goes in comes out, or its damage is told.
 
+mod catalogue;
 mod damage;
 mod keys;
 mod round_trip;
