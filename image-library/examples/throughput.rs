@@ -196,6 +196,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             },
             device: Arc::new(open()?),
             used: None,
+            known: None,
         }];
         Ok(ingest(&library, &target, &disks, &draft, &Silent)?)
     };

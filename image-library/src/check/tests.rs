@@ -47,7 +47,11 @@ fn an_image_is_verified_alone_down_to_the_chunk() {
         second.id
     );
     assert_eq!(finding.place, place);
-    assert!(finding.problem.contains("chunk in pack "), "{}", finding.problem);
+    assert!(
+        finding.problem.contains("chunk in pack "),
+        "{}",
+        finding.problem
+    );
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub(super) struct Batches<'a> {
     pub(super) chunk_count: u64,
     /// The hashes of the server's latest image; where a chunk has the same, it is not sent.
     pub(super) previous: Option<Arc<RecentLeaves>>,
+    /// The hashes of the disk itself, where they are known: then only what is missing is read.
+    pub(super) known: Option<RecentLeaves>,
 }
 
 /// What putting batches changes; the turn says who may.
@@ -108,44 +110,94 @@ impl<'a> Batches<'a> {
     fn make(&self, chunks: Range<u64>, buffer: &mut Vec<u8>) -> Result<Batch> {
         let size = self.disk.draft.size_bytes;
         let start = chunks.start * u64::from(self.ingest.chunk_size_bytes);
-        let end = (chunks
+        let end = chunks
             .end
-            .saturating_mul(u64::from(self.ingest.chunk_size_bytes)))
-        .min(size);
-        let parts = parts_to_read(&*self.disk.device, self.disk.used.as_deref(), start..end)?;
+            .saturating_mul(u64::from(self.ingest.chunk_size_bytes))
+            .min(size);
         let mut batch = Batch {
             hashes: vec![None; (chunks.end - chunks.start) as usize],
             uploads: Vec::new(),
             stats: IngestStats {
                 disk_bytes: end - start,
+                zero_chunks: chunks.end - chunks.start,
                 ..IngestStats::default()
             },
             used_bytes: self.disk.used_bytes(&(start..end)),
         };
-        batch.stats.zero_chunks = chunks.end - chunks.start;
+        if let Some(known) = &self.known {
+            let changed = self.compare(&chunks, known, &mut batch)?;
+            let missing = self.missing(changed, &mut batch)?;
+            self.read_chunks(start..end, &missing, buffer, &mut batch)?;
+            self.compress(&chunks, buffer, missing, &mut batch)?;
+        } else if self.read_used(start..end, buffer, &mut batch)? {
+            let changed = self.hash(&chunks, buffer, &mut batch)?;
+            let missing = self.missing(changed, &mut batch)?;
+            self.compress(&chunks, buffer, missing, &mut batch)?;
+        }
+        Ok(batch)
+    }
+
+    /// Reads what is in use of a stretch of the disk, zeros elsewhere; `false` when nothing is.
+    fn read_used(
+        &self,
+        bytes: Range<u64>,
+        buffer: &mut Vec<u8>,
+        batch: &mut Batch,
+    ) -> Result<bool> {
+        let used = self.disk.used.as_deref();
+        let parts = parts_to_read(&*self.disk.device, used, bytes.clone())?;
         if parts.is_empty() {
-            return Ok(batch);
+            return Ok(false);
         }
         buffer.clear();
-        buffer.resize((end - start) as usize, 0);
+        buffer.resize((bytes.end - bytes.start) as usize, 0);
         for part in parts {
-            let target = &mut buffer[(part.start - start) as usize..(part.end - start) as usize];
-            self.disk.device.read_exact_at(part.start, target)?;
-            batch.stats.read_bytes += part.end - part.start;
+            self.read(part, bytes.start, buffer, batch)?;
         }
-        let asked = self.hash(&chunks, buffer, &mut batch)?;
-        self.compress_missing(&chunks, buffer, asked, &mut batch)?;
-        Ok(batch)
+        Ok(true)
+    }
+
+    /// Reads single chunks of a stretch of the disk, neighbours together.
+    fn read_chunks(
+        &self,
+        bytes: Range<u64>,
+        wanted: &[(u64, ContentHash)],
+        buffer: &mut Vec<u8>,
+        batch: &mut Batch,
+    ) -> Result<()> {
+        buffer.clear();
+        buffer.resize((bytes.end - bytes.start) as usize, 0);
+        let chunk_size = u64::from(self.ingest.chunk_size_bytes);
+        let places = wanted.iter().map(|(chunk, _)| *chunk);
+        for run in runs(places) {
+            let part = run.start * chunk_size..(run.end * chunk_size).min(bytes.end);
+            self.read(part, bytes.start, buffer, batch)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a part of the disk into a buffer that begins at byte `first` of it.
+    fn read(
+        &self,
+        part: Range<u64>,
+        first: u64,
+        buffer: &mut [u8],
+        batch: &mut Batch,
+    ) -> Result<()> {
+        let target = &mut buffer[(part.start - first) as usize..(part.end - first) as usize];
+        self.disk.device.read_exact_at(part.start, target)?;
+        batch.stats.read_bytes += part.end - part.start;
+        Ok(())
     }
 
     fn plain<'b>(&self, chunks: &Range<u64>, chunk: u64, buffer: &'b [u8]) -> &'b [u8] {
         let from = ((chunk - chunks.start) * u64::from(self.ingest.chunk_size_bytes)) as usize;
-        let length = chunk_length(
-            self.disk.draft.size_bytes,
-            self.ingest.chunk_size_bytes,
-            chunk,
-        ) as usize;
-        &buffer[from..from + length]
+        &buffer[from..from + self.length_of(chunk) as usize]
+    }
+
+    fn length_of(&self, chunk: u64) -> u32 {
+        let size = self.disk.draft.size_bytes;
+        chunk_length(size, self.ingest.chunk_size_bytes, chunk)
     }
 
     /// Hashes what is not zeros; gives the chunks that the latest image has not at their place.
@@ -155,62 +207,93 @@ impl<'a> Batches<'a> {
         buffer: &[u8],
         batch: &mut Batch,
     ) -> Result<Vec<(u64, ContentHash)>> {
-        // A batch never reaches beyond a leaf: both have powers of two of chunks.
-        let leaf = chunks.start / LEAF_CHUNKS as u64;
+        let mut found = Vec::new();
+        for chunk in chunks.clone() {
+            let plain = self.plain(chunks, chunk, buffer);
+            if !is_zero(plain) {
+                found.push((chunk, ContentHash::of(plain)));
+            }
+        }
+        self.changed(chunks, found, batch)
+    }
+
+    /// The same where the hashes are known.
+    fn compare(
+        &self,
+        chunks: &Range<u64>,
+        known: &RecentLeaves,
+        batch: &mut Batch,
+    ) -> Result<Vec<(u64, ContentHash)>> {
+        let (leaf, first) = place_of(chunks);
+        let entries = known.leaf(leaf)?;
+        let entries = entries.iter().skip(first).copied();
+        let found = chunks.clone().zip(entries);
+        let found = found
+            .filter_map(|(chunk, hash)| Some((chunk, hash?)))
+            .collect();
+        self.changed(chunks, found, batch)
+    }
+
+    /// Notes the hashes of chunks that are not zeros; gives those that the latest image has not at
+    /// their place.
+    fn changed(
+        &self,
+        chunks: &Range<u64>,
+        found: Vec<(u64, ContentHash)>,
+        batch: &mut Batch,
+    ) -> Result<Vec<(u64, ContentHash)>> {
+        let (leaf, first) = place_of(chunks);
         let previous = match &self.previous {
             Some(previous) => Some(previous.leaf(leaf)?),
             None => None,
         };
-        let before = |chunk: u64| {
-            let entries = previous.as_deref()?;
-            *entries.get((chunk % LEAF_CHUNKS as u64) as usize)?
-        };
         let mut changed = Vec::new();
-        for chunk in chunks.clone() {
-            let plain = self.plain(chunks, chunk, buffer);
-            if is_zero(plain) {
-                continue;
-            }
+        for (chunk, hash) in found {
+            let place = (chunk - chunks.start) as usize;
+            batch.hashes[place] = Some(hash);
             batch.stats.zero_chunks -= 1;
-            let hash = ContentHash::of(plain);
-            batch.hashes[(chunk - chunks.start) as usize] = Some(hash);
-            if before(chunk) == Some(hash) {
+            let before = previous
+                .as_deref()
+                .and_then(|leaf| *leaf.get(first + place)?);
+            if before == Some(hash) {
                 batch.stats.same_chunks += 1;
             } else {
-                batch.stats.changed_bytes += plain.len() as u64;
+                batch.stats.changed_bytes += u64::from(self.length_of(chunk));
                 changed.push((chunk, hash));
             }
         }
         Ok(changed)
     }
 
-    fn compress_missing(
+    /// Those that the library has not at all.
+    fn missing(
+        &self,
+        changed: Vec<(u64, ContentHash)>,
+        batch: &mut Batch,
+    ) -> Result<Vec<(u64, ContentHash)>> {
+        // The same content twice in a batch is sent once.
+        let mut seen = HashSet::new();
+        let all = changed.len() as u64;
+        let mut missing = changed;
+        missing.retain(|(_, hash)| seen.insert(*hash));
+        if !missing.is_empty() {
+            let hashes: Vec<ContentHash> = missing.iter().map(|(_, hash)| *hash).collect();
+            // A state that was not answered counts as missing.
+            let mut states = self.ingest.upload.states(&hashes)?.into_iter();
+            missing.retain(|_| states.next() != Some(ChunkState::Stored));
+        }
+        batch.stats.same_chunks += all - missing.len() as u64;
+        Ok(missing)
+    }
+
+    fn compress(
         &self,
         chunks: &Range<u64>,
         buffer: &[u8],
-        changed: Vec<(u64, ContentHash)>,
+        missing: Vec<(u64, ContentHash)>,
         batch: &mut Batch,
     ) -> Result<()> {
-        // The same content twice in a batch is sent once.
-        let mut seen = HashSet::new();
-        let (changed, repeated): (Vec<_>, Vec<_>) = changed
-            .into_iter()
-            .partition(|(_, hash)| seen.insert(*hash));
-        batch.stats.same_chunks += repeated.len() as u64;
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let hashes: Vec<ContentHash> = changed.iter().map(|(_, hash)| *hash).collect();
-        let states = self.ingest.upload.states(&hashes)?;
-        // A state that was not answered counts as missing.
-        let states = states
-            .into_iter()
-            .chain(std::iter::repeat(ChunkState::Missing));
-        for ((chunk, hash), state) in changed.into_iter().zip(states) {
-            if state == ChunkState::Stored {
-                batch.stats.same_chunks += 1;
-                continue;
-            }
+        for (chunk, hash) in missing {
             let plain = self.plain(chunks, chunk, buffer);
             let compressed = compress(plain)?;
             batch.stats.new_chunks += 1;
@@ -218,8 +301,7 @@ impl<'a> Batches<'a> {
             batch.stats.sent_bytes += compressed.len() as u64;
             batch.uploads.push(ChunkUpload {
                 hash,
-                // At most the chunk size, which is an u32.
-                length: plain.len() as u32,
+                length: self.length_of(chunk),
                 compressed,
             });
         }
@@ -237,6 +319,25 @@ impl<'a> Batches<'a> {
         self.ingest.monitor.advance(batch.used_bytes);
         Ok(())
     }
+}
+
+/// The leaf that names these chunks, and the place of the first one in it. A batch never reaches
+/// beyond a leaf: both have powers of two of chunks.
+fn place_of(chunks: &Range<u64>) -> (u64, usize) {
+    let leaf = LEAF_CHUNKS as u64;
+    (chunks.start / leaf, (chunks.start % leaf) as usize)
+}
+
+/// Ascending numbers as runs of neighbours.
+fn runs(numbers: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for number in numbers {
+        match runs.last_mut().filter(|run| run.end == number) {
+            Some(run) => run.end += 1,
+            None => runs.push(number..number + 1),
+        }
+    }
+    runs
 }
 
 /// Whether all bytes are zero. Compared in words of 16 bytes, which the compiler makes wide.

@@ -48,6 +48,9 @@ pub struct IngestDisk {
     pub device: Arc<dyn ReadAt>,
     /// The bytes that are in use, sorted; what is outside is stored as zeros unread. `None`: all.
     pub used: Option<Vec<Range<u64>>>,
+    /// The hashes of its chunks, of the library's size, where they are known: only what the
+    /// library lacks is read then.
+    pub known: Option<Arc<dyn DiskHashes>>,
 }
 
 impl IngestDisk {
@@ -178,6 +181,7 @@ impl Ingest<'_> {
             disk,
             chunk_count: chunk_count(size, self.chunk_size_bytes)?,
             previous: previous.clone(),
+            known: disk.known.clone().map(RecentLeaves::new),
         };
         let writer = DiskWriter::with_previous(self.upload, &disk.draft, previous);
         let mut stats = batches.run(workers(), writer, note)?;

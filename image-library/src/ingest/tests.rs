@@ -57,6 +57,7 @@ fn take(
         draft: disk_draft("sda", device.length_bytes()),
         device: Arc::new(device),
         used,
+        known: None,
     };
     ingest(&library.library, &target, &[disk], &draft(), &Silent)
 }

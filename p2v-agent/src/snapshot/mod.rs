@@ -346,6 +346,7 @@ impl Run<'_> {
             },
             device: Arc::clone(&source.device),
             used: Some(used),
+            known: None,
         };
         let ingest = Ingest {
             upload,

@@ -229,6 +229,7 @@ fn open_disks(paths: &[PathBuf]) -> Result<Vec<(IngestDisk, DiskFormat)>> {
                 draft,
                 device: opened.device,
                 used: None,
+                known: None,
             },
             opened.format,
         ));
