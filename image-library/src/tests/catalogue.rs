@@ -110,7 +110,6 @@ fn operations() {
 }
 
 /// Runs an operation and prints the peak of this process's memory meanwhile.
-#[expect(clippy::print_stdout, reason = "the test that runs this one reads it")]
 fn peak<T>(what: &str, work: impl FnOnce() -> T) -> T {
     fs::write("/proc/self/clear_refs", "5").expect("resets the peak");
     let begun = Instant::now();
