@@ -8,8 +8,10 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use image_library::client::{Patience, RemoteLibrary};
-use image_library::{ChunkUpload, ContentHash, Error, ImageReader, ImageWriter, UploadTarget};
+use image_library::client::{Patience, RemoteLibrary, ServerAccess};
+use image_library::{
+    ChunkUpload, ContentHash, Error, ImageReader, ImageWriter, Token, UploadTarget,
+};
 use tempfile::TempDir;
 
 fn program() -> Command {
@@ -28,6 +30,7 @@ fn stderr(output: &Output) -> String {
 struct Served {
     child: Child,
     url: String,
+    token: Token,
 }
 
 impl Served {
@@ -44,7 +47,8 @@ impl Served {
         let stdout = child.stdout.take().unwrap();
         BufReader::new(stdout).read_line(&mut url).unwrap();
         let url = url.trim().to_owned();
-        Self { child, url }
+        let token = token(library, &["--role", "administrator"]);
+        Self { child, url, token }
     }
 
     fn connect(&self) -> RemoteLibrary {
@@ -52,8 +56,21 @@ impl Served {
             give_up_after: Duration::from_millis(300),
             ..Patience::default()
         };
-        RemoteLibrary::connect_with(&self.url, patience).unwrap()
+        let access = ServerAccess::with_token(self.token.clone());
+        RemoteLibrary::connect_with(&self.url, &access, patience).unwrap()
     }
+}
+
+/// What `token add` prints.
+fn token(library: &Path, arguments: &[&str]) -> Token {
+    let added = program()
+        .args(["token", "add"])
+        .arg(library)
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(added.status.success(), "{}", stderr(&added));
+    String::from_utf8(added.stdout).unwrap().parse().unwrap()
 }
 
 impl Drop for Served {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -11,8 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use disk::ReadAt;
-use image_library::server::{RunningServer, Server};
-use image_library::{DiskIndex, ImageReader, InitOptions, LocalLibrary};
+use image_library::server::{
+    Access, Limits, RunningServer, Server, ServerOptions, TlsIdentity, Transport,
+};
+use image_library::{Authority, DiskIndex, Grant, ImageReader, InitOptions, LocalLibrary};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -49,9 +52,30 @@ impl Site {
         LocalLibrary::open(&self.library()).unwrap()
     }
 
+    fn token(&self) -> PathBuf {
+        self.0.path().join("token")
+    }
+
+    /// With TLS, and a token for the agent of `web01`.
     fn serve(&self) -> RunningServer {
+        let library = self.open();
+        let authority = Authority::of(&library).unwrap();
+        if !self.token().exists() {
+            let server = "web01".parse().unwrap();
+            let grant = Grant::Agent { server };
+            let fingerprint = Some(authority.fingerprint());
+            let token = library.add_token(grant, None, fingerprint).unwrap();
+            fs::write(self.token(), token.reveal().as_bytes()).unwrap();
+            fs::set_permissions(self.token(), fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let names = vec!["127.0.0.1".to_owned()];
+        let options = ServerOptions {
+            access: Access::Tokens(library.clone()),
+            transport: Transport::Tls(TlsIdentity::issued(authority, names).unwrap()),
+            limits: Limits::default(),
+        };
         let address = "127.0.0.1:0".parse().unwrap();
-        Server::bind(Arc::new(self.open()), address)
+        Server::bind(Arc::new(library), address, options)
             .unwrap()
             .start()
             .unwrap()
@@ -70,6 +94,9 @@ impl Site {
             .arg("--state")
             .arg(self.state())
             .args(more);
+        if self.token().exists() {
+            command.arg("--token-file").arg(self.token());
+        }
         command
     }
 

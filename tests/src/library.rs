@@ -63,12 +63,14 @@ impl Library {
         self.relevo_with(&self.folder)
     }
 
-    /// The same with another directory or a URL as library.
+    /// The same with another directory or a URL as library, and an operator's token for it.
     #[must_use]
     pub fn relevo_with(&self, place: impl AsRef<OsStr>) -> Program {
         Program::relevo()
             .arg("--config")
             .arg(&self.configuration)
+            .arg("--token-file")
+            .arg(self.token("operator", "--role operator"))
             .arg("--library")
             .arg(place)
     }
@@ -88,13 +90,30 @@ impl Library {
         Program::agent()
             .args("snapshot --server x --patience 3 --library")
             .arg(place)
+            .arg("--token-file")
+            .arg(self.token("agent", "--role agent --server x"))
             .arg("--state")
             .arg(&self.agent_state)
             .arg("--disk")
             .arg(disk)
     }
 
-    /// Starts the server on this library; gives it with its address.
+    /// A file with a token of this library; made when it is asked for first.
+    fn token(&self, name: &str, arguments: &str) -> PathBuf {
+        let file = self.folder.with_extension(format!("{name}-token"));
+        if !file.exists() && self.folder.exists() {
+            Program::library()
+                .args("token add")
+                .arg(&self.folder)
+                .args(arguments)
+                .arg("--output")
+                .arg(&file)
+                .succeeds();
+        }
+        file
+    }
+
+    /// Starts the server on this library, with TLS; gives it with its address.
     pub fn serve(&self) -> (Running, String) {
         self.serve_on(free_port())
     }
@@ -111,7 +130,7 @@ impl Library {
         wait_until("the library listens", || {
             TcpStream::connect(&address).is_ok()
         });
-        (running, format!("http://{address}"))
+        (running, format!("https://{address}"))
     }
 
     /// Bytes of all its files.
