@@ -160,6 +160,15 @@ impl Token {
         text
     }
 
+    /// This id with the secret of another token.
+    #[cfg(test)]
+    pub(crate) fn with_secret_of(&self, other: &Self) -> Self {
+        Self {
+            secret: other.secret.clone(),
+            ..self.clone()
+        }
+    }
+
     /// What a library keeps of the secret. Comparing these takes the same time whatever they are.
     pub(crate) fn secret_hash(&self) -> blake3::Hash {
         blake3::Hash::from_bytes(blake3::derive_key(CONTEXT_SECRET, &*self.secret))

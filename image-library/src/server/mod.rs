@@ -18,6 +18,8 @@ mod rate;
 mod request;
 mod routes;
 mod service;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod uploads;
 
