@@ -77,7 +77,7 @@ impl ServeArguments {
                 TlsIdentity::issued(authority, self.certificate_names())?
             }
         };
-        Ok(Transport::Tls(identity))
+        Ok(Transport::Tls(Box::new(identity)))
     }
 
     fn certificate_names(&self) -> Vec<String> {

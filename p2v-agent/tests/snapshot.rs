@@ -71,7 +71,7 @@ impl Site {
         let names = vec!["127.0.0.1".to_owned()];
         let options = ServerOptions {
             access: Access::Tokens(library.clone()),
-            transport: Transport::Tls(TlsIdentity::issued(authority, names).unwrap()),
+            transport: Transport::Tls(Box::new(TlsIdentity::issued(authority, names).unwrap())),
             limits: Limits::default(),
         };
         let address = "127.0.0.1:0".parse().unwrap();

@@ -315,7 +315,6 @@ fn is_loopback(url: &Url) -> bool {
 /// # Panics
 ///
 /// Never: the versions of TLS that are asked for are those of the provider.
-#[must_use]
 pub fn plain_http_client() -> ClientBuilder {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)

@@ -113,7 +113,7 @@ impl Serving {
         match timeout(self.shared.limits.handshake, tls.accept(stream)).await {
             Ok(Ok(stream)) => {
                 self.answer(Unstalled::new(stream, stall), peer, watcher)
-                    .await
+                    .await;
             }
             Ok(Err(error)) => self.no_handshake(peer, &error.to_string()),
             Err(_) => self.no_handshake(peer, "it took too long"),
@@ -260,5 +260,28 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[test]
+    fn a_reader_who_takes_nothing_is_given_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (ours, theirs) = tokio::io::duplex(16);
+            let mut stream = Unstalled::new(ours, Duration::from_millis(50));
+            stream.write_all(&[1; 16]).await.unwrap();
+            let error = stream.write_all(&[1; 1]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            drop(theirs);
+        });
     }
 }

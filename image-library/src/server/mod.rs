@@ -158,7 +158,7 @@ impl Server {
             Transport::Tls(identity) => {
                 let config = identity.config().map_err(std::io::Error::other)?;
                 let pem = identity.authority_pem().map(str::to_owned);
-                tokio::spawn(Arc::new(identity).keep_fresh());
+                tokio::spawn(Arc::new(*identity).keep_fresh());
                 (Some(TlsAcceptor::from(Arc::new(config))), pem)
             }
         };

@@ -20,7 +20,7 @@ pub enum Access {
 #[derive(Debug)]
 pub enum Transport {
     /// HTTPS.
-    Tls(TlsIdentity),
+    Tls(Box<TlsIdentity>),
     /// HTTP; on loopback addresses only.
     Plain,
 }

@@ -29,7 +29,7 @@ const MESSAGE_BYTES_MAX: usize = 4096;
 
 /// A body that was refused is taken for so long, and so many bytes of it.
 const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES_MAX: usize = 8 << 20;
+const LINGER_BYTES_MAX: usize = 64 << 20;
 
 /// Around every request, also those to addresses that do not exist.
 pub(super) async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
@@ -157,7 +157,7 @@ impl Watched {
         let body = self.body.as_mut()?;
         let Ok(piece) = timeout(self.limits.stall, body.next()).await else {
             let stall = self.limits.stall;
-            return Some(Err(too_slow(format!("nothing came for {stall:?}"))));
+            return Some(Err(too_slow(&format!("nothing came for {stall:?}"))));
         };
         let Some(piece) = piece else {
             self.body = None;
@@ -171,7 +171,7 @@ impl Watched {
         let least = Duration::from_millis(milliseconds / self.limits.bytes_per_second.max(1));
         if self.started.elapsed() > self.limits.slow_after.saturating_add(least) {
             let received = self.received;
-            return Some(Err(too_slow(format!("{received} bytes came so far"))));
+            return Some(Err(too_slow(&format!("{received} bytes came so far"))));
         }
         Some(piece)
     }
@@ -184,6 +184,6 @@ impl Drop for Watched {
     }
 }
 
-fn too_slow(problem: String) -> axum::Error {
+fn too_slow(problem: &str) -> axum::Error {
     axum::Error::new(format!("it came too slowly: {problem}"))
 }

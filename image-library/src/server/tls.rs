@@ -37,7 +37,7 @@ pub struct TlsIdentity {
 #[derive(Debug)]
 enum Source {
     Issued {
-        authority: Authority,
+        authority: Box<Authority>,
         names: Vec<String>,
     },
     Files {
@@ -65,6 +65,7 @@ impl TlsIdentity {
     /// [`Error::Certificate`] when a name cannot stand in a certificate.
     pub fn issued(authority: Authority, names: Vec<String>) -> Result<Self> {
         let pem = authority.certificate_pem().to_owned();
+        let authority = Box::new(authority);
         Self::of(Source::Issued { authority, names }, Some(pem))
     }
 

@@ -25,12 +25,9 @@ pub(crate) struct Served {
 impl Served {
     /// Plain HTTP, no tokens.
     pub(crate) fn to_everybody() -> Self {
-        Self::with(Transport::Plain, |_| Access::Everybody, Limits::default())
-    }
-
-    /// Plain HTTP, with tokens.
-    pub(crate) fn to_holders_of_tokens(limits: Limits) -> Self {
-        Self::with(Transport::Plain, Access::Tokens, limits)
+        let directory = TempDir::new().unwrap();
+        let library = init(&directory);
+        Self::start(directory, library, Transport::Plain, Access::Everybody)
     }
 
     /// As the program does it: TLS with the library's own authority, and tokens.
@@ -39,20 +36,9 @@ impl Served {
         let library = init(&directory);
         let names = ["localhost", "127.0.0.1"].map(str::to_owned).to_vec();
         let authority = Authority::of(&library).unwrap();
-        let transport = Transport::Tls(TlsIdentity::issued(authority, names).unwrap());
+        let transport = Transport::Tls(Box::new(TlsIdentity::issued(authority, names).unwrap()));
         let access = Access::Tokens(library.clone());
-        Self::start(directory, library, transport, access, Limits::default())
-    }
-
-    fn with(
-        transport: Transport,
-        access: impl FnOnce(LocalLibrary) -> Access,
-        limits: Limits,
-    ) -> Self {
-        let directory = TempDir::new().unwrap();
-        let library = init(&directory);
-        let access = access(library.clone());
-        Self::start(directory, library, transport, access, limits)
+        Self::start(directory, library, transport, access)
     }
 
     fn start(
@@ -60,9 +46,8 @@ impl Served {
         library: LocalLibrary,
         transport: Transport,
         access: Access,
-        limits: Limits,
     ) -> Self {
-        let server = serve(directory.path(), transport, access.clone(), limits);
+        let server = serve(directory.path(), transport, access.clone());
         Self {
             directory,
             library,
@@ -74,7 +59,7 @@ impl Served {
     /// Another server process, in effect: on another port, with no memory of the first.
     pub(crate) fn restart(&mut self) {
         let (path, access) = (self.directory.path(), self.access.clone());
-        self.server = serve(path, Transport::Plain, access, Limits::default());
+        self.server = serve(path, Transport::Plain, access);
     }
 
     /// A client without a token.
@@ -113,12 +98,12 @@ fn init(directory: &TempDir) -> LocalLibrary {
     LocalLibrary::init(&directory.path().join("library"), &InitOptions::default()).unwrap()
 }
 
-fn serve(directory: &Path, transport: Transport, access: Access, limits: Limits) -> RunningServer {
+fn serve(directory: &Path, transport: Transport, access: Access) -> RunningServer {
     let library = LocalLibrary::open(&directory.join("library")).unwrap();
     let options = ServerOptions {
         access,
         transport,
-        limits,
+        limits: Limits::default(),
     };
     let address = "127.0.0.1:0".parse().unwrap();
     Server::bind(Arc::new(library), address, options)
