@@ -4,6 +4,9 @@
 //! | request | body | answer |
 //! |---|---|---|
 //! | `GET /v1` | | [`ServiceDescription`] |
+//! | `GET /v1/authority` | | the certificate of the library's authority as PEM |
+//! | `GET /v1/openapi.json` | | what this table says, for programs |
+//! | `GET /metrics` | | figures, as Prometheus reads them |
 //! | `GET /v1/images` | | JSON list of images, oldest first |
 //! | `GET /v1/images/{id}` | | JSON image |
 //! | `GET /v1/images/{id}/disks/{n}/data`, `Range: bytes=a-b` | | 206, the bytes or fewer of them |
@@ -16,6 +19,9 @@
 //! | `PUT /v1/uploads/{u}/disks?name&size_bytes&sector_size` | hashes | 204 |
 //! | `POST /v1/uploads/{u}/commit` | JSON draft | JSON image |
 //! | `DELETE /v1/uploads/{u}` | | 204 |
+//!
+//! Every request but those for the authority and the description shows a token
+//! (`Authorization: Bearer`); who may do what is in `server::routes`.
 //!
 //! *Hashes* are 32 bytes each, 32 zero bytes for a chunk of zeros. A *frame* is one chunk:
 //!

@@ -341,8 +341,36 @@ fn a_library_that_is_not_there_is_one_clear_message() {
         nowhere.contains("/nowhere/library") && nowhere.contains("hint: "),
         "{nowhere}"
     );
-    let tls = failure(&mut site.snapshot(&["--library", "https://127.0.0.1:1"]));
-    assert!(tls.contains("TLS (https://) is not supported"), "{tls}");
+}
+
+#[test]
+fn a_token_that_is_missing_or_of_another_library_is_one_clear_message() {
+    let (site, other) = (Site::new(), Site::new());
+    site.write_disk(&noise(MIB, 8));
+    let (server, _stranger) = (site.serve(), other.serve());
+    let with = |file: &Path| {
+        let mut command = site.snapshot(&["--library", &server.url()]);
+        let arguments: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
+        let (last, others) = arguments.split_last().unwrap();
+        assert_eq!(last, site.token().as_os_str());
+        command = agent(&[]);
+        command.args(others).arg(file);
+        failure(&mut command)
+    };
+    let missing = with(Path::new("/nowhere/token"));
+    assert!(
+        missing.contains("error: open /nowhere/token: "),
+        "{missing}"
+    );
+    let untrusted = with(&other.token());
+    assert!(
+        untrusted.contains(&format!(
+            "error: the server at {} is not trusted: ",
+            server.url()
+        )) && untrusted.contains("\n\nhint: the token has to be one of this library"),
+        "{untrusted}"
+    );
+    assert!(site.open().images().unwrap().is_empty());
 }
 
 #[test]

@@ -335,18 +335,12 @@ fn http_client(tls: ClientConfig) -> ClientBuilder {
 
 /// Whether an attempt ended because the server's certificate is not trusted.
 fn is_distrust(cause: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(cause);
-    while let Some(error) = next {
-        // An I/O error hides the error that it was made of.
-        let inner = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref)
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        let tls = error.downcast_ref::<rustls::Error>().or(inner);
-        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
-            return true;
-        }
-        next = error.source();
+    if let Some(rustls::Error::InvalidCertificate(_)) = cause.downcast_ref() {
+        return true;
     }
-    false
+    // An I/O error hides the error that it was made of: its source is that one's source.
+    let hidden = cause
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref);
+    hidden.is_some_and(|hidden| is_distrust(hidden)) || cause.source().is_some_and(is_distrust)
 }

@@ -49,8 +49,8 @@ pub use crate::server::tls::TlsIdentity;
 
 /// How long requests under way may take after a stop was asked for.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
-/// In which the uploads of one server are counted.
-const BEGINS_WINDOW: Duration = Duration::from_secs(600);
+/// In which what begins and commits uploads of one server is counted.
+const UPLOADS_WINDOW: Duration = Duration::from_secs(600);
 /// In which the same reader of the same disk is told once.
 const READERS_WINDOW: Duration = Duration::from_secs(3600);
 
@@ -238,6 +238,8 @@ struct Shared {
     sessions: Arc<uploads::Sessions>,
     gate: Arc<Gate>,
     begins: Arc<RateLimit<ServerName>>,
+    /// Each try leaves an event in the audit trail, which nobody may fill.
+    commits: Arc<RateLimit<ServerName>>,
     /// Who read which disk lately: the audit trail tells it once in a while.
     readers: Arc<RateLimit<(Option<TokenId>, ImageId, DiskIndex)>>,
     requests: Arc<Semaphore>,
@@ -260,7 +262,8 @@ impl Shared {
             devices: Arc::default(),
             sessions: Arc::default(),
             gate: Arc::new(Gate::new(access, &limits)),
-            begins: Arc::new(RateLimit::new(limits.begins_per_server, BEGINS_WINDOW)),
+            begins: Arc::new(RateLimit::new(limits.uploads_per_server, UPLOADS_WINDOW)),
+            commits: Arc::new(RateLimit::new(limits.uploads_per_server, UPLOADS_WINDOW)),
             readers: Arc::new(RateLimit::new(1, READERS_WINDOW)),
             requests: Arc::new(Semaphore::new(limits.requests)),
             metrics: Arc::default(),

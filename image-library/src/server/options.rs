@@ -46,8 +46,8 @@ pub struct Limits {
     pub bytes_per_second: u64,
     /// Failed authentications of one address in a minute; further ones are not looked at.
     pub failed_authentications: u32,
-    /// Uploads that may begin for one server in ten minutes.
-    pub begins_per_server: u32,
+    /// Uploads that may begin for one server in ten minutes, and commits that may be asked for.
+    pub uploads_per_server: u32,
     /// For how long a token that was found good is not looked up again: a revoked one is refused
     /// on every server after this time at the latest.
     pub token_lifetime: Duration,
@@ -65,7 +65,7 @@ impl Default for Limits {
             slow_after: Duration::from_secs(60),
             bytes_per_second: 1024,
             failed_authentications: 10,
-            begins_per_server: 60,
+            uploads_per_server: 60,
             token_lifetime: Duration::from_secs(2),
         }
     }

@@ -379,6 +379,10 @@ pub(super) async fn commit(
     Json(draft): Json<ImageDraft>,
 ) -> Result<Json<Image>, RequestFailure> {
     let session = shared.sessions.find(&upload, &principal)?;
+    if !shared.commits.count(&session.server) {
+        let message = "too many commits of this server were asked for in the last ten minutes";
+        return Err(RequestFailure::too_often(message));
+    }
     let image = blocking_request(move || {
         let committed = session.commit(&draft);
         note_commit(&shared, &principal, &session.server, &committed);

@@ -8,8 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Site, agent, refusal};
+use crate::access::ImageReader;
 use crate::error::Error;
 use crate::server::{Access, Limits, Server, ServerOptions, Transport};
+use crate::tests::draft;
 use crate::token::Token;
 use crate::tokens::Grant;
 
@@ -163,7 +165,7 @@ fn while_it_stops_requests_under_way_end_and_new_ones_are_asked_to_come_again() 
 #[test]
 fn uploads_of_one_server_that_begin_again_and_again_are_held_up() {
     let site = Site::bearing(Limits {
-        begins_per_server: 2,
+        uploads_per_server: 2,
         ..Limits::default()
     });
     let web = site.token(agent("web01"));
@@ -172,6 +174,69 @@ fn uploads_of_one_server_that_begin_again_and_again_are_held_up() {
         assert_eq!(site.begin("web01", &web).status().as_u16(), expected);
     }
     assert_eq!(site.begin("db01", &db).status().as_u16(), 200);
+}
+
+#[test]
+fn what_is_sent_out_of_order_or_again_is_refused_or_changes_nothing() {
+    let site = Site::bearing(Limits {
+        uploads_per_server: 5,
+        ..Limits::default()
+    });
+    let token = site.token(agent("web01"));
+    let begin = || -> String {
+        let begun: serde_json::Value = site.begin("web01", &token).json().unwrap();
+        format!("/v1/uploads/{}", begun["upload"].as_str().unwrap())
+    };
+    let send = |method: &str, path: &str, body: Vec<u8>| {
+        let request = site.ask(method, path, Some(&token.reveal()));
+        let request = request
+            .header("content-type", "application/json")
+            .body(body);
+        let answer = request.send().unwrap();
+        (answer.status().as_u16(), answer.text().unwrap())
+    };
+    let draft = || serde_json::to_vec(&draft()).unwrap();
+
+    let upload = begin();
+    let commit = format!("{upload}/commit");
+    assert_eq!(
+        send("POST", &commit, draft()).0,
+        422,
+        "a commit before the disk"
+    );
+    let disk = format!("{upload}/disks?name=sda&size_bytes=65536&sector_size=512");
+    assert_eq!(
+        send("PUT", &disk, vec![0; 32]).0,
+        404,
+        "the refused commit ended it"
+    );
+
+    let upload = begin();
+    let commit = format!("{upload}/commit");
+    let disk = format!("{upload}/disks?name=sda&size_bytes=65536&sector_size=512");
+    assert_eq!(send("PUT", &disk, vec![0; 32]).0, 204);
+    let committed = send("POST", &commit, draft());
+    assert_eq!(committed.0, 200);
+    assert_eq!(
+        send("POST", &commit, draft()),
+        committed,
+        "the answer was lost"
+    );
+    assert_eq!(
+        send("PUT", &disk, vec![0; 32]).0,
+        204,
+        "it is the same disk"
+    );
+    let other = format!("{upload}/disks?name=sdb&size_bytes=65536&sector_size=512");
+    assert_eq!(send("PUT", &other, vec![0; 32]).0, 404, "too late");
+    assert_eq!(send("DELETE", &upload, Vec::new()).0, 204);
+    assert_eq!(send("POST", &commit, draft()).0, 404);
+    assert_eq!(site.library.images().unwrap().len(), 1);
+
+    // Somebody who has one token cannot fill the audit trail with commits.
+    let commit = format!("{}/commit", begin());
+    let tries: Vec<u16> = (0..4).map(|_| send("POST", &commit, draft()).0).collect();
+    assert_eq!(tries, [422, 404, 429, 429]);
 }
 
 #[test]
