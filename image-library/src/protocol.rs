@@ -9,6 +9,9 @@
 //! | `GET /metrics` | | figures, as Prometheus reads them |
 //! | `GET /v1/images` | | JSON list of images, oldest first |
 //! | `GET /v1/images/{id}` | | JSON image |
+//! | `DELETE /v1/images/{id}` | | 204: it is in the trash |
+//! | `GET /v1/trash` | | JSON list of images with the time of their deletion |
+//! | `POST /v1/trash/{id}/restore` | | 204 |
 //! | `GET /v1/images/{id}/disks/{n}/data`, `Range: bytes=a-b` | | 206, the bytes or fewer of them |
 //! | `GET /v1/images/{id}/disks/{n}/extents?from=a` | | [`ExtentPage`] |
 //! | `GET, PUT /v1/images/{id}/files/{name}` | bytes | bytes |

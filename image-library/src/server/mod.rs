@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The library server: a library over HTTPS, for agents and for recovery hosts.
 //!
-//! Who makes a request is told by its token; [`routes`] is the table of who may do what. Without
+//! Who makes a request is told by its token; a table says which role may use what. Without
 //! TLS, or without tokens, it listens on loopback addresses only.
 //!
 //! The server trusts nothing it receives: every body is bounded in length and time, every chunk is
@@ -21,6 +21,7 @@ mod service;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod trash;
 mod uploads;
 
 use std::future::Future;

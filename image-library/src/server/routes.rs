@@ -9,7 +9,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use crate::server::Shared;
 use crate::server::failure::RequestFailure;
-use crate::server::{gate, images, request, service, uploads};
+use crate::server::{gate, images, request, service, trash, uploads};
 use crate::tokens::Role;
 
 /// The most bytes of a JSON body: an image draft with its machine description.
@@ -18,6 +18,7 @@ const JSON_BYTES_MAX: usize = 8 << 20;
 const ANYBODY: &[Role] = &[];
 const EVERY_ROLE: &[Role] = &[Role::Agent, Role::Operator, Role::Administrator];
 const READERS: &[Role] = &[Role::Operator, Role::Administrator];
+const ADMINISTRATORS: &[Role] = &[Role::Administrator];
 /// An agent for its own server only, which the handlers see to.
 const UPLOADERS: &[Role] = &[Role::Agent, Role::Administrator];
 
@@ -62,6 +63,9 @@ pub(super) enum Name {
     ShowImage,
     ReadDisk,
     ListExtents,
+    DeleteImage,
+    ListTrash,
+    Restore,
     ReadSideFile,
     WriteSideFile,
     ListHashes,
@@ -96,6 +100,14 @@ pub(super) const ROUTES: &[Route] = &[
     route(Name::Metrics, Verb::Get, "/metrics", READERS),
     route(Name::ListImages, Verb::Get, "/v1/images", READERS),
     route(Name::ShowImage, Verb::Get, IMAGE, READERS),
+    route(Name::DeleteImage, Verb::Delete, IMAGE, ADMINISTRATORS),
+    route(Name::ListTrash, Verb::Get, "/v1/trash", ADMINISTRATORS),
+    route(
+        Name::Restore,
+        Verb::Post,
+        "/v1/trash/{id}/restore",
+        ADMINISTRATORS,
+    ),
     route(Name::ReadDisk, Verb::Get, DATA, READERS),
     route(Name::ListExtents, Verb::Get, EXTENTS, READERS),
     route(Name::ReadSideFile, Verb::Get, SIDE_FILE, READERS),
@@ -144,6 +156,9 @@ fn handler(name: Name, verb: MethodFilter) -> MethodRouter<Shared> {
         Name::ShowImage => on(verb, images::image),
         Name::ReadDisk => on(verb, images::data),
         Name::ListExtents => on(verb, images::extents),
+        Name::DeleteImage => on(verb, trash::delete),
+        Name::ListTrash => on(verb, trash::list),
+        Name::Restore => on(verb, trash::restore),
         Name::ReadSideFile => on(verb, images::side_file),
         Name::WriteSideFile => on(verb, images::put_side_file),
         Name::ListHashes => on(verb, uploads::latest_hashes),

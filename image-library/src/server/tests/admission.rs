@@ -5,20 +5,25 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Site, agent, refusal};
+use crate::access::ImageReader;
 use crate::audit::{AuditAction, AuditActor, AuditEvent, AuditOutcome};
 use crate::server::Limits;
 use crate::server::routes::ROUTES;
+use crate::tests::{sample_disk, store};
 use crate::token::Token;
 use crate::tokens::{Grant, Role};
 
 /// Every route, and who may use it: `-` everybody, `a` agents, `o` operators, `A` administrators.
-const EXPECTED: [(&str, &str, &str); 17] = [
+const EXPECTED: [(&str, &str, &str); 20] = [
     ("GET", "/v1", "aoA"),
     ("GET", "/v1/authority", "-"),
     ("GET", "/v1/openapi.json", "-"),
     ("GET", "/metrics", "oA"),
     ("GET", "/v1/images", "oA"),
     ("GET", "/v1/images/{id}", "oA"),
+    ("DELETE", "/v1/images/{id}", "A"),
+    ("GET", "/v1/trash", "A"),
+    ("POST", "/v1/trash/{id}/restore", "A"),
     ("GET", "/v1/images/{id}/disks/{disk}/data", "oA"),
     ("GET", "/v1/images/{id}/disks/{disk}/extents", "oA"),
     ("GET", "/v1/images/{id}/files/{name}", "oA"),
@@ -286,4 +291,36 @@ fn what_holders_of_tokens_do_is_in_the_audit_trail_and_noise_is_not() {
     }
     assert_eq!(events[0].outcome, AuditOutcome::Done);
     assert!(matches!(events[1].outcome, AuditOutcome::Refused { .. }));
+}
+
+#[test]
+fn an_administrator_deletes_and_takes_back_and_the_trail_tells_it() {
+    let site = Site::new();
+    let image = store(&site.library, "web01", &sample_disk(1, 100_000));
+    let token = site.token(Grant::Administrator);
+    let send = |method: &str, path: String| {
+        let request = site.ask(method, &path, Some(&token.reveal()));
+        request.send().unwrap().status().as_u16()
+    };
+    let listed = || -> serde_json::Value { site.get("/v1/trash", &token).json().unwrap() };
+    assert_eq!(listed(), serde_json::json!([]));
+    assert_eq!(send("DELETE", format!("/v1/images/{}", image.id)), 204);
+    assert_eq!(send("DELETE", format!("/v1/images/{}", image.id)), 404);
+    assert_eq!(listed()[0]["image"]["id"], image.id.to_string());
+    assert!(site.library.images().unwrap().is_empty());
+    assert_eq!(send("POST", format!("/v1/trash/{}/restore", image.id)), 204);
+    assert_eq!(site.library.images().unwrap(), [image]);
+
+    let told: Vec<_> = events(&site)
+        .into_iter()
+        .map(|event| (event.action, event.outcome == AuditOutcome::Done))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (AuditAction::DeleteImage, true),
+            (AuditAction::DeleteImage, false),
+            (AuditAction::UndeleteImage, true),
+        ]
+    );
 }
