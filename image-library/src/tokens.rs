@@ -108,6 +108,7 @@ pub struct TokenRecord {
 
 impl TokenRecord {
     /// Whether it is the record of this token, compared in constant time.
+    #[cfg(any(test, feature = "server"))]
     pub(crate) fn is_of(&self, token: &Token) -> bool {
         blake3::Hash::from_hex(&self.secret_hash).is_ok_and(|known| known == token.secret_hash())
     }
@@ -171,6 +172,7 @@ impl LocalLibrary {
     }
 
     /// The record of a token; `None` when there is none.
+    #[cfg(any(test, feature = "server"))]
     pub(crate) fn token(&self, id: &TokenId) -> Result<Option<TokenRecord>> {
         self.core().token(id)
     }
