@@ -189,6 +189,29 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A text that is no token, or a token that does not exist.
+    #[error("not a token: {problem}")]
+    Token {
+        /// Why not; never the token itself.
+        problem: String,
+    },
+    /// Certificates could not be made, read or used.
+    #[error("could not {action}: {problem}")]
+    Certificate {
+        /// What was being done.
+        action: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A server answers, and has no certificate that is trusted.
+    #[error("the server at {location} is not trusted")]
+    Untrusted {
+        /// Its URL.
+        location: String,
+        /// What is wrong with its certificate.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A library server does not answer.
     #[error("the library at {location} is unreachable")]
     Unreachable {
@@ -311,12 +334,22 @@ impl Error {
                 "another program listens there; choose another port"
             }
             Self::Location { .. } => {
-                "name a directory, or the URL of a library server: http://HOST:PORT"
+                "name a directory, or the URL of a library server: https://HOST:PORT"
             }
             Self::Unreachable { .. } => {
                 "check that `image-library serve` runs there and that its address and port can be \
                  reached from here"
             }
+            Self::Token { .. } => {
+                "tokens are made by `image-library token add`; keep one in a file of your own \
+                 (chmod 600) and name it with --token-file or RELEVO_TOKEN_FILE"
+            }
+            Self::Untrusted { .. } => {
+                "the token has to be one of this library, and the server has to be started with \
+                 --name and the name in this URL; for certificates of another authority name that \
+                 with --ca-file or RELEVO_CA_FILE"
+            }
+            Self::Certificate { .. } => "check the names, files and times of the certificates",
             Self::UploadLost { .. } => {
                 "nothing was committed and nothing is lost: run the same command again when the \
                  server is back; what it had stored is not sent twice"

@@ -10,6 +10,9 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod audit;
+#[cfg(feature = "server")]
+mod authority;
 mod cache;
 mod catalog;
 mod check;
@@ -52,11 +55,16 @@ mod store;
 mod stored_hashes;
 #[cfg(feature = "terminal")]
 pub mod terminal;
+mod token;
+mod tokens;
 mod upload;
 
 pub use access::{
     ChunkState, ChunkUpload, DiskHashes, ImageReader, ImageWriter, Library, Upload, UploadTarget,
 };
+pub use audit::{AuditAction, AuditActor, AuditEvent, AuditOutcome};
+#[cfg(feature = "server")]
+pub use authority::Authority;
 pub use check::{Share, VerifyReport, VerifyScope};
 pub use chunk::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN};
 pub use config::InitOptions;
@@ -70,11 +78,13 @@ pub use id::{ContentHash, DiskIndex, ImageId, ServerName};
 pub use ingest::{Ingest, IngestDisk, IngestStats, NoteHashes, ingest};
 pub use key_file::{KeyAccess, Passphrase, PassphraseSource};
 pub use local::LocalLibrary;
-pub use location::{open_library, open_library_with};
+pub use location::{LibraryAccess, open_library, open_library_with};
 pub use manifest::LEAF_CHUNKS;
 pub use prune::{Decision, DeletedImage, KeepPolicy, KeepReason, PruneOptions, PruneReport};
 pub use reference::{ImageRef, Which};
 pub use statistics::{ServerStatistics, Statistics};
+pub use token::{Fingerprint, Token, TokenId};
+pub use tokens::{Grant, Role, TokenRecord};
 
 #[cfg(test)]
 mod tests;

@@ -4,27 +4,36 @@
 use std::path::Path;
 
 use crate::access::Library;
-use crate::client::{Patience, RemoteLibrary};
+use crate::client::{Patience, RemoteLibrary, ServerAccess};
 use crate::error::Result;
 use crate::key_file::KeyAccess;
 use crate::local::LocalLibrary;
 
-/// Opens the library at `location`: a directory path, or `http://HOST:PORT`. `access` is how the
-/// key of a directory is opened; a server has its own.
-pub fn open_library(location: &str, access: &KeyAccess) -> Result<Box<dyn Library>> {
+/// What opens a library, wherever it is.
+#[derive(Debug, Clone, Default)]
+pub struct LibraryAccess {
+    /// How the key of a directory is opened.
+    pub key: KeyAccess,
+    /// What a server is shown, and whether it is trusted.
+    pub server: ServerAccess,
+}
+
+/// Opens the library at `location`: a directory path, or `https://HOST:PORT`.
+pub fn open_library(location: &str, access: &LibraryAccess) -> Result<Box<dyn Library>> {
     open_library_with(location, access, Patience::default())
 }
 
 /// Like [`open_library`], with another patience where it is a server.
 pub fn open_library_with(
     location: &str,
-    access: &KeyAccess,
+    access: &LibraryAccess,
     patience: Patience,
 ) -> Result<Box<dyn Library>> {
     if location.contains("://") {
-        Ok(Box::new(RemoteLibrary::connect_with(location, patience)?))
+        let library = RemoteLibrary::connect_with(location, &access.server, patience)?;
+        Ok(Box::new(library))
     } else {
-        let library = LocalLibrary::open_with_key(Path::new(location), access)?;
+        let library = LocalLibrary::open_with_key(Path::new(location), &access.key)?;
         Ok(Box::new(library))
     }
 }
@@ -34,7 +43,7 @@ mod tests {
     use super::*;
 
     fn problem(location: &str) -> String {
-        open_library(location, &KeyAccess::default())
+        open_library(location, &LibraryAccess::default())
             .unwrap_err()
             .to_string()
     }
@@ -43,19 +52,32 @@ mod tests {
     fn a_url_is_a_server_and_anything_else_a_directory() {
         assert!(problem("/nowhere").contains("/nowhere"));
         assert_eq!(
-            problem("https://library:8080"),
-            "library server: TLS (https://) is not supported"
-        );
-        assert_eq!(
             problem("ftp://library"),
-            "not the location of a library: ftp://library: expected http://HOST:PORT"
+            "not the location of a library: ftp://library: expected https://HOST:PORT"
         );
+    }
+
+    #[test]
+    fn a_token_does_not_cross_a_network_in_the_clear() {
+        let token = crate::token::Token::random(None).unwrap();
+        let access = LibraryAccess {
+            server: ServerAccess::with_token(token),
+            ..LibraryAccess::default()
+        };
+        let refused = open_library("http://192.0.2.1:8420", &access).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "not the location of a library: http://192.0.2.1:8420: a token would cross the network \
+             in the clear: use https://"
+        );
+        let tried = open_library("http://127.0.0.1:1", &access).unwrap_err();
+        assert!(matches!(tried, crate::Error::Unreachable { .. }), "{tried}");
     }
 
     #[test]
     fn a_server_that_is_not_there_is_unreachable_and_says_what_to_do() {
         // Port 1 of the loopback address: nothing of ours listens there.
-        let error = open_library("http://127.0.0.1:1", &KeyAccess::default()).unwrap_err();
+        let error = open_library("http://127.0.0.1:1", &LibraryAccess::default()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "the library at http://127.0.0.1:1 is unreachable"

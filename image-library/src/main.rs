@@ -1,26 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The program `image-library`: serves and administers a library.
 
+mod audit_command;
 mod key_command;
 mod prune_command;
+mod serve_command;
+mod token_command;
 
-use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use image_library::program::{EXIT_CODES, Verdict, end, print, print_json, print_line};
-use image_library::server::Server;
 use image_library::terminal::{Terminal, Verbosity, bytes_text, key_access, new_passphrase};
-use image_library::{Error, ImageReader, ImageRef, InitOptions, LocalLibrary, Result, Statistics};
-use tracing_subscriber::EnvFilter;
+use image_library::{
+    Authority, Error, ImageReader, ImageRef, InitOptions, LocalLibrary, Result, Statistics,
+};
 
+use crate::audit_command::AuditArguments;
 use crate::key_command::KeyCommand;
 use crate::prune_command::{PruneArguments, parse_duration};
+use crate::serve_command::ServeArguments;
+use crate::token_command::TokenCommand;
 
 /// Serves and administers a library of server images.
 #[derive(Debug, Parser)]
@@ -53,20 +56,16 @@ enum Command {
     /// The library's key: its passphrase, its recovery sheet.
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Serve a library over HTTP until SIGTERM or SIGINT.
+    /// Serve a library over HTTPS until SIGTERM or SIGINT.
     ///
-    /// There is no TLS and there are no tokens yet: whoever reaches the address may read every
-    /// image and add new ones. Listen on the loopback address or a trusted network only.
-    Serve {
-        /// The directory.
-        directory: PathBuf,
-        /// Address and port; port 0 takes any free one.
-        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8420")]
-        listen: SocketAddr,
-        /// Log as JSON, one object per line.
-        #[arg(long)]
-        log_json: bool,
-    },
+    /// Clients need a token (`image-library token add`), which also lets them trust this server:
+    /// it issues itself a certificate of the library's own authority.
+    Serve(ServeArguments),
+    /// The tokens of a library's servers: who may do what.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Show who did what with a library.
+    Audit(AuditArguments),
     /// Read everything again and check it.
     Verify {
         /// The directory.
@@ -144,11 +143,9 @@ fn run(arguments: &Arguments) -> Result<Verdict> {
             init(directory, &options, *passphrase)
         }
         Command::Key(command) => command.run(),
-        Command::Serve {
-            directory,
-            listen,
-            log_json,
-        } => serve(directory, *listen, *log_json),
+        Command::Serve(chosen) => chosen.run(),
+        Command::Token(command) => command.run(),
+        Command::Audit(chosen) => chosen.run(),
         Command::Verify { directory, json } => verify(directory, *json, arguments.quiet),
         Command::Prune(chosen) => chosen.run(&terminal(arguments.quiet)),
         Command::Delete { directory, image } => prune_command::delete(directory, image),
@@ -177,27 +174,9 @@ fn run(arguments: &Arguments) -> Result<Verdict> {
 
 fn init(directory: &Path, options: &InitOptions, with_passphrase: bool) -> Result<Verdict> {
     let passphrase = with_passphrase.then(new_passphrase).transpose()?;
-    LocalLibrary::init_with_passphrase(directory, options, passphrase.as_ref())?;
+    let library = LocalLibrary::init_with_passphrase(directory, options, passphrase.as_ref())?;
+    Authority::of(&library)?;
     print_line(&format!("created a library in {}", directory.display()));
-    Ok(Verdict::Done)
-}
-
-fn serve(directory: &Path, listen: SocketAddr, log_json: bool) -> Result<Verdict> {
-    start_log(log_json);
-    let library = LocalLibrary::open_with_key(directory, &key_access()?)?;
-    let server = Server::bind(Arc::new(library), listen)?;
-    let address = server.address();
-    if !address.ip().is_loopback() {
-        tracing::warn!(
-            %address,
-            "no TLS and no tokens yet: whoever reaches this address may read every image"
-        );
-    }
-    tracing::info!(%address, directory = %directory.display(), "serving");
-    // For whoever started this program with port 0.
-    print_line(&format!("http://{address}"));
-    server.run()?;
-    tracing::info!("stopped");
     Ok(Verdict::Done)
 }
 
@@ -256,16 +235,4 @@ fn stats(directory: &Path, json: bool) -> Result<Verdict> {
     }
     print(text);
     Ok(Verdict::Done)
-}
-
-fn start_log(json: bool) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_env_filter(filter);
-    if json {
-        log.json().init();
-    } else {
-        log.with_ansi(false).init();
-    }
 }

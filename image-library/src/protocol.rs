@@ -4,8 +4,14 @@
 //! | request | body | answer |
 //! |---|---|---|
 //! | `GET /v1` | | [`ServiceDescription`] |
+//! | `GET /v1/authority` | | the certificate of the library's authority as PEM |
+//! | `GET /v1/openapi.json` | | what this table says, for programs |
+//! | `GET /metrics` | | figures, as Prometheus reads them |
 //! | `GET /v1/images` | | JSON list of images, oldest first |
 //! | `GET /v1/images/{id}` | | JSON image |
+//! | `DELETE /v1/images/{id}` | | 204: it is in the trash |
+//! | `GET /v1/trash` | | JSON list of images with the time of their deletion |
+//! | `POST /v1/trash/{id}/restore` | | 204 |
 //! | `GET /v1/images/{id}/disks/{n}/data`, `Range: bytes=a-b` | | 206, the bytes or fewer of them |
 //! | `GET /v1/images/{id}/disks/{n}/extents?from=a` | | [`ExtentPage`] |
 //! | `GET, PUT /v1/images/{id}/files/{name}` | bytes | bytes |
@@ -17,6 +23,9 @@
 //! | `PUT /v1/uploads/{u}/disks?name&size_bytes&sector_size` | hashes of leaves | 204 |
 //! | `POST /v1/uploads/{u}/commit` | JSON draft | JSON image |
 //! | `DELETE /v1/uploads/{u}` | | 204 |
+//!
+//! Every request but those for the authority and the description shows a token
+//! (`Authorization: Bearer`); who may do what is in `server::routes`.
 //!
 //! *Hashes* are 32 bytes each, 32 zero bytes for a chunk of zeros or a leaf of such chunks; a leaf
 //! is the hashes of 2048 chunks, fewer at a disk's end. A *frame* is one chunk:

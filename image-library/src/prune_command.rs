@@ -8,8 +8,8 @@ use clap::Args;
 use image_library::program::{Verdict, print, print_json, print_line};
 use image_library::terminal::{Terminal, bytes_text, key_access};
 use image_library::{
-    DeletedImage, Error, ImageRef, KeepPolicy, LocalLibrary, PruneOptions, PruneReport, Result,
-    Which,
+    AuditAction, AuditEvent, DeletedImage, Error, Image, ImageRef, KeepPolicy, LocalLibrary,
+    PruneOptions, PruneReport, Result, Which,
 };
 use jiff::{Span, SpanRelativeTo};
 use serde_json::json;
@@ -65,6 +65,19 @@ impl PruneArguments {
         };
         let library = LocalLibrary::open_with_key(&self.directory, &key_access()?)?;
         let report = library.prune(&options, terminal)?;
+        for deleted in report
+            .decisions
+            .iter()
+            .filter(|decision| decision.keep.is_empty())
+        {
+            if !self.dry_run {
+                library.audit_local(AuditAction::DeleteImage, |event| AuditEvent {
+                    server: Some(deleted.server.clone()),
+                    image: Some(deleted.image),
+                    ..event
+                })?;
+            }
+        }
         terminal.finish();
         if self.json {
             print_json(&report);
@@ -139,6 +152,7 @@ pub(crate) fn delete(directory: &Path, image: &ImageRef) -> Result<Verdict> {
     let library = LocalLibrary::open_with_key(directory, &key_access()?)?;
     let found = image.resolve(&library)?;
     library.delete_image(found.id)?;
+    audit(&library, AuditAction::DeleteImage, &found)?;
     print_line(&format!(
         "deleted {}@{}; until a prune after the grace, `image-library undelete` takes it back",
         found.server, found.id
@@ -152,8 +166,17 @@ pub(crate) fn undelete(directory: &Path, image: &ImageRef) -> Result<Verdict> {
     let deleted = library.deleted_images()?.into_iter();
     let found = image.choose(deleted.map(|deleted| deleted.image).collect())?;
     library.undelete_image(found.id)?;
+    audit(&library, AuditAction::UndeleteImage, &found)?;
     print_line(&format!("took back {}@{}", found.server, found.id));
     Ok(Verdict::Done)
+}
+
+fn audit(library: &LocalLibrary, action: AuditAction, image: &Image) -> Result<()> {
+    library.audit_local(action, |event| AuditEvent {
+        server: Some(image.server.clone()),
+        image: Some(image.id),
+        ..event
+    })
 }
 
 /// Lists the trash.

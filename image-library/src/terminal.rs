@@ -16,9 +16,11 @@ use std::time::{Duration, Instant};
 use disk::{Finding, Level, Monitor, Unit};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::client::{ServerAccess, TokenSource};
 use crate::error::Error;
 use crate::file_error::FileError;
 use crate::key_file::{KeyAccess, Passphrase, PassphraseSource};
+use crate::location::LibraryAccess;
 
 /// How long nothing is said about a stage in a log.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -295,6 +297,42 @@ pub fn key_access() -> crate::Result<KeyAccess> {
         file: variable("RELEVO_KEY_FILE").map(PathBuf::from),
         passphrase,
     })
+}
+
+/// How this process opens libraries, wherever they are: keys as [`key_access`] says; a server's
+/// token from the file `token_file` or `RELEVO_TOKEN_FILE`, or from `RELEVO_TOKEN`; the authorities
+/// that are trusted from `ca_file` or `RELEVO_CA_FILE`. The arguments come first.
+///
+/// # Errors
+///
+/// Those of [`key_access`]; [`Error::Token`] when `RELEVO_TOKEN` holds none.
+pub fn library_access(
+    token_file: Option<&Path>,
+    ca_file: Option<&Path>,
+) -> crate::Result<LibraryAccess> {
+    let path = |given: Option<&Path>, name: &str| {
+        let given = given.map(Path::to_owned);
+        given.or_else(|| variable(name).map(PathBuf::from))
+    };
+    let token = match path(token_file, "RELEVO_TOKEN_FILE") {
+        Some(path) => TokenSource::File(path),
+        None => given_token()?,
+    };
+    Ok(LibraryAccess {
+        key: key_access()?,
+        server: ServerAccess {
+            token,
+            ca_file: path(ca_file, "RELEVO_CA_FILE"),
+        },
+    })
+}
+
+fn given_token() -> crate::Result<TokenSource> {
+    let Some(text) = variable("RELEVO_TOKEN") else {
+        return Ok(TokenSource::None);
+    };
+    let token = text.to_str().unwrap_or_default().parse()?;
+    Ok(TokenSource::Given(token))
 }
 
 /// The passphrase that the environment gives, else one that is asked for twice.

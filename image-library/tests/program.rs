@@ -8,8 +8,10 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use image_library::client::{Patience, RemoteLibrary};
-use image_library::{ChunkUpload, ContentHash, Error, ImageReader, ImageWriter, UploadTarget};
+use image_library::client::{Patience, RemoteLibrary, ServerAccess};
+use image_library::{
+    ChunkUpload, ContentHash, Error, ImageReader, ImageWriter, Token, UploadTarget,
+};
 use tempfile::TempDir;
 
 fn program() -> Command {
@@ -28,6 +30,7 @@ fn stderr(output: &Output) -> String {
 struct Served {
     child: Child,
     url: String,
+    token: Token,
 }
 
 impl Served {
@@ -44,7 +47,8 @@ impl Served {
         let stdout = child.stdout.take().unwrap();
         BufReader::new(stdout).read_line(&mut url).unwrap();
         let url = url.trim().to_owned();
-        Self { child, url }
+        let token = token(library, &["--role", "administrator"]);
+        Self { child, url, token }
     }
 
     fn connect(&self) -> RemoteLibrary {
@@ -52,8 +56,21 @@ impl Served {
             give_up_after: Duration::from_millis(300),
             ..Patience::default()
         };
-        RemoteLibrary::connect_with(&self.url, patience).unwrap()
+        let access = ServerAccess::with_token(self.token.clone());
+        RemoteLibrary::connect_with(&self.url, &access, patience).unwrap()
     }
+}
+
+/// What `token add` prints.
+fn token(library: &Path, arguments: &[&str]) -> Token {
+    let added = program()
+        .args(["token", "add"])
+        .arg(library)
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(added.status.success(), "{}", stderr(&added));
+    String::from_utf8(added.stdout).unwrap().parse().unwrap()
 }
 
 impl Drop for Served {
@@ -283,4 +300,96 @@ fn images_are_kept_by_rules_and_taken_back_by_name() {
     let removed: serde_json::Value = serde_json::from_str(&removed).unwrap();
     assert_eq!(removed["removed_packs"], 1);
     assert_eq!(opened.images().unwrap(), [second]);
+}
+
+#[test]
+fn a_token_is_shown_once_listed_and_revoked_and_the_trail_tells_it() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("library");
+    assert!(run(&["init"], &path).status.success());
+    let made = token(
+        &path,
+        &["--role", "agent", "--server", "web01", "--expires", "90d"],
+    );
+    let served = Served::start(&path);
+    let access = ServerAccess::with_token(made.clone());
+    let connect = || RemoteLibrary::connect_with(&served.url, &access, Patience::default());
+    assert!(served.url.starts_with("https://"), "{}", served.url);
+    connect().unwrap();
+
+    let list = || String::from_utf8(run(&["token", "list"], &path).stdout).unwrap();
+    let secret = made.reveal();
+    assert!(list().contains(&format!("{}  agent of web01  made ", made.id())));
+    assert!(list().contains("  good until ") && !list().contains(&secret[30..60]));
+    let revoke = program()
+        .args(["token", "revoke"])
+        .arg(&path)
+        .arg(made.id().to_string())
+        .output()
+        .unwrap();
+    assert!(revoke.status.success(), "{}", stderr(&revoke));
+    assert!(list().contains("  revoked "), "{}", list());
+    // Longer than a server remembers a token.
+    std::thread::sleep(Duration::from_millis(2500));
+    let refused = connect().unwrap_err();
+    assert!(
+        refused.to_string().contains("the token was revoked"),
+        "{refused}"
+    );
+
+    let audit = run(&["audit", "--json", "--since", "1h"], &path);
+    let lines: Vec<serde_json::Value> = String::from_utf8(audit.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let actions: Vec<_> = lines
+        .iter()
+        .map(|line| line["action"].as_str().unwrap())
+        .collect();
+    assert_eq!(actions, ["add-token", "add-token", "revoke-token"]);
+    assert_eq!(lines[2]["token"], made.id().to_string());
+    assert_eq!(lines[2]["server"], "web01");
+}
+
+#[test]
+fn tokens_that_make_no_sense_are_refused() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("library");
+    assert!(run(&["init"], &path).status.success());
+    for arguments in [
+        &["token", "add", "--role", "agent"][..],
+        &["token", "add", "--role", "operator", "--server", "web01"],
+        &["token", "add", "--role", "king"],
+        &["token", "add", "--role", "operator", "--expires", "soon"],
+    ] {
+        let output = run(arguments, &path);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty());
+    }
+    let file = directory.path().join("token");
+    let into = file.to_str().unwrap();
+    let write = ["token", "add", "--role", "operator", "--output", into];
+    let output = run(&write, &path);
+    assert!(output.status.success() && output.stdout.is_empty());
+    assert!(Token::read(&file).is_ok());
+    assert_eq!(
+        run(&write, &path).status.code(),
+        Some(2),
+        "it never writes over a file"
+    );
+}
+
+#[test]
+fn http_without_tls_is_served_on_loopback_only() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("library");
+    assert!(run(&["init"], &path).status.success());
+    let output = run(&["serve", "--plain-http", "--listen", "0.0.0.0:0"], &path);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("needs TLS and tokens"),
+        "{}",
+        stderr(&output)
+    );
 }

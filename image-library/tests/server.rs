@@ -4,68 +4,23 @@
 #![cfg(feature = "server")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod served;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use disk::block::ExtentKind;
 use disk::{ReadAt, SectorSize};
-use image_library::client::{Patience, RemoteLibrary};
-use image_library::server::{RunningServer, Server};
 use image_library::{
     ChunkState, ChunkUpload, Consistency, ContentHash, DiskDraft, DiskIndex, Error, Image,
-    ImageDraft, ImageReader, ImageWriter, InitOptions, LocalLibrary, ServerName, Upload,
-    UploadTarget,
+    ImageDraft, ImageReader, ImageWriter, ServerName, Upload, UploadTarget,
 };
-use reqwest::blocking::{Client, RequestBuilder};
-use tempfile::TempDir;
+use reqwest::blocking::RequestBuilder;
+
+use crate::served::{Served, client};
 
 const CHUNK: usize = 65_536;
-
-struct Served {
-    directory: TempDir,
-    server: RunningServer,
-}
-
-impl Served {
-    fn new() -> Self {
-        let directory = TempDir::new().unwrap();
-        LocalLibrary::init(&directory.path().join("library"), &InitOptions::default()).unwrap();
-        let server = serve(directory.path());
-        Self { directory, server }
-    }
-
-    fn connect(&self) -> RemoteLibrary {
-        RemoteLibrary::connect_with(&self.server.url(), impatient()).unwrap()
-    }
-
-    fn restart(&mut self) {
-        self.server = serve(self.directory.path());
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.server.url())
-    }
-}
-
-fn serve(directory: &Path) -> RunningServer {
-    let library = LocalLibrary::open(&directory.join("library")).unwrap();
-    let address = "127.0.0.1:0".parse().unwrap();
-    Server::bind(Arc::new(library), address)
-        .unwrap()
-        .start()
-        .unwrap()
-}
-
-fn impatient() -> Patience {
-    Patience {
-        give_up_after: Duration::from_millis(300),
-        connect_timeout: Duration::from_secs(2),
-        request_timeout: Duration::from_secs(20),
-    }
-}
 
 fn target() -> UploadTarget {
     UploadTarget {
@@ -143,7 +98,7 @@ fn upload_image(library: &dyn ImageWriter) -> Image {
 
 #[test]
 fn an_image_that_was_sent_is_read_back_byte_by_byte() {
-    let served = Served::new();
+    let served = Served::to_everybody();
     let library = served.connect();
     let image = upload_image(&library);
     assert_eq!(image.server, server_name());
@@ -177,7 +132,7 @@ fn an_image_that_was_sent_is_read_back_byte_by_byte() {
 
 #[test]
 fn a_hole_of_the_disk_is_told_as_one() {
-    let served = Served::new();
+    let served = Served::to_everybody();
     let library = served.connect();
     let image = upload_image(&library);
     let disk = library.open_disk(image.id, DiskIndex(0)).unwrap();
@@ -199,7 +154,7 @@ fn a_hole_of_the_disk_is_told_as_one() {
 
 #[test]
 fn the_next_upload_needs_only_what_changed() {
-    let served = Served::new();
+    let served = Served::to_everybody();
     let library = served.connect();
     assert!(
         library
@@ -226,7 +181,7 @@ fn the_next_upload_needs_only_what_changed() {
 
 #[test]
 fn side_files_are_kept_beside_the_image() {
-    let served = Served::new();
+    let served = Served::to_everybody();
     let library = served.connect();
     let image = upload_image(&library);
     assert_eq!(library.side_file(image.id, "readiness.json").unwrap(), None);
@@ -246,7 +201,7 @@ fn side_files_are_kept_beside_the_image() {
 
 #[test]
 fn what_an_interrupted_upload_sent_is_not_missing_to_the_next_one() {
-    let served = Served::new();
+    let served = Served::to_everybody();
     let library = served.connect();
     let plain = vec![5; CHUNK];
     // Enough for whole packs; the last one may be lost.
@@ -266,7 +221,7 @@ fn what_an_interrupted_upload_sent_is_not_missing_to_the_next_one() {
 
 #[test]
 fn a_chunk_with_another_hash_is_refused_and_not_kept() {
-    let served = Served::new();
+    let served = Served::to_everybody();
     let library = served.connect();
     let upload = library.begin(&target()).unwrap();
     let mut wrong = chunk(&[1; CHUNK]);
@@ -287,7 +242,7 @@ fn a_chunk_with_another_hash_is_refused_and_not_kept() {
 
 #[test]
 fn a_server_that_is_lost_in_mid_upload_is_told_with_what_to_do_and_nothing_is_visible() {
-    let mut served = Served::new();
+    let mut served = Served::to_everybody();
     let library = served.connect();
     let upload = library.begin(&target()).unwrap();
     upload.put_chunks(vec![chunk(&[1; CHUNK])]).unwrap();
@@ -307,7 +262,7 @@ fn a_server_that_is_lost_in_mid_upload_is_told_with_what_to_do_and_nothing_is_vi
 
 #[test]
 fn another_upload_of_the_same_server_takes_over() {
-    let served = Served::new();
+    let served = Served::to_everybody();
     let library = served.connect();
     let first = library.begin(&target()).unwrap();
     let second = library.begin(&target()).unwrap();
@@ -330,9 +285,9 @@ fn status(request: RequestBuilder) -> u16 {
 
 #[test]
 fn hostile_requests_for_images_are_refused() {
-    let served = Served::new();
+    let served = Served::to_everybody();
     let image = upload_image(&served.connect());
-    let client = Client::new();
+    let client = client();
     let data = format!("/v1/images/{}/disks/0/data", image.id);
     let paths = [
         "/".to_owned(),
@@ -382,8 +337,8 @@ fn hostile_requests_for_images_are_refused() {
 
 #[test]
 fn hostile_uploads_are_refused_and_the_server_goes_on() {
-    let served = Served::new();
-    let client = Client::new();
+    let served = Served::to_everybody();
+    let client = client();
     let begin = |body: &str| {
         client
             .post(served.url("/v1/uploads"))
@@ -499,8 +454,8 @@ fn hostile_uploads_are_refused_and_the_server_goes_on() {
 
 #[test]
 fn a_client_that_breaks_off_in_mid_body_leaves_the_server_well() {
-    let served = Served::new();
-    let client = Client::new();
+    let served = Served::to_everybody();
+    let client = client();
     let request = client
         .post(served.url("/v1/uploads"))
         .header("content-type", "application/json")

@@ -14,8 +14,8 @@ use disk::Level;
 use image_library::client::Patience;
 use image_library::machine::MachineDescription;
 use image_library::program::{EXIT_CODES, Verdict, end, print, print_json, print_line};
-use image_library::terminal::{Terminal, Verbosity, bytes_text, finding_text, key_access};
-use image_library::{Consistency, FileError, ServerName, open_library_with};
+use image_library::terminal::{Terminal, Verbosity, bytes_text, finding_text, library_access};
+use image_library::{Consistency, FileError, LibraryAccess, ServerName, open_library_with};
 use p2v_agent::check::check;
 use p2v_agent::inventory::{InventoryOptions, inventory_table, take_inventory};
 use p2v_agent::snapshot::{
@@ -64,11 +64,31 @@ struct InventoryArguments {
     root: PathBuf,
 }
 
+/// How a library server is talked to.
+#[derive(Debug, Args)]
+struct ServerArguments {
+    /// A file with the token for that server; without it RELEVO_TOKEN_FILE or RELEVO_TOKEN.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Trust the certificates of this PEM file instead of the authority that the token names.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+}
+
+impl ServerArguments {
+    fn access(&self) -> Result<LibraryAccess> {
+        let access = library_access(self.token_file.as_deref(), self.ca_file.as_deref())?;
+        Ok(access)
+    }
+}
+
 #[derive(Debug, Args)]
 struct CheckArguments {
-    /// Also try to reach this library: a directory or http://HOST:PORT.
+    /// Also try to reach this library: a directory or https://HOST:PORT.
     #[arg(long, value_name = "DIR|URL", env = "RELEVO_LIBRARY")]
     library: Option<String>,
+    #[command(flatten)]
+    server_access: ServerArguments,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -76,9 +96,11 @@ struct CheckArguments {
 
 #[derive(Debug, Args)]
 struct SnapshotArguments {
-    /// Where the image goes: a directory or http://HOST:PORT.
+    /// Where the image goes: a directory or https://HOST:PORT.
     #[arg(long, value_name = "DIR|URL", env = "RELEVO_LIBRARY")]
     library: String,
+    #[command(flatten)]
+    server_access: ServerArguments,
     /// A disk (sda, /dev/sda) or disk image file; may be repeated. Without it: all disks.
     #[arg(long = "disk", value_name = "DEVICE|FILE")]
     disks: Vec<String>,
@@ -158,7 +180,7 @@ fn inventory(chosen: &InventoryArguments) -> Result<Verdict> {
 }
 
 fn run_check(chosen: &CheckArguments) -> Result<Verdict> {
-    let access = key_access()?;
+    let access = chosen.server_access.access()?;
     let findings = check(&this_machine(), chosen.library.as_deref(), &access);
     let has_problem = findings.iter().any(|finding| finding.level == Level::Error);
     if chosen.json {
@@ -210,7 +232,8 @@ fn snapshot(chosen: &SnapshotArguments, verbosity: Verbosity) -> Result<Verdict>
         give_up_after: Duration::from_secs(chosen.patience),
         ..Patience::default()
     };
-    let library = open_library_with(&chosen.library, &key_access()?, patience)?;
+    let access = chosen.server_access.access()?;
+    let library = open_library_with(&chosen.library, &access, patience)?;
     let report = take_snapshot(&options, &*library, context)?;
     terminal.finish();
     print_either(chosen.json, &report, &report_text(&report));

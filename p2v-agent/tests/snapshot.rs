@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -11,8 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use disk::ReadAt;
-use image_library::server::{RunningServer, Server};
-use image_library::{DiskIndex, ImageReader, InitOptions, LocalLibrary};
+use image_library::server::{
+    Access, Limits, RunningServer, Server, ServerOptions, TlsIdentity, Transport,
+};
+use image_library::{Authority, DiskIndex, Grant, ImageReader, InitOptions, LocalLibrary};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -49,9 +52,30 @@ impl Site {
         LocalLibrary::open(&self.library()).unwrap()
     }
 
+    fn token(&self) -> PathBuf {
+        self.0.path().join("token")
+    }
+
+    /// With TLS, and a token for the agent of `web01`.
     fn serve(&self) -> RunningServer {
+        let library = self.open();
+        let authority = Authority::of(&library).unwrap();
+        if !self.token().exists() {
+            let server = "web01".parse().unwrap();
+            let grant = Grant::Agent { server };
+            let fingerprint = Some(authority.fingerprint());
+            let token = library.add_token(grant, None, fingerprint).unwrap();
+            fs::write(self.token(), token.reveal().as_bytes()).unwrap();
+            fs::set_permissions(self.token(), fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let names = vec!["127.0.0.1".to_owned()];
+        let options = ServerOptions {
+            access: Access::Tokens(library.clone()),
+            transport: Transport::Tls(Box::new(TlsIdentity::issued(authority, names).unwrap())),
+            limits: Limits::default(),
+        };
         let address = "127.0.0.1:0".parse().unwrap();
-        Server::bind(Arc::new(self.open()), address)
+        Server::bind(Arc::new(library), address, options)
             .unwrap()
             .start()
             .unwrap()
@@ -70,6 +94,9 @@ impl Site {
             .arg("--state")
             .arg(self.state())
             .args(more);
+        if self.token().exists() {
+            command.arg("--token-file").arg(self.token());
+        }
         command
     }
 
@@ -314,8 +341,36 @@ fn a_library_that_is_not_there_is_one_clear_message() {
         nowhere.contains("/nowhere/library") && nowhere.contains("hint: "),
         "{nowhere}"
     );
-    let tls = failure(&mut site.snapshot(&["--library", "https://127.0.0.1:1"]));
-    assert!(tls.contains("TLS (https://) is not supported"), "{tls}");
+}
+
+#[test]
+fn a_token_that_is_missing_or_of_another_library_is_one_clear_message() {
+    let (site, other) = (Site::new(), Site::new());
+    site.write_disk(&noise(MIB, 8));
+    let (server, _stranger) = (site.serve(), other.serve());
+    let with = |file: &Path| {
+        let mut command = site.snapshot(&["--library", &server.url()]);
+        let arguments: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
+        let (last, others) = arguments.split_last().unwrap();
+        assert_eq!(last, site.token().as_os_str());
+        command = agent(&[]);
+        command.args(others).arg(file);
+        failure(&mut command)
+    };
+    let missing = with(Path::new("/nowhere/token"));
+    assert!(
+        missing.contains("error: open /nowhere/token: "),
+        "{missing}"
+    );
+    let untrusted = with(&other.token());
+    assert!(
+        untrusted.contains(&format!(
+            "error: the server at {} is not trusted: ",
+            server.url()
+        )) && untrusted.contains("\n\nhint: the token has to be one of this library"),
+        "{untrusted}"
+    );
+    assert!(site.open().images().unwrap().is_empty());
 }
 
 #[test]

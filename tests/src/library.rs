@@ -8,11 +8,15 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::program::{Program, Running};
 use crate::toolbox::free_port;
+
+/// How many tokens were made: each is a file of its own.
+static TOKENS: AtomicU32 = AtomicU32::new(0);
 
 /// How long anything that a test waits for may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -63,14 +67,16 @@ impl Library {
         self.relevo_with(&self.folder)
     }
 
-    /// The same with another directory or a URL as library.
+    /// The same with another directory or a URL as library; for a URL with an operator's token.
     #[must_use]
     pub fn relevo_with(&self, place: impl AsRef<OsStr>) -> Program {
-        Program::relevo()
+        let place = place.as_ref();
+        let relevo = Program::relevo()
             .arg("--config")
             .arg(&self.configuration)
             .arg("--library")
-            .arg(place)
+            .arg(place);
+        self.with_token(relevo, place, "--role operator")
     }
 
     /// Makes a disk file an image of a server.
@@ -85,16 +91,34 @@ impl Library {
     /// An agent's snapshot of a disk file; `place` is the directory or a URL of this library.
     #[must_use]
     pub fn snapshot(&self, place: &str, disk: &Path) -> Program {
-        Program::agent()
+        let agent = Program::agent()
             .args("snapshot --server x --patience 3 --library")
             .arg(place)
             .arg("--state")
             .arg(&self.agent_state)
             .arg("--disk")
-            .arg(disk)
+            .arg(disk);
+        self.with_token(agent, OsStr::new(place), "--role agent --server x")
     }
 
-    /// Starts the server on this library; gives it with its address.
+    /// With a new token of this library, where `place` is a URL.
+    fn with_token(&self, program: Program, place: &OsStr, grant: &str) -> Program {
+        if !place.to_string_lossy().contains("://") {
+            return program;
+        }
+        let number = TOKENS.fetch_add(1, Ordering::Relaxed);
+        let file = self.folder.with_extension(format!("token-{number}"));
+        Program::library()
+            .args("token add")
+            .arg(&self.folder)
+            .args(grant)
+            .arg("--output")
+            .arg(&file)
+            .succeeds();
+        program.arg("--token-file").arg(file)
+    }
+
+    /// Starts the server on this library, with TLS; gives it with its address.
     pub fn serve(&self) -> (Running, String) {
         self.serve_on(free_port())
     }
@@ -111,7 +135,7 @@ impl Library {
         wait_until("the library listens", || {
             TcpStream::connect(&address).is_ok()
         });
-        (running, format!("http://{address}"))
+        (running, format!("https://{address}"))
     }
 
     /// Bytes of all its files.

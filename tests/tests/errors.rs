@@ -191,7 +191,7 @@ fn a_full_disk_stops_the_conversion_and_the_next_try_succeeds() {
 
 #[test]
 fn a_library_that_does_not_answer_is_named() {
-    let address = format!("http://127.0.0.1:{}", free_port());
+    let address = format!("https://127.0.0.1:{}", free_port());
     let work = work_dir();
     let library = Library::create(work.path());
     let disk = raw_disk(work.path(), "disk.raw", 64);

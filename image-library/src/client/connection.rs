@@ -2,16 +2,20 @@
 //! Requests to one server: repeated when they break off, failures turned into errors.
 
 use std::io::Read;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use reqwest::blocking::{Client, RequestBuilder, Response};
+use reqwest::blocking::{Client, ClientBuilder, RequestBuilder, Response};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::redirect::Policy;
 use reqwest::{StatusCode, Url};
+use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::client::Patience;
+use crate::client::{Patience, ServerAccess};
 use crate::error::{Error, Result};
 use crate::protocol::{Failure, HASH_HEADER};
 
@@ -22,6 +26,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// The most bytes of an answer that is JSON or bytes: the hashes of a disk of 64 TiB need 32 GiB
 /// and would not fit memory anyway; 4 GiB are those of 8 TiB.
 const ANSWER_BYTES_MAX: u64 = 4 << 30;
+
+/// Less than for how long servers keep a connection without requests.
+const IDLE_MAX: Duration = Duration::from_secs(15);
 
 /// Why one attempt failed, in a form that can be a source.
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -52,13 +59,27 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Checks the URL; nothing is sent.
-    pub(super) fn open(url: &str, patience: Patience) -> Result<Self> {
+    /// Checks the URL and reads the token; nothing is sent.
+    pub(super) fn open(url: &str, access: &ServerAccess, patience: Patience) -> Result<Self> {
         let base = parse_url(url)?;
-        let http = Client::builder()
+        let token = access.token()?;
+        if token.is_some() && base.scheme() == "http" && !is_loopback(&base) {
+            let problem = "a token would cross the network in the clear: use https://";
+            return Err(location(url, problem));
+        }
+        let mut headers = HeaderMap::new();
+        if let Some(token) = &token {
+            let value = format!("Bearer {}", *token.reveal());
+            let mut value = HeaderValue::try_from(value)
+                .map_err(|_| location(url, "its token is no header"))?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let http = http_client(access.tls(token.as_ref())?)
+            .default_headers(headers)
             .connect_timeout(patience.connect_timeout)
             .timeout(patience.request_timeout)
-            .no_proxy()
+            .pool_idle_timeout(IDLE_MAX)
             .build()
             .map_err(|source| Error::Unreachable {
                 location: url.to_owned(),
@@ -179,6 +200,12 @@ impl Connection {
                 Ok(done) => return done,
                 Err(cause) => cause,
             };
+            if is_distrust(&*cause) {
+                return Err(Error::Untrusted {
+                    location: self.location(),
+                    source: cause,
+                });
+            }
             if started.elapsed().saturating_add(pause) > self.patience.give_up_after {
                 return Err(Error::Unreachable {
                     location: self.location(),
@@ -204,7 +231,10 @@ impl Connection {
         }
         let again = matches!(
             status,
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+            StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT
+                | StatusCode::TOO_MANY_REQUESTS
         );
         let body = read_answer(response)?;
         let failure: Failure = match serde_json::from_slice(&body.bytes) {
@@ -262,15 +292,55 @@ fn location(url: &str, problem: &str) -> Error {
 
 fn parse_url(url: &str) -> Result<Url> {
     let base = Url::parse(url).map_err(|error| location(url, &error.to_string()))?;
-    match base.scheme() {
-        "http" => {}
-        "https" => {
-            return Err(disk::Error::unsupported("library server", "TLS (https://)").into());
-        }
-        _ => return Err(location(url, "expected http://HOST:PORT")),
+    if !matches!(base.scheme(), "http" | "https") {
+        return Err(location(url, "expected https://HOST:PORT"));
     }
     if base.host_str().is_none_or(str::is_empty) {
         return Err(location(url, "it names no host"));
     }
     Ok(base)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || address
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+/// An HTTP client that trusts no certificate at all: for plain HTTP to one machine.
+///
+/// # Panics
+///
+/// Never: the versions of TLS that are asked for are those of the provider.
+pub fn plain_http_client() -> ClientBuilder {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks the default versions of TLS")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    http_client(tls)
+}
+
+/// An HTTP client that speaks TLS as `tls` says, follows no redirect and knows no proxy.
+fn http_client(tls: ClientConfig) -> ClientBuilder {
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(Policy::none())
+        .no_proxy()
+}
+
+/// Whether an attempt ended because the server's certificate is not trusted.
+fn is_distrust(cause: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(rustls::Error::InvalidCertificate(_)) = cause.downcast_ref() {
+        return true;
+    }
+    // An I/O error hides the error that it was made of: its source is that one's source.
+    let hidden = cause
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref);
+    hidden.is_some_and(|hidden| is_distrust(hidden)) || cause.source().is_some_and(is_distrust)
 }

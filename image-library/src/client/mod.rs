@@ -8,6 +8,7 @@
 mod connection;
 mod device;
 mod hashes;
+mod trust;
 mod upload;
 
 use std::sync::Arc;
@@ -17,8 +18,10 @@ use disk::ReadAt;
 
 use crate::access::{DiskHashes, ImageReader, ImageWriter, Upload, UploadTarget};
 use crate::client::connection::Connection;
+pub use crate::client::connection::plain_http_client;
 use crate::client::device::RemoteDevice;
 use crate::client::hashes::RemoteHashes;
+pub use crate::client::trust::{ServerAccess, TokenSource};
 use crate::client::upload::RemoteUpload;
 use crate::document::Image;
 use crate::error::{Error, Result};
@@ -60,22 +63,22 @@ pub struct RemoteLibrary {
 }
 
 impl RemoteLibrary {
-    /// Connects to the server at `http://HOST:PORT` and asks what it is.
-    pub fn connect(url: &str) -> Result<Self> {
-        Self::connect_with(url, Patience::default())
+    /// Connects to the server at `https://HOST:PORT` and asks what it is.
+    pub fn connect(url: &str, access: &ServerAccess) -> Result<Self> {
+        Self::connect_with(url, access, Patience::default())
     }
 
     /// Like [`RemoteLibrary::connect`], with another patience.
     ///
     /// The first question is repeated for a second at most: a wrong address is told at once.
-    pub fn connect_with(url: &str, patience: Patience) -> Result<Self> {
+    pub fn connect_with(url: &str, access: &ServerAccess, patience: Patience) -> Result<Self> {
         let asking = Patience {
             give_up_after: patience.give_up_after.min(FIRST_PATIENCE),
             ..patience
         };
         let description: ServiceDescription =
-            Connection::open(url, asking)?.get_json("describe itself", &["v1"], &[])?;
-        let connection = Connection::open(url, patience)?;
+            Connection::open(url, access, asking)?.get_json("describe itself", &["v1"], &[])?;
+        let connection = Connection::open(url, access, patience)?;
         let ServiceDescription {
             service,
             api,

@@ -2,7 +2,8 @@
 //! A request that is not done: status, stable code, message and hint.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::error::Error;
@@ -67,6 +68,70 @@ impl RequestFailure {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
     }
 
+    /// The server is about to end.
+    pub(super) fn stopping() -> Self {
+        let message = "the library server is being stopped";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", message)
+    }
+
+    /// The request shows no token.
+    pub(super) fn no_token() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "no-token", "a token is needed").with_hint(
+            "an administrator makes one with `image-library token add`; name its file with \
+             --token-file or RELEVO_TOKEN_FILE",
+        )
+    }
+
+    /// No such token; the same whether its id or its secret is wrong.
+    pub(super) fn unknown_token() -> Self {
+        let message = "the token is not one of this library";
+        Self::new(StatusCode::UNAUTHORIZED, "unknown-token", message)
+            .with_hint("use the token that was made for this library")
+    }
+
+    /// A token that was good once.
+    pub(super) fn token_is_over(is_revoked: bool) -> Self {
+        let message = if is_revoked {
+            "the token was revoked"
+        } else {
+            "the token has expired"
+        };
+        Self::new(StatusCode::UNAUTHORIZED, "token-over", message)
+            .with_hint("ask an administrator of the library for a new one")
+    }
+
+    /// Tokens of this address are not looked at for now.
+    pub(super) fn too_many_failures() -> Self {
+        let message = "too many wrong tokens came from this address";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-failures", message)
+            .with_hint("wait a minute, then use a good token")
+    }
+
+    /// Too often in a while.
+    pub(super) fn too_often(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-often", message)
+    }
+
+    /// The token is good, but not for this.
+    pub(super) fn forbidden(message: String, hint: String) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message).with_hint(hint)
+    }
+
+    /// What the framework refused in its own words.
+    pub(super) fn in_other_words(status: StatusCode, message: String) -> Self {
+        Self::new(status, "invalid", message)
+    }
+
+    fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.failure.hint = Some(hint.into());
+        self
+    }
+
+    /// The reason, for the audit trail.
+    pub(super) fn message(&self) -> &str {
+        &self.failure.message
+    }
+
     /// A bug of ours; the details are in the server's log.
     pub(super) fn internal() -> Self {
         Self::new(
@@ -98,6 +163,20 @@ impl From<&Error> for RequestFailure {
 
 impl IntoResponse for RequestFailure {
     fn into_response(self) -> Response {
-        (self.status, Json(self.failure)).into_response()
+        let mut response = (self.status, Json(self.failure)).into_response();
+        let headers = response.headers_mut();
+        match self.status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("60"));
+            }
+            _ => {}
+        }
+        response
     }
 }

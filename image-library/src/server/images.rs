@@ -7,16 +7,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Extension, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use disk::ReadAt;
 use disk::block::ExtentKind;
 use serde::Deserialize;
 
+use crate::audit::{AuditAction, AuditEvent};
 use crate::document::Image;
 use crate::error::Result;
 use crate::id::{DiskIndex, ImageId};
@@ -24,25 +23,13 @@ use crate::protocol::{
     ExtentPage, HASH_HEADER, PAGE_EXTENTS_MAX, READ_BYTES_MAX, SIDE_FILE_BYTES_MAX, WireExtent,
 };
 use crate::server::failure::RequestFailure;
+use crate::server::gate::Principal;
 use crate::server::{Shared, blocking};
 
 /// How many disks are kept open.
 const OPEN_DEVICES_MAX: usize = 32;
 /// The most steps that one page of extents takes.
 const PAGE_STEPS_MAX: usize = 65_536;
-
-/// For those who read: operators and recovery hosts.
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/v1/images", get(list))
-        .route("/v1/images/{id}", get(image))
-        .route("/v1/images/{id}/disks/{disk}/data", get(data))
-        .route("/v1/images/{id}/disks/{disk}/extents", get(extents))
-        .route(
-            "/v1/images/{id}/files/{name}",
-            get(side_file).put(put_side_file),
-        )
-}
 
 /// Disks that were opened lately, the last used last.
 type OpenDevice = ((ImageId, DiskIndex), Arc<dyn ReadAt>);
@@ -71,12 +58,27 @@ impl OpenDevices {
 }
 
 impl Shared {
-    fn device(&self, id: ImageId, disk: DiskIndex) -> Result<Arc<dyn ReadAt>> {
-        if let Some(device) = self.devices.get((id, disk)) {
-            return Ok(device);
+    fn device(
+        &self,
+        id: ImageId,
+        disk: DiskIndex,
+        principal: &Principal,
+    ) -> Result<Arc<dyn ReadAt>> {
+        let device = match self.devices.get((id, disk)) {
+            Some(device) => device,
+            None => {
+                let device = self.library.open_disk(id, disk)?;
+                self.devices.put((id, disk), Arc::clone(&device));
+                device
+            }
+        };
+        if self.readers.count(&(principal.token, id, disk)) {
+            self.audit(principal, AuditAction::OpenDisk, |event| AuditEvent {
+                image: Some(id),
+                disk: Some(disk),
+                ..event
+            });
         }
-        let device = self.library.open_disk(id, disk)?;
-        self.devices.put((id, disk), Arc::clone(&device));
         Ok(device)
     }
 }
@@ -91,11 +93,11 @@ fn parse_disk(text: &str) -> Result<DiskIndex, RequestFailure> {
         .map_err(|_| RequestFailure::invalid(format!("not the number of a disk: {text:?}")))
 }
 
-async fn list(State(shared): State<Shared>) -> Result<Json<Vec<Image>>, RequestFailure> {
+pub(super) async fn list(State(shared): State<Shared>) -> Result<Json<Vec<Image>>, RequestFailure> {
     blocking(move || shared.library.images()).await.map(Json)
 }
 
-async fn image(
+pub(super) async fn image(
     State(shared): State<Shared>,
     Path(id): Path<String>,
 ) -> Result<Json<Image>, RequestFailure> {
@@ -121,15 +123,17 @@ fn parse_range(headers: &HeaderMap) -> Result<(u64, u64), RequestFailure> {
     })
 }
 
-async fn data(
+pub(super) async fn data(
     State(shared): State<Shared>,
+    Extension(principal): Extension<Principal>,
     Path((id, disk)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, RequestFailure> {
     let (id, disk) = (parse_image_id(&id)?, parse_disk(&disk)?);
     let (first, last) = parse_range(&headers)?;
+    let metrics = Arc::clone(&shared.metrics);
     let read = blocking(move || {
-        let device = shared.device(id, disk)?;
+        let device = shared.device(id, disk, &principal)?;
         let disk_bytes = device.length_bytes();
         if first >= disk_bytes {
             return Ok((disk_bytes, Vec::new()));
@@ -148,6 +152,7 @@ async fn data(
             "byte {first} is past the end of a disk of {disk_bytes} bytes"
         )));
     }
+    metrics.read_bytes.add(bytes.len() as u64);
     let end = first.saturating_add(bytes.len() as u64).saturating_sub(1);
     let range = format!("bytes {first}-{end}/{disk_bytes}");
     let mut response = bytes_response(bytes);
@@ -169,17 +174,18 @@ fn bytes_response(bytes: Vec<u8>) -> Response {
 }
 
 #[derive(Debug, Deserialize)]
-struct From {
+pub(super) struct From {
     from: u64,
 }
 
-async fn extents(
+pub(super) async fn extents(
     State(shared): State<Shared>,
+    Extension(principal): Extension<Principal>,
     Path((id, disk)): Path<(String, String)>,
     Query(From { from }): Query<From>,
 ) -> Result<Json<ExtentPage>, RequestFailure> {
     let (id, disk) = (parse_image_id(&id)?, parse_disk(&disk)?);
-    blocking(move || extent_page(&*shared.device(id, disk)?, from))
+    blocking(move || extent_page(&*shared.device(id, disk, &principal)?, from))
         .await
         .map(Json)
 }
@@ -209,7 +215,7 @@ fn extent_page(device: &dyn ReadAt, from: u64) -> Result<ExtentPage> {
     })
 }
 
-async fn side_file(
+pub(super) async fn side_file(
     State(shared): State<Shared>,
     Path((id, name)): Path<(String, String)>,
 ) -> Result<Response, RequestFailure> {
@@ -221,7 +227,7 @@ async fn side_file(
         .ok_or_else(|| RequestFailure::not_found(format!("image {id} has no file {shown:?}")))
 }
 
-async fn put_side_file(
+pub(super) async fn put_side_file(
     State(shared): State<Shared>,
     Path((id, name)): Path<(String, String)>,
     request: Request,

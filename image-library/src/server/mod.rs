@@ -1,42 +1,59 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The library server: a library over HTTP, for agents and for recovery hosts.
+//! The library server: a library over HTTPS, for agents and for recovery hosts.
 //!
-//! This version speaks plain HTTP and knows no tokens: whoever reaches its address may read
-//! every image and add new ones. It listens on the loopback address unless told otherwise; until
-//! TLS and tokens are there, reach it through SSH or a trusted network only. The routes already
-//! stand in two groups, for those who read and for agents that add, which is where the roles go.
+//! Who makes a request is told by its token; a table says which role may use what. Without
+//! TLS, or without tokens, it listens on loopback addresses only.
 //!
-//! The server trusts nothing it receives: every body is bounded, every chunk is decompressed and
-//! hashed again by the library before it is kept, and an upload becomes visible with its commit
-//! only. A stop (SIGTERM, SIGINT) lets requests under way end.
+//! The server trusts nothing it receives: every body is bounded in length and time, every chunk is
+//! decompressed and hashed again by the library before it is kept, and an upload becomes visible
+//! with its commit only. A stop (SIGTERM, SIGINT) lets requests under way end.
 
+mod connections;
 mod failure;
+mod gate;
 mod images;
+mod metrics;
+mod options;
+mod rate;
+mod request;
+mod routes;
+mod service;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod trash;
 mod uploads;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use axum::Json;
-use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::middleware::{self, Next};
-use axum::response::Response;
-use axum::routing::get;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
+use tokio_rustls::TlsAcceptor;
 
 use crate::access::Library;
+use crate::audit::{AuditAction, AuditEvent};
 use crate::error::{Error, Result};
-use crate::protocol::{API_VERSION, SERVICE, ServiceDescription};
+use crate::id::{DiskIndex, ImageId, ServerName};
+use crate::server::connections::Serving;
 use crate::server::failure::RequestFailure;
+use crate::server::gate::{Gate, Principal};
+use crate::server::metrics::Metrics;
+use crate::server::rate::RateLimit;
+use crate::token::TokenId;
+
+pub use crate::server::options::{Access, Limits, ServerOptions, Transport};
+pub use crate::server::tls::TlsIdentity;
 
 /// How long requests under way may take after a stop was asked for.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
-/// The most bytes of a JSON body: an image draft with its machine description.
-const JSON_BYTES_MAX: usize = 8 << 20;
+/// In which what begins and commits uploads of one server is counted.
+const UPLOADS_WINDOW: Duration = Duration::from_secs(600);
+/// In which the same reader of the same disk is told once.
+const READERS_WINDOW: Duration = Duration::from_secs(3600);
 
 /// A server that has its address and is not running yet.
 #[derive(Debug)]
@@ -44,11 +61,29 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     library: Arc<dyn Library>,
+    options: ServerOptions,
 }
 
 impl Server {
     /// Takes the address; port 0 takes any free one.
-    pub fn bind(library: Arc<dyn Library>, address: SocketAddr) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Listen`]; [`Error::Refused`] for an address that others can reach, when the server
+    /// would speak plain HTTP or let everybody in.
+    pub fn bind(
+        library: Arc<dyn Library>,
+        address: SocketAddr,
+        options: ServerOptions,
+    ) -> Result<Self> {
+        let is_open = matches!(options.access, Access::Everybody);
+        let is_plain = matches!(options.transport, Transport::Plain);
+        if (is_open || is_plain) && !address.ip().is_loopback() {
+            return Err(Error::Refused {
+                what: "the address to listen on",
+                problem: format!("{address} can be reached by others: that needs TLS and tokens"),
+            });
+        }
         let listen = || {
             let listener = TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
@@ -60,6 +95,7 @@ impl Server {
             listener,
             address,
             library,
+            options,
         })
     }
 
@@ -67,6 +103,16 @@ impl Server {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its URL, as [`crate::open_library`] takes it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = match self.options.transport {
+            Transport::Tls(_) => "https",
+            Transport::Plain => "http",
+        };
+        format!("{scheme}://{}", self.address)
     }
 
     /// Serves until SIGTERM or SIGINT, then lets requests under way end.
@@ -83,7 +129,7 @@ impl Server {
 
     /// Serves on threads of its own until the handle is stopped or dropped.
     pub fn start(self) -> Result<RunningServer> {
-        let address = self.address;
+        let (address, url) = (self.address, self.url());
         let failed = |source| Error::Listen { address, source };
         let runtime = runtime().map_err(failed)?;
         let (stop, stopped) = oneshot::channel::<()>();
@@ -100,6 +146,7 @@ impl Server {
             .map_err(failed)?;
         Ok(RunningServer {
             address,
+            url,
             stop: Some(stop),
             serving: Some(serving),
         })
@@ -107,22 +154,25 @@ impl Server {
 
     async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
-        let (stopping, stop_seen) = oneshot::channel::<()>();
-        let graceful = axum::serve(listener, router(self.library)).with_graceful_shutdown(async {
-            stop.await;
-            // Nobody listens only when serving has ended already.
-            let _ = stopping.send(());
-        });
-        tokio::select! {
-            served = graceful.into_future() => served,
-            () = async {
-                if stop_seen.await.is_ok() {
-                    tokio::time::sleep(STOP_PATIENCE).await;
-                } else {
-                    std::future::pending::<()>().await;
-                }
-            } => Ok(()),
-        }
+        let (tls, authority_pem) = match self.options.transport {
+            Transport::Plain => (None, None),
+            Transport::Tls(identity) => {
+                let config = identity.config().map_err(std::io::Error::other)?;
+                let pem = identity.authority_pem().map(str::to_owned);
+                tokio::spawn(Arc::new(*identity).keep_fresh());
+                (Some(TlsAcceptor::from(Arc::new(config))), pem)
+            }
+        };
+        let limits = self.options.limits;
+        let shared = Shared::new(self.library, self.options.access, limits, authority_pem);
+        let router = routes::router(&shared);
+        let serving = Serving {
+            shared,
+            router,
+            tls,
+        };
+        serving.run(listener, stop).await;
+        Ok(())
     }
 }
 
@@ -130,6 +180,7 @@ impl Server {
 #[derive(Debug)]
 pub struct RunningServer {
     address: SocketAddr,
+    url: String,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
 }
@@ -144,7 +195,7 @@ impl RunningServer {
     /// Its URL, as [`crate::open_library`] takes it.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.url.clone()
     }
 }
 
@@ -186,50 +237,62 @@ struct Shared {
     library: Arc<dyn Library>,
     devices: Arc<images::OpenDevices>,
     sessions: Arc<uploads::Sessions>,
+    gate: Arc<Gate>,
+    begins: Arc<RateLimit<ServerName>>,
+    /// Each try leaves an event in the audit trail, which nobody may fill.
+    commits: Arc<RateLimit<ServerName>>,
+    /// Who read which disk lately: the audit trail tells it once in a while.
+    readers: Arc<RateLimit<(Option<TokenId>, ImageId, DiskIndex)>>,
+    requests: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    stopping: Arc<AtomicBool>,
+    /// The certificate of the library's authority, where this server shows one of its.
+    authority_pem: Option<Arc<str>>,
 }
 
-fn router(library: Arc<dyn Library>) -> Router {
-    let shared = Shared {
-        library,
-        devices: Arc::default(),
-        sessions: Arc::default(),
-    };
-    Router::new()
-        .route("/v1", get(describe))
-        .merge(images::routes())
-        .merge(uploads::routes())
-        .fallback(|| async { RequestFailure::not_found("no such address on a library server") })
-        .method_not_allowed_fallback(|| async {
-            RequestFailure::invalid("this address does not take that method")
-        })
-        .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
-        .layer(middleware::from_fn(log))
-        .with_state(shared)
-}
-
-async fn describe(State(shared): State<Shared>) -> Json<ServiceDescription> {
-    Json(ServiceDescription {
-        service: SERVICE.to_owned(),
-        api: API_VERSION,
-        chunk_size_bytes: shared.library.chunk_size_bytes(),
-    })
-}
-
-async fn log(request: Request, next: Next) -> Response {
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let started = std::time::Instant::now();
-    let response = next.run(request).await;
-    let status = response.status().as_u16();
-    let milliseconds = started.elapsed().as_millis();
-    if status >= 500 {
-        tracing::error!(%method, path, status, milliseconds);
-    } else if status >= 400 {
-        tracing::warn!(%method, path, status, milliseconds);
-    } else {
-        tracing::debug!(%method, path, status, milliseconds);
+impl Shared {
+    fn new(
+        library: Arc<dyn Library>,
+        access: Access,
+        limits: Limits,
+        authority_pem: Option<String>,
+    ) -> Self {
+        Self {
+            library,
+            devices: Arc::default(),
+            sessions: Arc::default(),
+            gate: Arc::new(Gate::new(access, &limits)),
+            begins: Arc::new(RateLimit::new(limits.uploads_per_server, UPLOADS_WINDOW)),
+            commits: Arc::new(RateLimit::new(limits.uploads_per_server, UPLOADS_WINDOW)),
+            readers: Arc::new(RateLimit::new(1, READERS_WINDOW)),
+            requests: Arc::new(Semaphore::new(limits.requests)),
+            metrics: Arc::default(),
+            limits,
+            stopping: Arc::default(),
+            authority_pem: authority_pem.map(Arc::from),
+        }
     }
-    response
+
+    /// Writes what was done to the audit trail. It was done already, or has to be done also when
+    /// the store is full (reading in an emergency): a failure is logged and counted.
+    fn audit(
+        &self,
+        principal: &Principal,
+        action: AuditAction,
+        about: impl FnOnce(AuditEvent) -> AuditEvent,
+    ) {
+        let Some(library) = self.gate.library() else {
+            return;
+        };
+        let Some(event) = principal.event(library.now(), action) else {
+            return;
+        };
+        if let Err(error) = library.audit(&about(event)) {
+            self.metrics.lost_audit_events.increment();
+            tracing::error!(%error, ?action, "the audit trail could not be written");
+        }
+    }
 }
 
 /// Runs what may block on a thread that may.

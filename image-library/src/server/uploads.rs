@@ -13,17 +13,16 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Extension, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
 use futures_util::StreamExt;
 use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::access::{ChunkState, ChunkUpload, Library, Upload, UploadTarget};
+use crate::audit::{AuditAction, AuditEvent};
 use crate::document::{DiskDraft, Image, ImageDraft};
 use crate::error::Result;
 use crate::id::{ContentHash, ServerName};
@@ -34,6 +33,7 @@ use crate::protocol::{
     wire_hash,
 };
 use crate::server::failure::RequestFailure;
+use crate::server::gate::Principal;
 use crate::server::{Shared, blocking};
 
 /// The most uploads at once.
@@ -42,19 +42,6 @@ const SESSIONS_MAX: usize = 1024;
 const IDLE_MAX: Duration = Duration::from_secs(6 * 3600);
 /// Chunks are handed to the library in batches of at least so many bytes.
 const BATCH_BYTES: usize = 4 << 20;
-
-/// For agents: append images of their own server, read hashes of their own images.
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/v1/servers/{server}/hashes", get(latest_hashes))
-        .route("/v1/uploads", post(begin))
-        .route("/v1/uploads/{upload}", delete(end))
-        .route("/v1/uploads/{upload}/states", post(states))
-        .route("/v1/uploads/{upload}/chunks", post(put_chunks))
-        .route("/v1/uploads/{upload}/leaves/{number}", put(put_leaf))
-        .route("/v1/uploads/{upload}/disks", put(put_disk))
-        .route("/v1/uploads/{upload}/commit", post(commit))
-}
 
 /// The uploads under way.
 #[derive(Debug, Default)]
@@ -65,6 +52,8 @@ pub(super) struct Sessions(Mutex<HashMap<Uuid, Arc<Session>>>);
 #[derive(Debug)]
 struct Session {
     server: ServerName,
+    /// Who began it: nobody else can use it.
+    owner: Principal,
     stage: RwLock<Stage>,
     /// What was put: the answer to a disk may be lost, and the disk then be put again.
     disks: Mutex<Vec<(DiskDraft, blake3::Hash)>>,
@@ -140,11 +129,13 @@ impl Session {
 }
 
 impl Sessions {
-    fn find(&self, upload: &str) -> Result<Arc<Session>, RequestFailure> {
+    /// An upload of this principal; those of others are as unknown as those that never were.
+    fn find(&self, upload: &str, principal: &Principal) -> Result<Arc<Session>, RequestFailure> {
         let id = Uuid::parse_str(upload).map_err(|_| RequestFailure::unknown_upload())?;
         let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let session = sessions
             .get(&id)
+            .filter(|session| session.owner.is_same(principal))
             .map(Arc::clone)
             .ok_or_else(RequestFailure::unknown_upload)?;
         *session
@@ -165,10 +156,17 @@ impl Sessions {
         finished.into_values().collect()
     }
 
-    fn take(&self, upload: &str) -> Option<Arc<Session>> {
+    fn take(&self, upload: &str, principal: &Principal) -> Option<Arc<Session>> {
         let id = Uuid::parse_str(upload).ok()?;
         let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_own = |session: &Arc<Session>| session.owner.is_same(principal);
+        sessions.get(&id).is_some_and(is_own).then_some(())?;
         sessions.remove(&id)
+    }
+
+    /// How many uploads are under way.
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     fn add(&self, session: Session) -> Result<Uuid, RequestFailure> {
@@ -193,10 +191,16 @@ async fn blocking_request<T: Send + 'static>(
         .unwrap_or_else(|_panicked| Err(RequestFailure::internal()))
 }
 
-async fn begin(
+pub(super) async fn begin(
     State(shared): State<Shared>,
+    Extension(principal): Extension<Principal>,
     Json(request): Json<UploadRequest>,
 ) -> Result<Json<UploadOpened>, RequestFailure> {
+    principal.check_server(&request.server)?;
+    if !shared.begins.count(&request.server) {
+        let message = "too many uploads of this server began in the last ten minutes";
+        return Err(RequestFailure::too_often(message));
+    }
     blocking_request(move || {
         for session in shared.sessions.take_finished(&request.server) {
             session.end();
@@ -208,23 +212,31 @@ async fn begin(
             .library
             .begin(&target)
             .map_err(|error| RequestFailure::from(&error))?;
+        let server = request.server.clone();
+        let owner = principal.clone();
         let upload = shared.sessions.add(Session {
             server: request.server,
+            owner,
             stage: RwLock::new(Stage::Open(upload)),
             disks: Mutex::default(),
             last_used: Mutex::new(Instant::now()),
         })?;
+        shared.audit(&principal, AuditAction::BeginUpload, |event| AuditEvent {
+            server: Some(server),
+            ..event
+        });
         Ok(Json(UploadOpened { upload }))
     })
     .await
 }
 
-async fn end(
+pub(super) async fn end(
     State(shared): State<Shared>,
+    Extension(principal): Extension<Principal>,
     Path(upload): Path<String>,
 ) -> Result<StatusCode, RequestFailure> {
     blocking_request(move || {
-        if let Some(session) = shared.sessions.take(&upload) {
+        if let Some(session) = shared.sessions.take(&upload, &principal) {
             session.end();
         }
         Ok(StatusCode::NO_CONTENT)
@@ -232,12 +244,13 @@ async fn end(
     .await
 }
 
-async fn states(
+pub(super) async fn states(
     State(shared): State<Shared>,
+    Extension(principal): Extension<Principal>,
     Path(upload): Path<String>,
     request: Request,
 ) -> Result<Response, RequestFailure> {
-    let session = shared.sessions.find(&upload)?;
+    let session = shared.sessions.find(&upload, &principal)?;
     let limit = STATES_MAX * HASH_BYTES;
     let body = axum::body::to_bytes(request.into_body(), limit)
         .await
@@ -266,12 +279,13 @@ fn cut_off_hash(length: usize) -> RequestFailure {
     RequestFailure::invalid(format!("the last hash is cut off after {length} bytes"))
 }
 
-async fn put_chunks(
+pub(super) async fn put_chunks(
     State(shared): State<Shared>,
+    Extension(principal): Extension<Principal>,
     Path(upload): Path<String>,
     request: Request,
 ) -> Result<StatusCode, RequestFailure> {
-    let session = shared.sessions.find(&upload)?;
+    let session = shared.sessions.find(&upload, &principal)?;
     let mut decoder = FrameDecoder::new(shared.library.chunk_size_bytes());
     let mut body = request.into_body().into_data_stream();
     let mut batch: Vec<ChunkUpload> = Vec::new();
@@ -313,13 +327,14 @@ async fn store(session: &Arc<Session>, batch: Vec<ChunkUpload>) -> Result<(), Re
     blocking_request(move || session.with_upload(|upload| upload.put_chunks(batch))).await
 }
 
-async fn put_leaf(
+pub(super) async fn put_leaf(
     State(shared): State<Shared>,
+    Extension(principal): Extension<Principal>,
     Path((upload, number)): Path<(String, String)>,
     Query(draft): Query<DiskDraft>,
     request: Request,
 ) -> Result<StatusCode, RequestFailure> {
-    let session = shared.sessions.find(&upload)?;
+    let session = shared.sessions.find(&upload, &principal)?;
     let chunks = legal_chunk_count(&shared, &draft)?;
     let number: u64 = number
         .parse()
@@ -333,13 +348,14 @@ async fn put_leaf(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn put_disk(
+pub(super) async fn put_disk(
     State(shared): State<Shared>,
+    Extension(principal): Extension<Principal>,
     Path(upload): Path<String>,
     Query(draft): Query<DiskDraft>,
     request: Request,
 ) -> Result<StatusCode, RequestFailure> {
-    let session = shared.sessions.find(&upload)?;
+    let session = shared.sessions.find(&upload, &principal)?;
     let chunks = legal_chunk_count(&shared, &draft)?;
     let body = hashes_body(request, leaf_count(chunks)).await?;
     let leaves = whole_hashes(&body)?;
@@ -375,31 +391,67 @@ async fn hashes_body(request: Request, expected: u64) -> Result<Bytes, RequestFa
     Ok(body)
 }
 
-async fn commit(
+pub(super) async fn commit(
     State(shared): State<Shared>,
+    Extension(principal): Extension<Principal>,
     Path(upload): Path<String>,
     Json(draft): Json<ImageDraft>,
 ) -> Result<Json<Image>, RequestFailure> {
-    let session = shared.sessions.find(&upload)?;
-    let image = blocking_request(move || session.commit(&draft)).await?;
+    let session = shared.sessions.find(&upload, &principal)?;
+    if !shared.commits.count(&session.server) {
+        let message = "too many commits of this server were asked for in the last ten minutes";
+        return Err(RequestFailure::too_often(message));
+    }
+    let image = blocking_request(move || {
+        let committed = session.commit(&draft);
+        note_commit(&shared, &principal, &session.server, &committed);
+        committed
+    })
+    .await?;
     tracing::info!(server = %image.server, image = %image.id, "image committed");
     Ok(Json(image))
 }
 
+fn note_commit(
+    shared: &Shared,
+    principal: &Principal,
+    server: &ServerName,
+    committed: &Result<Image, RequestFailure>,
+) {
+    let count = match committed {
+        Ok(_) => &shared.metrics.commits,
+        Err(_) => &shared.metrics.refused_commits,
+    };
+    count.increment();
+    shared.audit(principal, AuditAction::Commit, |event| {
+        let event = AuditEvent {
+            server: Some(server.clone()),
+            image: committed.as_ref().ok().map(|image| image.id),
+            ..event
+        };
+        match committed {
+            Ok(_) => event,
+            Err(failure) => event.refused(failure.message()),
+        }
+    });
+}
+
 #[derive(Debug, Deserialize)]
-struct HashesOf {
+pub(super) struct HashesOf {
     disk: String,
     leaf: u64,
 }
 
-async fn latest_hashes(
+pub(super) async fn latest_hashes(
     State(shared): State<Shared>,
+    Extension(principal): Extension<Principal>,
     Path(server): Path<String>,
     Query(HashesOf { disk, leaf }): Query<HashesOf>,
 ) -> Result<Response, RequestFailure> {
     let server: ServerName = server
         .parse()
         .map_err(|error| RequestFailure::from(&error))?;
+    principal.check_server(&server)?;
     let page = blocking(move || hash_page(&*shared.library, &server, &disk, leaf)).await?;
     Ok(page.map_or_else(
         || StatusCode::NO_CONTENT.into_response(),

@@ -121,6 +121,12 @@ pub(crate) fn restrict_to_owner(path: &Path, mode: u32) -> Result<()> {
         .map_err(Error::file("set permissions of", path))
 }
 
+/// The permission bits of a file.
+pub(crate) fn mode(path: &Path) -> Result<u32> {
+    let metadata = fs::metadata(path).map_err(Error::file("read", path))?;
+    Ok(metadata.permissions().mode())
+}
+
 /// The names in a directory that are UTF-8 (all of ours are), sorted.
 pub(crate) fn list(path: &Path) -> Result<Vec<Listed>> {
     let mut listed = Vec::new();

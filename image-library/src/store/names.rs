@@ -3,6 +3,7 @@
 
 use crate::id::ImageId;
 use crate::pack::PackId;
+use crate::token::TokenId;
 
 /// What the library is.
 pub(crate) const CONFIG: &str = "library.json";
@@ -19,6 +20,23 @@ pub(crate) const PRUNE: &str = "prune/";
 pub(crate) const FLOOR: &str = "prune/floor";
 /// Images that were deleted are below.
 pub(crate) const TRASH: &str = "trash/";
+/// The certificate and the private key of the library's authority.
+#[cfg(feature = "server")]
+pub(crate) const AUTHORITY: &str = "tls/authority";
+/// The tokens of its servers' clients are below.
+pub(crate) const TOKENS: &str = "tokens/";
+/// What was done, by whom, is below.
+pub(crate) const AUDIT: &str = "audit/";
+
+/// The name of a token's record.
+pub(crate) fn token(id: &TokenId) -> String {
+    format!("{TOKENS}{id}")
+}
+
+/// The token of a name.
+pub(crate) fn parse_token(name: &str) -> Option<TokenId> {
+    name.strip_prefix(TOKENS)?.parse().ok()
+}
 
 /// The name of a list of condemned packs; sorted by name they are sorted by generation.
 pub(crate) fn condemned(generation: u64) -> String {

@@ -5,6 +5,8 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use image_library::client::plain_http_client;
+
 use crate::runbook::HttpCheck;
 
 /// A guest under emulation may take its time over a page.
@@ -14,10 +16,8 @@ const BODY_BYTES_MAX: u64 = 1 << 20;
 
 /// Asks once; the error says what was answered instead.
 pub(super) fn ask(endpoint: SocketAddr, check: &HttpCheck) -> Result<(), String> {
-    let client = reqwest::blocking::Client::builder()
-        .no_proxy()
+    let client = plain_http_client()
         .timeout(TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(|error| error.to_string())?;
     let url = format!("http://{endpoint}{}", check.path);

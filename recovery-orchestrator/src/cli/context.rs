@@ -5,7 +5,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use image_library::terminal::{Terminal, Verbosity, key_access, say};
+use image_library::terminal::{Terminal, Verbosity, library_access, say};
 use image_library::{FileError, Image, ImageRef, InitOptions, Library, LocalLibrary, open_library};
 use recovery_orchestrator::Result;
 use recovery_orchestrator::config::{Configuration, Surroundings};
@@ -23,6 +23,8 @@ pub(super) struct Context {
     pub(super) library_is_named: bool,
     /// When the command began.
     pub(super) started: Instant,
+    token_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
     configuration: Configuration,
     state: PathBuf,
     quiet: bool,
@@ -43,6 +45,8 @@ impl Context {
             library: named.unwrap_or_else(|| surroundings.library().display().to_string()),
             started: Instant::now(),
             state: state.unwrap_or_else(|| surroundings.state()),
+            token_file: global.token_file.clone(),
+            ca_file: global.ca_file.clone(),
             configuration,
             quiet: global.quiet,
         })
@@ -65,7 +69,8 @@ impl Context {
     }
 
     pub(super) fn open_library(&self) -> Result<Box<dyn Library>> {
-        Ok(open_library(&self.library, &key_access()?)?)
+        let access = library_access(self.token_file.as_deref(), self.ca_file.as_deref())?;
+        Ok(open_library(&self.library, &access)?)
     }
 
     /// The library; a directory that is missing or empty becomes one.

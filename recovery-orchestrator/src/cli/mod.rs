@@ -47,6 +47,13 @@ struct Global {
     /// The library: a directory, or the URL of a server
     #[arg(long, global = true, env = "RELEVO_LIBRARY", value_name = "DIR|URL")]
     library: Option<String>,
+    /// A file with the token for that server [default: RELEVO_TOKEN_FILE, else RELEVO_TOKEN]
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Trust the certificates of this PEM file, not the authority that the token names
+    /// [default: RELEVO_CA_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// The configuration file [default: ./relevo.toml, then /etc/relevo/relevo.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
