@@ -5,11 +5,12 @@
 //! disk -> ingest -> chunks -> packs + manifests -> image -> device (ReadAt)
 //! ```
 //!
-//! [`LocalLibrary`] is a library in a directory, opened with its key. What stored bytes look like,
+//! [`LocalLibrary`] is a library in a directory or a bucket, opened with its key. What stored bytes look like,
 //! what is durable when and who may do what beside whom is in FORMAT.md.
 #![forbid(unsafe_code)]
 
 mod access;
+mod ahead;
 mod cache;
 mod catalog;
 mod check;
@@ -50,6 +51,7 @@ mod statistics;
 mod store;
 #[cfg(feature = "terminal")]
 pub mod terminal;
+mod tls;
 mod upload;
 
 pub use access::{
@@ -61,16 +63,18 @@ pub use config::InitOptions;
 pub use crypto::Cipher;
 pub use digest::{Digest, content_digest, image_digest};
 pub use document::{Consistency, DiskDraft, Image, ImageDisk, ImageDraft};
-pub use error::{Error, Result};
+pub use error::{BucketFailure, Error, Result};
 pub use file_error::FileError;
 pub use id::{ContentHash, DiskIndex, ImageId, ServerName};
 pub use ingest::{IngestDisk, IngestStats, ingest};
 pub use key_file::{KeyAccess, Passphrase, PassphraseSource};
 pub use local::LocalLibrary;
-pub use location::{open_library, open_library_with};
+pub use location::{LibraryAccess, Location, open_library, open_library_with};
 pub use prune::{Decision, DeletedImage, KeepPolicy, KeepReason, PruneOptions, PruneReport};
 pub use reference::{ImageRef, Which};
 pub use statistics::{ServerStatistics, Statistics};
+pub use store::{BucketAccess, BucketAddress};
+pub use tls::use_ring;
 
 #[cfg(test)]
 mod tests;

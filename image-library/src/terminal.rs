@@ -19,6 +19,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::error::Error;
 use crate::file_error::FileError;
 use crate::key_file::{KeyAccess, Passphrase, PassphraseSource};
+use crate::location::LibraryAccess;
+use crate::store::BucketAccess;
 
 /// How long nothing is said about a stage in a log.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -295,6 +297,43 @@ pub fn key_access() -> crate::Result<KeyAccess> {
         file: variable("RELEVO_KEY_FILE").map(PathBuf::from),
         passphrase,
     })
+}
+
+/// How this process opens libraries: the key as in [`key_access`]; buckets by the usual variables
+/// (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`,
+/// `AWS_ENDPOINT_URL`, `AWS_CA_BUNDLE`, ...); what a library in a bucket needs on this machine below
+/// `workspace`, else below `RELEVO_WORKSPACE`, else in the user's cache.
+///
+/// # Errors
+///
+/// Those of [`key_access`].
+pub fn library_access(workspace: Option<&Path>) -> crate::Result<LibraryAccess> {
+    let workspace = workspace
+        .map(Path::to_owned)
+        .or_else(|| variable("RELEVO_WORKSPACE").map(PathBuf::from));
+    let settings = std::env::vars_os().filter_map(|(name, value)| {
+        // What is not text cannot be one of them.
+        let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+        (name.starts_with("AWS_") && !value.is_empty()).then_some((name, value))
+    });
+    Ok(LibraryAccess {
+        key: key_access()?,
+        bucket: BucketAccess {
+            settings: settings.collect(),
+            certificates: variable("AWS_CA_BUNDLE").map(PathBuf::from),
+            ..BucketAccess::default()
+        },
+        workspaces: workspace.or_else(cache_directory),
+    })
+}
+
+/// Where this user's programs keep what can be made again.
+fn cache_directory() -> Option<PathBuf> {
+    let directory = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = directory("XDG_CACHE_HOME")
+        .or_else(|| directory("HOME").map(|home| home.join(".cache")))
+        .or_else(|| rustix::process::geteuid().is_root().then(|| "/var/cache".into()));
+    cache.map(|cache| cache.join("relevo/libraries"))
 }
 
 /// The passphrase that the environment gives, else one that is asked for twice.

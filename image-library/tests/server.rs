@@ -315,6 +315,7 @@ fn status(request: RequestBuilder) -> u16 {
 fn hostile_requests_for_images_are_refused() {
     let served = Served::new();
     let image = upload_image(&served.connect());
+    image_library::use_ring();
     let client = Client::new();
     let data = format!("/v1/images/{}/disks/0/data", image.id);
     let paths = [
@@ -366,6 +367,7 @@ fn hostile_requests_for_images_are_refused() {
 #[test]
 fn hostile_uploads_are_refused_and_the_server_goes_on() {
     let served = Served::new();
+    image_library::use_ring();
     let client = Client::new();
     let begin = |body: &str| {
         client
@@ -469,6 +471,7 @@ fn hostile_uploads_are_refused_and_the_server_goes_on() {
 #[test]
 fn a_client_that_breaks_off_in_mid_body_leaves_the_server_well() {
     let served = Served::new();
+    image_library::use_ring();
     let client = Client::new();
     let request = client
         .post(served.url("/v1/uploads"))

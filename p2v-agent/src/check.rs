@@ -12,7 +12,7 @@
 
 use disk::{Finding, Level};
 use image_library::machine::MachineDescription;
-use image_library::{KeyAccess, open_library};
+use image_library::{LibraryAccess, open_library};
 
 use crate::error::Error;
 use crate::inventory::root::Root;
@@ -24,7 +24,7 @@ use crate::usage::disk_use;
 pub fn check(
     machine: &MachineDescription,
     library: Option<&str>,
-    access: &KeyAccess,
+    access: &LibraryAccess,
 ) -> Vec<Finding> {
     let root = Root::new("/");
     let mut findings = Vec::new();
@@ -54,7 +54,7 @@ pub fn check(
     findings
 }
 
-fn check_library(location: &str, access: &KeyAccess) -> Finding {
+fn check_library(location: &str, access: &LibraryAccess) -> Finding {
     match open_library(location, access) {
         Ok(library) => Finding {
             level: Level::Note,

@@ -14,7 +14,7 @@ use disk::Level;
 use image_library::client::Patience;
 use image_library::machine::MachineDescription;
 use image_library::program::{EXIT_CODES, Verdict, end, print, print_json, print_line};
-use image_library::terminal::{Terminal, Verbosity, bytes_text, finding_text, key_access};
+use image_library::terminal::{Terminal, Verbosity, bytes_text, finding_text, library_access};
 use image_library::{Consistency, FileError, ServerName, open_library_with};
 use p2v_agent::check::check;
 use p2v_agent::inventory::{InventoryOptions, inventory_table, take_inventory};
@@ -66,7 +66,7 @@ struct InventoryArguments {
 
 #[derive(Debug, Args)]
 struct CheckArguments {
-    /// Also try to reach this library: a directory or http://HOST:PORT.
+    /// Also try to reach this library: a directory, s3://BUCKET[/PREFIX] or http://HOST:PORT.
     #[arg(long, value_name = "DIR|URL", env = "RELEVO_LIBRARY")]
     library: Option<String>,
     /// Print JSON.
@@ -76,7 +76,7 @@ struct CheckArguments {
 
 #[derive(Debug, Args)]
 struct SnapshotArguments {
-    /// Where the image goes: a directory or http://HOST:PORT.
+    /// Where the image goes: a directory, s3://BUCKET[/PREFIX] or http://HOST:PORT.
     #[arg(long, value_name = "DIR|URL", env = "RELEVO_LIBRARY")]
     library: String,
     /// A disk (sda, /dev/sda) or disk image file; may be repeated. Without it: all disks.
@@ -158,7 +158,7 @@ fn inventory(chosen: &InventoryArguments) -> Result<Verdict> {
 }
 
 fn run_check(chosen: &CheckArguments) -> Result<Verdict> {
-    let access = key_access()?;
+    let access = library_access(None)?;
     let findings = check(&this_machine(), chosen.library.as_deref(), &access);
     let has_problem = findings.iter().any(|finding| finding.level == Level::Error);
     if chosen.json {
@@ -210,7 +210,7 @@ fn snapshot(chosen: &SnapshotArguments, verbosity: Verbosity) -> Result<Verdict>
         give_up_after: Duration::from_secs(chosen.patience),
         ..Patience::default()
     };
-    let library = open_library_with(&chosen.library, &key_access()?, patience)?;
+    let library = open_library_with(&chosen.library, &library_access(None)?, patience)?;
     let report = take_snapshot(&options, &*library, context)?;
     terminal.finish();
     print_either(chosen.json, &report, &report_text(&report));

@@ -55,6 +55,7 @@ impl Connection {
     /// Checks the URL; nothing is sent.
     pub(super) fn open(url: &str, patience: Patience) -> Result<Self> {
         let base = parse_url(url)?;
+        crate::tls::use_ring();
         let http = Client::builder()
             .connect_timeout(patience.connect_timeout)
             .timeout(patience.request_timeout)

@@ -4,7 +4,7 @@
 use std::fs;
 
 use super::{TestLibrary, sample_disk};
-use crate::{Error, ImageReader, KeyAccess, LocalLibrary, Passphrase, PassphraseSource};
+use crate::{Error, ImageReader, KeyAccess, LibraryAccess, LocalLibrary, Passphrase, PassphraseSource};
 
 fn given(text: &str) -> KeyAccess {
     KeyAccess {
@@ -46,12 +46,12 @@ fn the_recovery_sheet_opens_the_library_when_key_and_passphrase_are_lost() {
     let directory = test.directory.path();
     let sheet = LocalLibrary::recovery_sheet(directory, &KeyAccess::default()).expect("works");
     fs::remove_file(directory.join("keys/library.key")).expect("works");
-    LocalLibrary::restore_key(directory, &sheet, None, None).expect("works");
+    LocalLibrary::restore_key(directory, LibraryAccess::default(), &sheet, None).expect("works");
     let library = LocalLibrary::open(directory).expect("works");
     assert_eq!(library.images().expect("works"), [image]);
 
     let other = TestLibrary::new();
-    let error = LocalLibrary::restore_key(other.directory.path(), &sheet, None, None)
+    let error = LocalLibrary::restore_key(other.directory.path(), LibraryAccess::default(), &sheet, None)
         .expect_err("is refused");
     assert!(matches!(error, Error::WrongKey { .. }), "{error}");
 }

@@ -14,6 +14,7 @@ const BODY_BYTES_MAX: u64 = 1 << 20;
 
 /// Asks once; the error says what was answered instead.
 pub(super) fn ask(endpoint: SocketAddr, check: &HttpCheck) -> Result<(), String> {
+    image_library::use_ring();
     let client = reqwest::blocking::Client::builder()
         .no_proxy()
         .timeout(TIMEOUT)

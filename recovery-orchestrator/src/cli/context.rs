@@ -5,8 +5,10 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use image_library::terminal::{Terminal, Verbosity, key_access, say};
-use image_library::{FileError, Image, ImageRef, InitOptions, Library, LocalLibrary, open_library};
+use image_library::terminal::{Terminal, Verbosity, library_access, say};
+use image_library::{
+    FileError, Image, ImageRef, InitOptions, Library, LibraryAccess, LocalLibrary, open_library,
+};
 use recovery_orchestrator::Result;
 use recovery_orchestrator::config::{Configuration, Surroundings};
 use recovery_orchestrator::platform::qemu::Qemu;
@@ -17,7 +19,7 @@ use super::Global;
 /// What every command works with.
 #[derive(Debug)]
 pub(super) struct Context {
-    /// Directory or URL of the library.
+    /// Directory, bucket or URL of the library.
     pub(super) library: String,
     /// Whether somebody named it.
     pub(super) library_is_named: bool,
@@ -25,6 +27,7 @@ pub(super) struct Context {
     pub(super) started: Instant,
     configuration: Configuration,
     state: PathBuf,
+    workspace: Option<PathBuf>,
     quiet: bool,
 }
 
@@ -43,6 +46,10 @@ impl Context {
             library: named.unwrap_or_else(|| surroundings.library().display().to_string()),
             started: Instant::now(),
             state: state.unwrap_or_else(|| surroundings.state()),
+            workspace: global
+                .workspace
+                .clone()
+                .or_else(|| configuration.workspace.clone()),
             configuration,
             quiet: global.quiet,
         })
@@ -65,7 +72,12 @@ impl Context {
     }
 
     pub(super) fn open_library(&self) -> Result<Box<dyn Library>> {
-        Ok(open_library(&self.library, &key_access()?)?)
+        Ok(open_library(&self.library, &self.library_access()?)?)
+    }
+
+    /// How a library is opened that this program opens itself.
+    pub(super) fn library_access(&self) -> Result<LibraryAccess> {
+        Ok(library_access(self.workspace.as_deref())?)
     }
 
     /// The library; a directory that is missing or empty becomes one.
