@@ -80,7 +80,12 @@ impl LocalLibrary {
     /// Opens a library that takes its time from `clock`.
     pub fn open_with_clock(directory: &Path, clock: fn() -> Timestamp) -> Result<Self> {
         let store = Arc::new(Directory::new(directory));
-        Self::over(store, Workspace::new(directory), &KeyAccess::default(), clock)
+        Self::over(
+            store,
+            Workspace::new(directory),
+            &KeyAccess::default(),
+            clock,
+        )
     }
 
     /// A library over any store.

@@ -15,7 +15,8 @@ use crate::error::{Error, Result};
 use crate::key_file::KeyAccess;
 use crate::local::LocalLibrary;
 use crate::store::{
-    Bucket, BucketAccess, BucketAddress, Directory, ReadAhead, Store, Workspace, file, require_empty,
+    Bucket, BucketAccess, BucketAddress, Directory, ReadAhead, Store, Workspace, file,
+    require_empty,
 };
 
 /// Where a library is that a program opens itself, with the library's key.
@@ -163,10 +164,7 @@ fn workspace_of(all: Option<&Path>, library: Uuid) -> Result<Workspace> {
 
 /// Opens the library at `location`: a directory path, `s3://BUCKET[/PREFIX]`, or
 /// `http://HOST:PORT`. `access` is how a directory or bucket is opened; a server has its own key.
-pub fn open_library(
-    location: &str,
-    access: impl Into<LibraryAccess>,
-) -> Result<Box<dyn Library>> {
+pub fn open_library(location: &str, access: impl Into<LibraryAccess>) -> Result<Box<dyn Library>> {
     open_library_with(location, access, Patience::default())
 }
 
@@ -221,7 +219,10 @@ mod tests {
             assert_eq!(text.parse::<Location>().unwrap().to_string(), text);
         }
         let error = "http://library:8420".parse::<Location>().unwrap_err();
-        assert!(error.to_string().contains("not through a server"), "{error}");
+        assert!(
+            error.to_string().contains("not through a server"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -245,6 +246,9 @@ mod tests {
         let mode = own.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
         let error = workspace_of(None, id).unwrap_err();
-        assert!(error.hint().unwrap().contains("RELEVO_WORKSPACE"), "{error}");
+        assert!(
+            error.hint().unwrap().contains("RELEVO_WORKSPACE"),
+            "{error}"
+        );
     }
 }

@@ -15,7 +15,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use image_library::program::{EXIT_CODES, Verdict, end, print, print_json, print_line};
 use image_library::server::Server;
-use image_library::terminal::{Terminal, Verbosity, bytes_text, library_access, new_passphrase, say};
+use image_library::terminal::{
+    Terminal, Verbosity, bytes_text, library_access, new_passphrase, say,
+};
 use image_library::{
     Error, ImageReader, ImageRef, InitOptions, LibraryAccess, LocalLibrary, Location, Result,
     Statistics,
@@ -157,14 +159,10 @@ fn run(arguments: &Arguments) -> Result<Verdict> {
             listen,
             log_json,
         } => serve(library, &access()?, *listen, *log_json),
-        Command::Verify { library, json } => {
-            verify(library, &access()?, *json, arguments.quiet)
-        }
+        Command::Verify { library, json } => verify(library, &access()?, *json, arguments.quiet),
         Command::Prune(chosen) => chosen.run(&access()?, &terminal(arguments.quiet)),
         Command::Delete { library, image } => prune_command::delete(library, &access()?, image),
-        Command::Undelete { library, image } => {
-            prune_command::undelete(library, &access()?, image)
-        }
+        Command::Undelete { library, image } => prune_command::undelete(library, &access()?, image),
         Command::Deleted { library, json } => prune_command::deleted(library, &access()?, *json),
         Command::Stats { library, json } => stats(library, &access()?, *json),
         Command::Completions { shell } => {
@@ -199,8 +197,10 @@ fn init(
     if matches!(location, Location::Directory(_)) {
         access.key.file = None;
     } else if access.key.file.is_none() && passphrase.is_none() {
-        say("note: the key lies in the bucket, and without a passphrase: whoever can read the \
-             bucket can read every image. RELEVO_KEY_FILE keeps it elsewhere, --passphrase seals it.");
+        say(
+            "note: the key lies in the bucket, and without a passphrase: whoever can read the \
+             bucket can read every image. RELEVO_KEY_FILE keeps it elsewhere, --passphrase seals it.",
+        );
     }
     LocalLibrary::init_with_passphrase(location, &access, options, passphrase.as_ref())?;
     print_line(&format!("created a library in {location}"));
@@ -231,12 +231,7 @@ fn serve(
     Ok(Verdict::Done)
 }
 
-fn verify(
-    location: &Location,
-    access: &LibraryAccess,
-    json: bool,
-    quiet: bool,
-) -> Result<Verdict> {
+fn verify(location: &Location, access: &LibraryAccess, json: bool, quiet: bool) -> Result<Verdict> {
     let terminal = terminal(quiet);
     let report = LocalLibrary::open_with_key(location, access)?.verify(&terminal)?;
     terminal.finish();

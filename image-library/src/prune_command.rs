@@ -133,7 +133,11 @@ fn report_text(report: &PruneReport, dry_run: bool) -> String {
 }
 
 /// Moves one image into the trash.
-pub(crate) fn delete(library: &Location, access: &LibraryAccess, image: &ImageRef) -> Result<Verdict> {
+pub(crate) fn delete(
+    library: &Location,
+    access: &LibraryAccess,
+    image: &ImageRef,
+) -> Result<Verdict> {
     if image.which == Which::Latest {
         return Err(Error::InvalidName {
             kind: "image to delete (SERVER@ID or SERVER@TIME, so that it is surely that one)",

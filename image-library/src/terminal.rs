@@ -329,10 +329,18 @@ pub fn library_access(workspace: Option<&Path>) -> crate::Result<LibraryAccess> 
 
 /// Where this user's programs keep what can be made again.
 fn cache_directory() -> Option<PathBuf> {
-    let directory = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let directory = |name| {
+        variable(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     let cache = directory("XDG_CACHE_HOME")
         .or_else(|| directory("HOME").map(|home| home.join(".cache")))
-        .or_else(|| rustix::process::geteuid().is_root().then(|| "/var/cache".into()));
+        .or_else(|| {
+            rustix::process::geteuid()
+                .is_root()
+                .then(|| "/var/cache".into())
+        });
     cache.map(|cache| cache.join("relevo/libraries"))
 }
 

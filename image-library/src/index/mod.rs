@@ -218,11 +218,7 @@ impl Index {
 
     /// Brings the index in line with the packs that exist. `adopt` reads footers, in the same
     /// order; what it refuses is left out; `verify` says why.
-    pub(crate) fn sync(
-        &self,
-        packs: &[ListedPack],
-        adopt: &AdoptAll<'_>,
-    ) -> Result<()> {
+    pub(crate) fn sync(&self, packs: &[ListedPack], adopt: &AdoptAll<'_>) -> Result<()> {
         self.load_runs()?;
         let mut new = self.compare(packs);
         new.retain(|pack| !self.read().unreadable.contains(pack));

@@ -233,11 +233,7 @@ impl Prune<'_> {
 
     /// From here on no commit of an upload that began before the lists that are due is accepted
     /// unless its image is there already. Gives every image that counts, deleted ones too.
-    fn raise_floor(
-        &mut self,
-        due: &[Condemned],
-        purged: &HashSet<ImageId>,
-    ) -> Result<Vec<Image>> {
+    fn raise_floor(&mut self, due: &[Condemned], purged: &HashSet<ImageId>) -> Result<Vec<Image>> {
         let generation = due.iter().map(|list| list.generation).max();
         let is_new = |new: &u64| *new > self.register.floor.generation && !self.options.dry_run;
         let generation = generation.filter(is_new);
@@ -396,5 +392,7 @@ impl Prune<'_> {
     }
 }
 
+#[cfg(test)]
+mod shared_tests;
 #[cfg(test)]
 mod tests;

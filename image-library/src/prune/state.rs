@@ -119,7 +119,9 @@ impl<'a> Register<'a> {
             None => self.core.replace_record(names::FLOOR, &json)?,
             Some(store) => {
                 let expected = self.version.as_ref();
-                let swapped = self.core.swap_record(store, names::FLOOR, &json, expected)?;
+                let swapped = self
+                    .core
+                    .swap_record(store, names::FLOOR, &json, expected)?;
                 self.version = Some(swapped.ok_or_else(overtaken)?);
             }
         }
@@ -191,7 +193,10 @@ impl Core {
             return Ok(Vec::new());
         };
         let packs: Vec<String> = parse(&name, &bytes)?;
-        Ok(packs.iter().filter_map(|pack| PackId::from_hex(pack)).collect())
+        Ok(packs
+            .iter()
+            .filter_map(|pack| PackId::from_hex(pack))
+            .collect())
     }
 
     /// Publishes a list. `false` when there is one of this generation.

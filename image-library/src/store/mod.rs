@@ -20,8 +20,8 @@ use crate::error::Result;
 use crate::id::ImageId;
 use crate::pack::PackId;
 
-pub use bucket::{BucketAccess, BucketAddress};
 pub(crate) use bucket::Bucket;
+pub use bucket::{BucketAccess, BucketAddress};
 pub(crate) use conditional::{Conditional, Version, probe};
 pub(crate) use directory::{Directory, require_empty};
 pub(crate) use read_ahead::ReadAhead;

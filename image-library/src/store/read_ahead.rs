@@ -86,7 +86,9 @@ enum Slot {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("inner", &self.inner).finish()
+        f.debug_struct("Shared")
+            .field("inner", &self.inner)
+            .finish()
     }
 }
 
@@ -365,7 +367,11 @@ impl StoredObject for BlockObject {
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        if let Some(head) = self.head.bytes.get(start..start.saturating_add(buffer.len())) {
+        if let Some(head) = self
+            .head
+            .bytes
+            .get(start..start.saturating_add(buffer.len()))
+        {
             buffer.copy_from_slice(head);
             return Ok(());
         }
@@ -386,7 +392,10 @@ impl StoredObject for BlockObject {
             let part = self.shared.get(&block)?;
             let part = part.ok_or_else(|| Error::PackMissing { place: place() })?;
             let Some(bytes) = part.bytes.get(within..within + length) else {
-                let problem = format!("expected {} bytes, found {}: cut off", self.length, part.total);
+                let problem = format!(
+                    "expected {} bytes, found {}: cut off",
+                    self.length, part.total
+                );
                 return Err(Error::corrupt("object", place(), at, problem));
             };
             target.copy_from_slice(bytes);

@@ -4,7 +4,9 @@
 use std::fs;
 
 use super::{TestLibrary, sample_disk};
-use crate::{Error, ImageReader, KeyAccess, LibraryAccess, LocalLibrary, Passphrase, PassphraseSource};
+use crate::{
+    Error, ImageReader, KeyAccess, LibraryAccess, LocalLibrary, Passphrase, PassphraseSource,
+};
 
 fn given(text: &str) -> KeyAccess {
     KeyAccess {
@@ -51,8 +53,13 @@ fn the_recovery_sheet_opens_the_library_when_key_and_passphrase_are_lost() {
     assert_eq!(library.images().expect("works"), [image]);
 
     let other = TestLibrary::new();
-    let error = LocalLibrary::restore_key(other.directory.path(), LibraryAccess::default(), &sheet, None)
-        .expect_err("is refused");
+    let error = LocalLibrary::restore_key(
+        other.directory.path(),
+        LibraryAccess::default(),
+        &sheet,
+        None,
+    )
+    .expect_err("is refused");
     assert!(matches!(error, Error::WrongKey { .. }), "{error}");
 }
 

@@ -11,8 +11,7 @@ use image_library::program::{Verdict, print, print_json, print_line};
 use image_library::terminal::{bytes_text, finding_text, say};
 use image_library::{
     Consistency, DiskDraft, Image, ImageDraft, ImageRef, IngestDisk, LocalLibrary, Location,
-    ServerName,
-    UploadTarget, content_digest, ingest,
+    ServerName, UploadTarget, content_digest, ingest,
 };
 use jiff::Timestamp;
 use recovery_orchestrator::browse::{Listed, Tree};

@@ -76,9 +76,8 @@ impl FromStr for BucketAddress {
                 "expected a bucket's name of letters, digits, dots, dashes and underscores",
             ));
         }
-        let is_part = |part: &str| {
-            !part.is_empty() && !matches!(part, "." | "..") && part.chars().all(legal)
-        };
+        let is_part =
+            |part: &str| !part.is_empty() && !matches!(part, "." | "..") && part.chars().all(legal);
         if prefix.len() > 512 || (!prefix.is_empty() && !prefix.split('/').all(is_part)) {
             return Err(refuse(
                 "expected a prefix of letters, digits, dots, dashes, underscores and slashes",
@@ -145,7 +144,10 @@ impl BucketAccess {
             let Ok(key) = AmazonS3ConfigKey::from_str(&name.to_ascii_lowercase()) else {
                 continue;
             };
-            if matches!(key, AmazonS3ConfigKey::Endpoint | AmazonS3ConfigKey::S3Endpoint) {
+            if matches!(
+                key,
+                AmazonS3ConfigKey::Endpoint | AmazonS3ConfigKey::S3Endpoint
+            ) {
                 is_plain |= value.starts_with("http://");
             }
             builder = builder.with_config(key, value);
@@ -210,16 +212,28 @@ mod tests {
 
     #[test]
     fn an_address_with_anything_else_in_it_is_refused() {
-        for text in ["s3://", "s3:///x", "s3://a/../b", "s3://a//b", "s3://a?x=1", "s3://a/b c"] {
+        for text in [
+            "s3://",
+            "s3:///x",
+            "s3://a/../b",
+            "s3://a//b",
+            "s3://a?x=1",
+            "s3://a/b c",
+        ] {
             assert!(text.parse::<BucketAddress>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn credentials_in_an_address_are_refused_and_not_repeated() {
-        let error = "s3://key:geheim@images/a".parse::<BucketAddress>().unwrap_err();
+        let error = "s3://key:geheim@images/a"
+            .parse::<BucketAddress>()
+            .unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("credentials are not taken from a URL"), "{text}");
+        assert!(
+            text.contains("credentials are not taken from a URL"),
+            "{text}"
+        );
         assert!(!text.contains("geheim"), "{text}");
     }
 
@@ -230,6 +244,9 @@ mod tests {
             ..BucketAccess::default()
         };
         let text = format!("{access:?}");
-        assert!(text.contains("AWS_SECRET_ACCESS_KEY") && !text.contains("geheim"), "{text}");
+        assert!(
+            text.contains("AWS_SECRET_ACCESS_KEY") && !text.contains("geheim"),
+            "{text}"
+        );
     }
 }

@@ -46,7 +46,10 @@ pub(super) struct WrongLength {
 struct TooSlow(Duration);
 
 /// Makes a request until it is answered, at most for so long.
-pub(super) async fn repeat<T, F>(limit: Duration, mut attempt: impl FnMut() -> F) -> Result<T, Failed>
+pub(super) async fn repeat<T, F>(
+    limit: Duration,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, Failed>
 where
     F: Future<Output = object_store::Result<T>>,
 {
@@ -158,6 +161,7 @@ fn judge_generic(error: &object_store::Error, text: &str) -> Verdict {
     }
     if let Some(status) = status(text) {
         return match status {
+            401 | 403 => Verdict::Final(BucketFailure::Denied),
             408 | 429 | 500 | 502..=599 => Verdict::Again {
                 failure: BucketFailure::Answer,
                 was_sent: true,

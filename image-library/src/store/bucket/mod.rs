@@ -82,7 +82,11 @@ impl Bucket {
     }
 
     /// A bucket behind any client.
-    fn over<C: Client>(client: Arc<C>, address: &BucketAddress, time_limit: Duration) -> Result<Self> {
+    fn over<C: Client>(
+        client: Arc<C>,
+        address: &BucketAddress,
+        time_limit: Duration,
+    ) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("bucket")
@@ -217,7 +221,9 @@ impl Bucket {
         version: Option<String>,
     ) -> Result<Option<Fetched>> {
         let options = GetOptions {
-            range: Some(GetRange::Bounded(offset..offset.saturating_add(length.max(1)))),
+            range: Some(GetRange::Bounded(
+                offset..offset.saturating_add(length.max(1)),
+            )),
             if_match: version,
             ..GetOptions::default()
         };
@@ -306,9 +312,10 @@ impl Shared {
         let (failure, source) = match failed {
             Failed::Other { failure, source } => (failure, source),
             Failed::Missing => (BucketFailure::Answer, "there is no such object".into()),
-            Failed::Condition { .. } => {
-                (BucketFailure::Answer, "another program wrote it meanwhile".into())
-            }
+            Failed::Condition { .. } => (
+                BucketFailure::Answer,
+                "another program wrote it meanwhile".into(),
+            ),
         };
         Error::Bucket {
             action,
@@ -370,7 +377,10 @@ impl Store for Bucket {
             Err(Failed::Condition { is_doubtful: false }) => Ok(false),
             Err(Failed::Condition { is_doubtful: true }) => self.is_ours(name, content),
             // Names that are unique need no condition; the others are written under a lease.
-            Err(Failed::Other { source, .. }) if is_unsupported(&*source) => {
+            Err(Failed::Other {
+                failure: BucketFailure::Answer,
+                source,
+            }) if is_unsupported(&*source) => {
                 if self.exists(name)? {
                     return Ok(false);
                 }
@@ -467,7 +477,12 @@ impl StoredObject for BucketObject {
             })?;
             if fetched.bytes.len() != piece.len() {
                 let problem = format!("expected {length} bytes, found {}", fetched.bytes.len());
-                return Err(Error::corrupt("object", self.bucket.place(&self.name), at, problem));
+                return Err(Error::corrupt(
+                    "object",
+                    self.bucket.place(&self.name),
+                    at,
+                    problem,
+                ));
             }
             piece.copy_from_slice(&fetched.bytes);
             at += length;

@@ -115,7 +115,9 @@ pub(super) fn bucket_at(address: &str) -> Bucket {
         ("AWS_REGION", "here".to_owned()),
     ];
     let access = BucketAccess {
-        settings: settings.map(|(name, value)| (name.to_owned(), value)).into(),
+        settings: settings
+            .map(|(name, value)| (name.to_owned(), value))
+            .into(),
         certificates: None,
         request_timeout: Duration::from_secs(1),
         time_limit: TIME_LIMIT,

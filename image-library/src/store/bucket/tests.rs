@@ -31,22 +31,32 @@ fn what_was_written_is_read_and_listed() {
     assert!(bucket.create("images/a.image", b"one").expect("creates"));
     assert!(!bucket.create("images/a.image", b"two").expect("does not"));
     assert_eq!(read(&bucket).expect("reads"), Some(b"one".to_vec()));
-    bucket.replace("images/a.image", b"three").expect("replaces");
+    bucket
+        .replace("images/a.image", b"three")
+        .expect("replaces");
     bucket.replace("imagesque", b"").expect("replaces");
-    bucket.replace("packs/ab/c.pack", b"pack").expect("replaces");
+    bucket
+        .replace("packs/ab/c.pack", b"pack")
+        .expect("replaces");
     let names = |prefix: &str| -> Vec<String> {
         let listed = bucket.list(prefix).expect("lists");
         listed.into_iter().map(|stored| stored.name).collect()
     };
     assert_eq!(names("images/"), ["images/a.image"]);
     assert_eq!(names("packs/"), ["packs/ab/c.pack"]);
-    assert!(matches!(bucket.require_empty(), Err(Error::NotEmpty { .. })));
+    assert!(matches!(
+        bucket.require_empty(),
+        Err(Error::NotEmpty { .. })
+    ));
     assert!(bucket.exists("packs/ab/c.pack").expect("asks"));
     bucket.remove("packs/ab/c.pack").expect("removes");
     bucket.remove("packs/ab/c.pack").expect("is gone already");
     assert!(!bucket.exists("packs/ab/c.pack").expect("asks"));
     let part = bucket.read_part("images/a.image", 2, 100).expect("reads");
-    assert_eq!(part.map(|part| (part.bytes, part.total)), Some((b"ree".to_vec(), 5)));
+    assert_eq!(
+        part.map(|part| (part.bytes, part.total)),
+        Some((b"ree".to_vec(), 5))
+    );
     let error = bucket.read("images/a.image", 4, WHAT).unwrap_err();
     assert!(matches!(error, Error::Limit { limit: 4, .. }), "{error}");
     // Two libraries in one bucket do not see each other.
@@ -64,12 +74,17 @@ fn a_pack_is_uploaded_in_parts_and_its_file_is_gone() {
         std::fs::write(&path, &content).expect("writes");
         bucket.adopt("packs/ab/c.pack", &path).expect("adopts");
         assert!(!path.exists());
-        let object = bucket.open("packs/ab/c.pack").expect("opens").expect("is there");
+        let object = bucket
+            .open("packs/ab/c.pack")
+            .expect("opens")
+            .expect("is there");
         assert_eq!(object.length(), u64::from(length));
         let mut read = vec![0; length as usize];
         object.read_exact_at(&mut read, 0).expect("reads");
         assert!(read == content);
-        let whole = bucket.read("packs/ab/c.pack", 64 << 20, WHAT).expect("reads");
+        let whole = bucket
+            .read("packs/ab/c.pack", 64 << 20, WHAT)
+            .expect("reads");
         assert!(whole.as_ref() == Some(&content));
         let error = object.read_exact_at(&mut read, 1).unwrap_err();
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
@@ -100,13 +115,19 @@ fn conditions_are_found_to_be_honoured_where_they_are() {
     let bucket = Bucket::in_memory(&Arc::new(InMemory::new()));
     assert!(probe(&bucket).expect("probes"));
     assert!(bucket.list("leases/").expect("lists").is_empty());
-    let first = bucket.swap("x", b"1", None).expect("works").expect("is new");
+    let first = bucket
+        .swap("x", b"1", None)
+        .expect("works")
+        .expect("is new");
     assert_eq!(bucket.swap("x", b"2", None).expect("works"), None);
     let second = bucket.swap("x", b"2", Some(&first)).expect("works");
     assert!(second.is_some());
     assert_eq!(bucket.swap("x", b"3", Some(&first)).expect("works"), None);
     bucket.remove("x").expect("removes");
-    assert_eq!(bucket.swap("x", b"3", second.as_ref()).expect("works"), None);
+    assert_eq!(
+        bucket.swap("x", b"3", second.as_ref()).expect("works"),
+        None
+    );
 }
 
 #[test]
@@ -114,7 +135,10 @@ fn a_store_that_ignores_conditions_is_found_out() {
     // Whatever is asked: done.
     let server = Scripted::start(vec![Step::status(200)]);
     assert!(!probe(&server.bucket()).expect("probes"));
-    let server = Scripted::start(vec![Step::refusal(501, "NotImplemented"), Step::status(204)]);
+    let server = Scripted::start(vec![
+        Step::refusal(501, "NotImplemented"),
+        Step::status(204),
+    ]);
     assert!(!probe(&server.bucket()).expect("probes"));
 }
 
@@ -123,7 +147,10 @@ fn an_answer_of_500_is_asked_for_again() {
     let busy = Step::refusal(500, "InternalError");
     let slow_down = Step::refusal(503, "SlowDown");
     let server = Scripted::start(vec![busy, slow_down, Step::object(b"content")]);
-    assert_eq!(read(&server.bucket()).expect("reads"), Some(b"content".to_vec()));
+    assert_eq!(
+        read(&server.bucket()).expect("reads"),
+        Some(b"content".to_vec())
+    );
     assert_eq!(server.requests().len(), 3);
     assert_eq!(server.requests()[2], "GET /images/site/images/a.image");
 }
@@ -136,9 +163,16 @@ fn a_store_that_never_works_is_given_up_with_what_it_said() {
     assert!(started.elapsed() < TIME_LIMIT * 2);
     assert_eq!(error.to_string(), "read s3://images/site/images/a.image");
     assert_eq!(failure(&error), BucketFailure::Answer);
-    let source = std::error::Error::source(&error).expect("says why").to_string();
+    let source = std::error::Error::source(&error)
+        .expect("says why")
+        .to_string();
     assert!(source.contains("InternalError"), "{source}");
-    assert!(error.hint().expect("has one").contains("the store's own log"));
+    assert!(
+        error
+            .hint()
+            .expect("has one")
+            .contains("the store's own log")
+    );
     assert!(server.requests().len() > 2);
 }
 
@@ -165,9 +199,21 @@ fn a_store_that_is_not_there_is_unreachable() {
     BucketFailure::Region,
     "AWS_REGION"
 )]
-#[case::no_bucket(Step::refusal(404, "NoSuchBucket"), BucketFailure::NoBucket, "create the bucket")]
-#[case::denied(Step::refusal(403, "AccessDenied"), BucketFailure::Denied, "AWS_ACCESS_KEY_ID")]
-#[case::unknown_key(Step::refusal(401, "Unauthorized"), BucketFailure::Denied, "AWS_ACCESS_KEY_ID")]
+#[case::no_bucket(
+    Step::refusal(404, "NoSuchBucket"),
+    BucketFailure::NoBucket,
+    "create the bucket"
+)]
+#[case::denied(
+    Step::refusal(403, "AccessDenied"),
+    BucketFailure::Denied,
+    "AWS_ACCESS_KEY_ID"
+)]
+#[case::unknown_key(
+    Step::refusal(401, "Unauthorized"),
+    BucketFailure::Denied,
+    "AWS_ACCESS_KEY_ID"
+)]
 fn what_time_does_not_mend_is_said_at_once(
     #[case] step: Step,
     #[case] expected: BucketFailure,
@@ -214,7 +260,9 @@ fn a_body_of_another_length_than_its_range_is_never_taken() {
 
     let always = Step::object(&[7; 100]).with_body(&[7; 50]);
     let error = read(&Scripted::start(vec![always]).bucket()).unwrap_err();
-    let source = std::error::Error::source(&error).expect("says why").to_string();
+    let source = std::error::Error::source(&error)
+        .expect("says why")
+        .to_string();
     assert!(source.contains("expected 100 bytes, found 50"), "{source}");
 
     let long = Step::object(&[7; 100]).with_body(&[7; 150]);
@@ -239,7 +287,12 @@ fn a_range_that_was_not_asked_for_is_never_taken() {
 #[test]
 fn an_object_that_exists_is_not_created() {
     let server = Scripted::start(vec![Step::refusal(412, "PreconditionFailed")]);
-    assert!(!server.bucket().create("images/a.image", b"x").expect("asks"));
+    assert!(
+        !server
+            .bucket()
+            .create("images/a.image", b"x")
+            .expect("asks")
+    );
     assert_eq!(server.requests().len(), 1);
 }
 
@@ -254,7 +307,11 @@ fn a_creation_whose_answer_was_lost_is_known_by_its_content() {
     }
     let steps = vec![Step::HangUp, taken, Step::object(b"mine")];
     let bucket = Scripted::start(steps).bucket();
-    let swapped = bucket.swap("prune/floor", b"mine", Some(&crate::store::Version("\"v\"".into())));
+    let swapped = bucket.swap(
+        "prune/floor",
+        b"mine",
+        Some(&crate::store::Version("\"v\"".into())),
+    );
     assert!(swapped.expect("asks").is_some());
 }
 
@@ -266,7 +323,12 @@ fn a_store_without_conditions_still_creates_what_is_new() {
         Step::status(200),
     ];
     let server = Scripted::start(steps);
-    assert!(server.bucket().create("images/a.image", b"x").expect("creates"));
+    assert!(
+        server
+            .bucket()
+            .create("images/a.image", b"x")
+            .expect("creates")
+    );
     assert_eq!(server.requests().len(), 3);
 }
 
@@ -288,7 +350,10 @@ fn an_upload_whose_last_answer_was_lost_is_found_to_be_there() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("1.pack-part");
     std::fs::write(&path, vec![1; length]).expect("writes");
-    let error = Scripted::start(steps(5)).bucket().adopt("packs/x", &path).unwrap_err();
+    let error = Scripted::start(steps(5))
+        .bucket()
+        .adopt("packs/x", &path)
+        .unwrap_err();
     assert_eq!(failure(&error), BucketFailure::Answer);
     assert!(path.exists());
     let server = Scripted::start(steps(length));

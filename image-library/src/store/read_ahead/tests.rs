@@ -53,12 +53,9 @@ impl Store for Slow {
         std::thread::sleep(Duration::from_millis(30));
         self.at_once.fetch_sub(1, Ordering::SeqCst);
         let number = (offset / BLOCK_LENGTH) as usize;
-        let failing = self.fails.compare_exchange(
-            number,
-            usize::MAX,
-            Ordering::SeqCst,
-            Ordering::SeqCst,
-        );
+        let failing =
+            self.fails
+                .compare_exchange(number, usize::MAX, Ordering::SeqCst, Ordering::SeqCst);
         if failing.is_ok() {
             return Err(Error::Refused {
                 what: "a block",
