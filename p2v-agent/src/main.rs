@@ -210,7 +210,7 @@ fn snapshot(chosen: &SnapshotArguments, verbosity: Verbosity) -> Result<Verdict>
         give_up_after: Duration::from_secs(chosen.patience),
         ..Patience::default()
     };
-    let library = open_library_with(&chosen.library, &library_access(None)?, patience)?;
+    let library = open_library_with(&chosen.library, library_access(None)?, patience)?;
     let report = take_snapshot(&options, &*library, context)?;
     terminal.finish();
     print_either(chosen.json, &report, &report_text(&report));

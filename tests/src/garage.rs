@@ -66,7 +66,9 @@ impl Garage {
             first.administer(&["node", "connect", id]);
         }
         for id in &ids {
-            let (id, _) = id.split_once('@').expect("an id is followed by its address");
+            let (id, _) = id
+                .split_once('@')
+                .expect("an id is followed by its address");
             first.administer(&["layout", "assign", id, "-z", "here", "-c", "1G"]);
         }
         first.administer(&["layout", "apply", "--version", "1"]);
@@ -76,7 +78,9 @@ impl Garage {
         let first = &self.nodes[0];
         first.administer(&["key", "import", "--yes", "-n", "test", KEY_ID, SECRET]);
         first.administer(&["bucket", "create", BUCKET]);
-        first.administer(&["bucket", "allow", "--read", "--write", BUCKET, "--key", "test"]);
+        first.administer(&[
+            "bucket", "allow", "--read", "--write", BUCKET, "--key", "test",
+        ]);
     }
 
     /// A library's place in the bucket.
@@ -89,7 +93,10 @@ impl Garage {
     #[must_use]
     pub fn reached_by(&self, program: Program, workspaces: &Path) -> Program {
         program
-            .env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.nodes[0].s3_port))
+            .env(
+                "AWS_ENDPOINT_URL",
+                format!("http://127.0.0.1:{}", self.nodes[0].s3_port),
+            )
             .env("AWS_REGION", "garage")
             .env("AWS_ACCESS_KEY_ID", KEY_ID)
             .env("AWS_SECRET_ACCESS_KEY", SECRET)
@@ -124,7 +131,8 @@ impl Node {
         fs::write(&configuration, text).expect("the test's folder can be written to");
         fs::set_permissions(&configuration, fs::Permissions::from_mode(0o600))
             .expect("it is the test's own");
-        let log = fs::File::create(folder.join("log")).expect("the test's folder can be written to");
+        let log =
+            fs::File::create(folder.join("log")).expect("the test's folder can be written to");
         let process = Command::new(program())
             .arg("-c")
             .arg(&configuration)

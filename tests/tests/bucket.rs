@@ -38,7 +38,8 @@ impl<'a> Site<'a> {
     }
 
     fn reached_by(&self, program: Program) -> Program {
-        self.store.reached_by(program, &self.work.join("workspaces"))
+        self.store
+            .reached_by(program, &self.work.join("workspaces"))
     }
 
     fn library(&self, verb: &str) -> Program {
@@ -63,11 +64,18 @@ impl<'a> Site<'a> {
         self.library("verify").succeeds();
         let exported = self.work.join(name);
         let relevo = Program::relevo().arg("--library").arg(&self.place);
-        let relevo = relevo.args("image export --format raw").arg(server).arg("-o").arg(&exported);
+        let relevo = relevo
+            .args("image export")
+            .arg(server)
+            .arg("-o")
+            .arg(&exported);
         let elsewhere = self.work.join(format!("{name}-workspaces"));
         self.store.reached_by(relevo, &elsewhere).succeeds();
         let read = |path: &Path| fs::read(path).expect("the disks of a test can be read");
-        assert!(read(&the_only_disk(&exported)) == read(disk), "the disk is another one");
+        assert!(
+            read(&the_only_disk(&exported)) == read(disk),
+            "the disk is another one"
+        );
     }
 }
 
@@ -77,7 +85,10 @@ fn a_library_in_a_bucket_outlives_one_of_the_stores_nodes() {
     let Some(mut store) = Garage::start(work.path()) else {
         return;
     };
-    let (first, second) = (work.path().join("first.raw"), work.path().join("second.raw"));
+    let (first, second) = (
+        work.path().join("first.raw"),
+        work.path().join("second.raw"),
+    );
     disk(&first, 1);
     disk(&second, 2);
 
@@ -94,7 +105,7 @@ fn a_library_in_a_bucket_outlives_one_of_the_stores_nodes() {
     let site = Site::new(&store, work.path());
     site.gives_back("x", &first, "without-a-node");
     site.snapshot("x", &second);
-    site.snapshot("y", &first);
+    site.snapshot("y", &second);
 
     // This store honours no conditions of writes, so one machine has to be chosen for prunes.
     let refused = site.library("prune --keep-last 1 --grace 0s").run();
@@ -104,13 +115,27 @@ fn a_library_in_a_bucket_outlives_one_of_the_stores_nodes() {
         let words = "prune --sole-pruner --keep-last 1 --grace 0s --json";
         site.library(words).succeeds().json()
     };
+    // The store's clock says when an image was deleted: a little after the prune that did it began.
+    let deleted = prune();
+    assert_eq!(
+        deleted["decisions"].as_array().map(Vec::len),
+        Some(3),
+        "{deleted}"
+    );
     let condemned = prune();
-    assert_eq!(condemned["purged"].as_array().map(Vec::len), Some(1), "{condemned}");
+    assert_eq!(
+        condemned["purged"].as_array().map(Vec::len),
+        Some(1),
+        "{condemned}"
+    );
     assert_ne!(condemned["condemned_packs"], 0, "{condemned}");
     let removed = prune();
-    assert_eq!(removed["removed_packs"], condemned["condemned_packs"], "{removed}");
+    assert_eq!(
+        removed["removed_packs"], condemned["condemned_packs"],
+        "{removed}"
+    );
     site.gives_back("x", &second, "pruned-x");
-    site.gives_back("y", &first, "pruned-y");
+    site.gives_back("y", &second, "pruned-y");
     let listed = site.relevo("image list").succeeds();
     assert_eq!(listed.stdout.matches("x@").count(), 1, "{listed}");
 }

@@ -72,7 +72,7 @@ impl Context {
     }
 
     pub(super) fn open_library(&self) -> Result<Box<dyn Library>> {
-        Ok(open_library(&self.library, &self.library_access()?)?)
+        Ok(open_library(&self.library, self.library_access()?)?)
     }
 
     /// How a library is opened that this program opens itself.

@@ -327,7 +327,7 @@ fn verify(context: &Context, wanted: Option<&ImageRef>, format: Format) -> Resul
 }
 
 fn verify_library(context: &Context, location: &Location, format: Format) -> Result<Verdict> {
-    let library = LocalLibrary::open_with_key(location, &context.library_access()?)?;
+    let library = LocalLibrary::open_with_key(location, context.library_access()?)?;
     let monitor = context.monitor();
     let report = library.verify(&monitor)?;
     monitor.finish();
