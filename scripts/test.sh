@@ -4,6 +4,7 @@
 # are counted and listed at the end. E2E_REQUIRE=all turns them into failures.
 #
 # E2E_BUILD=sample (the default) builds the main sample server if need be, E2E_BUILD=all every one.
+# E2E_GARAGE=none leaves out the quarter of an hour in which the S3 store of the tests is built once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/fixtures/build/lib/common.sh
@@ -20,6 +21,11 @@ for name in $wanted; do
     say "sample server $name"
     $servers/prove-virtio-fails.sh "$($servers/server.sh "$name")"
 done
+
+# The store that a library in a bucket is tested with.
+if [ "${E2E_GARAGE:-build}" != none ]; then
+    (tests/fixtures/build/garage.sh >/dev/null) || say "Garage cannot be built here: its tests are skipped"
+fi
 
 # Kernel modules of a package that sample servers were built from: what we write about modules is
 # compared with what depmod writes about the same ones.

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `image-library audit`: who did what with a library.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use image_library::program::{Verdict, print_line};
-use image_library::terminal::key_access;
-use image_library::{AuditActor, AuditEvent, AuditOutcome, LocalLibrary, Result};
+use image_library::{
+    AuditActor, AuditEvent, AuditOutcome, LibraryAccess, LocalLibrary, Location, Result,
+};
 use jiff::Timestamp;
 
 use crate::prune_command::parse_duration;
 
 #[derive(Debug, Args)]
 pub(crate) struct AuditArguments {
-    /// The library's directory.
-    directory: PathBuf,
+    /// The library: a directory, or s3://BUCKET[/PREFIX].
+    library: Location,
     /// Only what was done since a time (2026-11-01T00:00:00Z), or in the last 12h, 7d.
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
     since: Option<Timestamp>,
@@ -25,8 +25,8 @@ pub(crate) struct AuditArguments {
 }
 
 impl AuditArguments {
-    pub(crate) fn run(&self) -> Result<Verdict> {
-        let library = LocalLibrary::open_with_key(&self.directory, &key_access()?)?;
+    pub(crate) fn run(&self, access: &LibraryAccess) -> Result<Verdict> {
+        let library = LocalLibrary::open_with_key(&self.library, access)?;
         let damaged = library.audit_events(self.since, &mut |event| {
             if self.json {
                 // A struct with names for keys always can be written.

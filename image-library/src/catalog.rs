@@ -16,7 +16,7 @@ use crate::crypto::{Cipher, TAG_LENGTH, random_bytes};
 use crate::document::Image;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, ServerName};
-use crate::store::{list_images, names};
+use crate::store::{Conditional, Version, for_each_object, list_images, names};
 
 /// Longest image document, in bytes.
 const IMAGE_LENGTH_MAX: u64 = 16 << 20;
@@ -88,13 +88,10 @@ impl Core {
     /// it is logged here and a finding of `verify`.
     pub(crate) fn images(&self) -> Result<Vec<Image>> {
         let floor = self.floor()?;
-        let mut images = Vec::new();
-        for id in list_images(&*self.store)? {
-            images.extend(
-                self.image_if_readable(id)?
-                    .filter(|image| floor.counts(image)),
-            );
-        }
+        let ids = list_images(&*self.store)?;
+        let read = for_each_object(&*self.store, &ids, |id| self.image_if_readable(*id))?;
+        let read = read.into_iter().flatten();
+        let mut images: Vec<Image> = read.filter(|image| floor.counts(image)).collect();
         images.sort_by_key(|image| (image.received_at, image.id));
         Ok(images)
     }
@@ -173,6 +170,33 @@ impl Core {
     pub(crate) fn replace_record(&self, name: &str, content: &[u8]) -> Result<()> {
         let sealed = self.seal_document(Kind::Record, name, content)?;
         self.store.replace(name, &sealed)
+    }
+
+    /// A record and its version, for stores that have them.
+    pub(crate) fn record_version(
+        &self,
+        store: &dyn Conditional,
+        name: &str,
+        limit: u64,
+    ) -> Result<Option<(Vec<u8>, Version)>> {
+        let what = "the length of a record in bytes";
+        let stored = store.read_version(name, limit + OVERHEAD as u64, what)?;
+        let open = |(bytes, version)| -> Result<_> {
+            Ok((self.open_document(Kind::Record, name, bytes)?, version))
+        };
+        stored.map(open).transpose()
+    }
+
+    /// Replaces a record that still has this version; `None` when it is another one by now.
+    pub(crate) fn swap_record(
+        &self,
+        store: &dyn Conditional,
+        name: &str,
+        content: &[u8],
+        expected: Option<&Version>,
+    ) -> Result<Option<Version>> {
+        let sealed = self.seal_document(Kind::Record, name, content)?;
+        store.swap(name, &sealed, expected)
     }
 
     fn seal_document(&self, kind: Kind, name: &str, content: &[u8]) -> Result<Vec<u8>> {

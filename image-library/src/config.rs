@@ -54,6 +54,10 @@ pub(crate) struct Config {
     /// For how long an image cannot be deleted after it was received, in seconds.
     #[serde(default)]
     immutable_for_seconds: u64,
+    /// Whether the store of a shared library honours conditions of writes; absent where it has
+    /// locks instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) conditional_writes: Option<bool>,
     /// By which the key is recognised.
     key_check: String,
     /// What a reader must know to read this library; none in version 1.
@@ -82,6 +86,7 @@ impl Config {
             cipher: options.cipher,
             created_at,
             immutable_for_seconds: options.immutable_for.as_secs(),
+            conditional_writes: None,
             key_check: key.check_value(),
             features: Vec::new(),
         })

@@ -19,7 +19,7 @@ use crate::index::{Adopted, Index, Location, PackRecord};
 use crate::key_file::{self, KeyAccess};
 use crate::manifest::{Root, leaf_from_bytes, leaf_length};
 use crate::pack::{OpenPack, PackId};
-use crate::store::{ListedPack, Store, Workspace, list_packs, names};
+use crate::store::{Conditional, ListedPack, Store, Workspace, for_each_object, list_packs, names};
 
 /// How many packs stay open.
 const OPEN_PACKS_MAX: usize = 64;
@@ -80,10 +80,20 @@ impl Core {
         Ok(core)
     }
 
+    /// Compare-and-swap, where this library's store has it and honours it.
+    pub(crate) fn conditional(&self) -> Option<&dyn Conditional> {
+        let is_honoured = self.config.conditional_writes == Some(true);
+        self.store.conditional().filter(|_| is_honoured)
+    }
+
     /// Brings the index in line with the packs that exist now.
     pub(crate) fn sync_index(&self) -> Result<()> {
         let packs = list_packs(&*self.store)?;
-        self.index.sync(&packs, &|pack| self.adopt(pack))
+        self.index.sync(&packs, &|packs| {
+            let adopted = for_each_object(&*self.store, packs, |pack| Ok(self.adopt(pack)));
+            // The work of each gives its own error.
+            adopted.unwrap_or_default()
+        })
     }
 
     fn adopt(&self, listed: &ListedPack) -> Result<Adopted> {

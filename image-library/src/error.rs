@@ -10,6 +10,49 @@ use crate::id::ImageId;
 /// What a function of this package returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Why a bucket did not do what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BucketFailure {
+    /// The settings cannot be used.
+    Settings,
+    /// There are no credentials.
+    NoCredentials,
+    /// The credentials are wrong, or do not allow this.
+    Denied,
+    /// There is no such bucket.
+    NoBucket,
+    /// The bucket is in another region.
+    Region,
+    /// The store cannot be reached.
+    Unreachable,
+    /// The store answers too slowly.
+    TooSlow,
+    /// The store answers that it cannot, or with something else than was asked for.
+    Answer,
+}
+
+impl BucketFailure {
+    const fn hint(self) -> &'static str {
+        match self {
+            Self::Settings => "check the variables whose names begin with AWS_",
+            Self::NoCredentials => "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            Self::Denied => {
+                "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, that the key may list, read, \
+                 write and delete in this bucket, and that the clock of this machine is right"
+            }
+            Self::NoBucket => "check the name and AWS_ENDPOINT_URL, or create the bucket first",
+            Self::Region => "set AWS_REGION to the region of the bucket",
+            Self::Unreachable => "check AWS_ENDPOINT_URL and the network to it",
+            Self::TooSlow => "check the network to the store; then run the command again",
+            Self::Answer => {
+                "look into the store's own log; when it works again, run the command again: what \
+                 is stored already is not sent twice"
+            }
+        }
+    }
+}
+
 /// Why a library could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -33,6 +76,22 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// An object of a library in a bucket could not be read or written.
+    #[error("{action} {place}")]
+    Bucket {
+        /// What was being done.
+        action: &'static str,
+        /// Which object, with its bucket.
+        place: String,
+        /// What kind of failure it is.
+        failure: BucketFailure,
+        /// What the store or the network said, after the last attempt.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A library in a bucket needs a directory on this machine, and nothing says which.
+    #[error("there is no directory for what a library in a bucket needs on this machine")]
+    NoWorkspace,
     /// Reading a disk that is to be stored, or one made from an image.
     #[error(transparent)]
     Disk(#[from] disk::Error),
@@ -48,7 +107,7 @@ pub enum Error {
         problem: String,
     },
     /// A library is to be created where something is already.
-    #[error("{path} is not empty: a library is created only in a new or empty directory")]
+    #[error("{path} is not empty: a library is created only where nothing is")]
     NotEmpty {
         /// The directory.
         path: PathBuf,
@@ -305,12 +364,15 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::File { source, .. } => return file_hint(source),
+            Self::Bucket { failure, .. } => failure.hint(),
+            Self::NoWorkspace => "name one with --workspace or RELEVO_WORKSPACE",
             Self::Disk(error) => return error.hint(),
             Self::Lost { source, .. } | Self::ManifestLost { source, .. } => return source.hint(),
             Self::NotALibrary { .. } => {
-                "give the directory that `image-library init` created, or create one with it"
+                "give the directory or bucket in which `image-library init` created one, or create one \
+                 with it"
             }
-            Self::NotEmpty { .. } => "choose another directory, or empty this one yourself",
+            Self::NotEmpty { .. } => "choose another place, or empty this one yourself",
             Self::Unsupported { .. } => "use a newer version of this program",
             Self::KeyMissing { .. } => {
                 "put the key back from its copy: without it nobody can read the library"
@@ -334,7 +396,8 @@ impl Error {
                 "another program listens there; choose another port"
             }
             Self::Location { .. } => {
-                "name a directory, or the URL of a library server: https://HOST:PORT"
+                "name a directory, a bucket as s3://BUCKET[/PREFIX], or the URL of a library server: \
+                 https://HOST:PORT"
             }
             Self::Unreachable { .. } => {
                 "check that `image-library serve` runs there and that its address and port can be \

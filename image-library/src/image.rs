@@ -2,10 +2,12 @@
 //! A disk of an image as a device: holes are known, neighbours are read together, every chunk is
 //! checked against its hash before its bytes are given out.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use disk::block::{Extent, ExtentKind};
 
+use crate::ahead::Readers;
 use crate::cache::Cache;
 use crate::chunk::ChunkId;
 use crate::core::Core;
@@ -15,6 +17,7 @@ use crate::id::{ContentHash, ImageId};
 use crate::index::Location;
 use crate::manifest::{LEAF_CHUNKS, Root, chunk_length};
 use crate::pack::{Extent as PackExtent, OpenPack};
+use crate::store::names;
 
 /// Records are read together up to this many bytes.
 const RUN_LENGTH_MAX: u64 = 1 << 20;
@@ -35,6 +38,7 @@ pub(crate) struct ImageDevice {
     name: String,
     root: Root,
     leaves: Cache<usize, Leaf>,
+    readers: Readers,
 }
 
 /// A part of a chunk that a reader wants.
@@ -75,6 +79,7 @@ impl ImageDevice {
             name: disk.name.clone(),
             root,
             leaves: Cache::new(LEAVES_MAX),
+            readers: Readers::default(),
         })
     }
 
@@ -119,11 +124,53 @@ impl ImageDevice {
     fn fill(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let mut at = offset;
         for window in buffer.chunks_mut(WINDOW_LENGTH) {
-            let length = window.len() as u64;
+            let end = at + window.len() as u64;
+            let ahead = self.core.store.read_ahead_bytes();
+            if ahead > 0 {
+                // The window itself first, then what comes after it.
+                self.announce(at..end)?;
+                self.announce(self.readers.note(at..end, ahead))?;
+            }
             self.fill_window(at, window)?;
-            at += length;
+            at = end;
         }
         Ok(())
+    }
+
+    /// Tells the store what of the disk will be read. What cannot be found is told to who reads it.
+    fn announce(&self, range: Range<u64>) -> Result<()> {
+        let size = u64::from(self.root.chunk_size);
+        let end = range.end.min(self.root.disk_size).div_ceil(size);
+        let mut run: Option<Location> = None;
+        for chunk in range.start / size..end {
+            let Some(hash) = self.hash_of(chunk)? else {
+                continue;
+            };
+            let id = self.core.key.chunk_id(&hash);
+            let Some(next) = self.core.find(&id)? else {
+                continue;
+            };
+            match &mut run {
+                Some(run) if run.pack == next.pack && run.extent.end() == start_of(&next) => {
+                    run.extent.length += next.extent.length;
+                }
+                run => {
+                    if let Some(done) = run.replace(next) {
+                        self.announce_run(&done);
+                    }
+                }
+            }
+        }
+        if let Some(run) = run {
+            self.announce_run(&run);
+        }
+        Ok(())
+    }
+
+    fn announce_run(&self, run: &Location) {
+        let name = names::pack(&run.pack);
+        let length = u64::from(run.extent.length);
+        self.core.store.will_read(&name, start_of(run), length);
     }
 
     fn fill_window(&self, offset: u64, window: &mut [u8]) -> Result<()> {
@@ -299,6 +346,11 @@ impl ImageDevice {
         };
         Ok((alike.max(1) as u64, kind))
     }
+}
+
+/// Where a record begins in its pack.
+fn start_of(location: &Location) -> u64 {
+    u64::from(location.extent.offset)
 }
 
 impl disk::ReadAt for ImageDevice {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use image_library::program::{Verdict, print, print_line};
-use image_library::terminal::{ask_new_passphrase, key_access, say};
-use image_library::{Error, LocalLibrary, Passphrase, Result};
+use image_library::terminal::{ask_new_passphrase, say};
+use image_library::{Error, LibraryAccess, LocalLibrary, Location, Passphrase, Result};
 
 /// A sheet is a page of text.
 const SHEET_LENGTH_MAX: u64 = 64 << 10;
@@ -25,28 +25,28 @@ pub(crate) enum KeyCommand {
     /// Only the key file is written; images stay as they are. Whoever has a copy of the old key
     /// file opens it with the old passphrase still.
     SetPassphrase {
-        /// The library's directory.
-        directory: PathBuf,
+        /// A directory, or s3://BUCKET[/PREFIX].
+        library: Location,
         /// A file whose first line is the new passphrase; without it the passphrase is asked for.
         #[arg(long, value_name = "FILE")]
         from: Option<PathBuf>,
     },
     /// Keep the key without a passphrase.
     RemovePassphrase {
-        /// The library's directory.
-        directory: PathBuf,
+        /// A directory, or s3://BUCKET[/PREFIX].
+        library: Location,
     },
     /// Print the recovery sheet: the key on paper, for the safe.
     Export {
-        /// The library's directory.
-        directory: PathBuf,
+        /// A directory, or s3://BUCKET[/PREFIX].
+        library: Location,
     },
     /// Make the key file again from the recovery sheet.
     ///
     /// The key on the sheet, or the whole sheet, is read from standard input.
     Restore {
-        /// The library's directory.
-        directory: PathBuf,
+        /// A directory, or s3://BUCKET[/PREFIX].
+        library: Location,
         /// Read it from this file instead.
         #[arg(long, value_name = "FILE")]
         from: Option<PathBuf>,
@@ -54,28 +54,26 @@ pub(crate) enum KeyCommand {
 }
 
 impl KeyCommand {
-    pub(crate) fn run(&self) -> Result<Verdict> {
+    pub(crate) fn run(&self, access: &LibraryAccess) -> Result<Verdict> {
         match self {
-            Self::SetPassphrase { directory, from } => {
-                let access = key_access()?;
+            Self::SetPassphrase { library, from } => {
                 let passphrase = match from {
                     Some(path) => Passphrase::read(path)?,
                     None => ask_new_passphrase()?,
                 };
-                LocalLibrary::set_passphrase(directory, &access, Some(&passphrase))?;
+                LocalLibrary::set_passphrase(library, access, Some(&passphrase))?;
                 print_line("the key is sealed under the new passphrase");
             }
-            Self::RemovePassphrase { directory } => {
-                LocalLibrary::set_passphrase(directory, &key_access()?, None)?;
+            Self::RemovePassphrase { library } => {
+                LocalLibrary::set_passphrase(library, access, None)?;
                 print_line("the key has no passphrase any more");
             }
-            Self::Export { directory } => {
-                print(LocalLibrary::recovery_sheet(directory, &key_access()?)?);
+            Self::Export { library } => {
+                print(LocalLibrary::recovery_sheet(library, access)?);
             }
-            Self::Restore { directory, from } => {
+            Self::Restore { library, from } => {
                 let sheet = read_sheet(from.as_deref())?;
-                let access = key_access()?;
-                LocalLibrary::restore_key(directory, &sheet, access.file.as_deref(), None)?;
+                LocalLibrary::restore_key(library, access, &sheet, None)?;
                 print_line("the key file is there again, without a passphrase");
             }
         }

@@ -5,11 +5,12 @@
 //! disk -> ingest -> chunks -> packs + manifests -> image -> device (ReadAt)
 //! ```
 //!
-//! [`LocalLibrary`] is a library in a directory, opened with its key. What stored bytes look like,
+//! [`LocalLibrary`] is a library in a directory or a bucket, opened with its key. What stored bytes look like,
 //! what is durable when and who may do what beside whom is in FORMAT.md.
 #![forbid(unsafe_code)]
 
 mod access;
+mod ahead;
 mod audit;
 #[cfg(feature = "server")]
 mod authority;
@@ -55,6 +56,7 @@ mod store;
 mod stored_hashes;
 #[cfg(feature = "terminal")]
 pub mod terminal;
+mod tls;
 mod token;
 mod tokens;
 mod upload;
@@ -72,17 +74,19 @@ pub use crypto::Cipher;
 pub use digest::{Digest, content_digest, image_digest};
 pub use disk_writer::DiskWriter;
 pub use document::{Consistency, DiskDraft, Image, ImageDisk, ImageDraft};
-pub use error::{Error, Result};
+pub use error::{BucketFailure, Error, Result};
 pub use file_error::FileError;
 pub use id::{ContentHash, DiskIndex, ImageId, ServerName};
 pub use ingest::{Ingest, IngestDisk, IngestStats, NoteHashes, ingest};
 pub use key_file::{KeyAccess, Passphrase, PassphraseSource};
 pub use local::LocalLibrary;
-pub use location::{LibraryAccess, open_library, open_library_with};
+pub use location::{LibraryAccess, Location, open_library, open_library_with};
 pub use manifest::LEAF_CHUNKS;
 pub use prune::{Decision, DeletedImage, KeepPolicy, KeepReason, PruneOptions, PruneReport};
 pub use reference::{ImageRef, Which};
 pub use statistics::{ServerStatistics, Statistics};
+pub use store::{BucketAccess, BucketAddress};
+pub use tls::use_ring;
 pub use token::{Fingerprint, Token, TokenId};
 pub use tokens::{Grant, Role, TokenRecord};
 

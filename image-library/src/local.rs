@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A library in a directory that this program opens itself, with its key.
+//! A library that this program opens itself, with its key: in a directory or a bucket.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,54 +16,48 @@ use crate::error::{Error, Result};
 use crate::id::{DiskIndex, ImageId, ServerName};
 use crate::image::ImageDevice;
 use crate::key_file::{self, KeyAccess, Passphrase, PassphraseSource};
-use crate::store::{Directory, Store, Workspace, names, require_empty};
+use crate::location::{self, LibraryAccess, Location};
+use crate::store::{Directory, Store, Workspace, file, names, probe};
 use crate::stored_hashes::StoredHashes;
 use crate::upload::LocalUpload;
 
-/// A library in a directory. Clones share everything; several processes may open the same
-/// directory at once.
+/// A library in a directory or a bucket that this program opens itself. Clones share everything;
+/// several processes may have it open at once, in a bucket on several machines.
 #[derive(Debug, Clone)]
 pub struct LocalLibrary {
     core: Arc<Core>,
 }
 
 impl LocalLibrary {
-    /// Creates a library in a new or empty directory, and opens it. Its key has no passphrase.
-    pub fn init(directory: &Path, options: &InitOptions) -> Result<Self> {
-        Self::init_with_passphrase(directory, options, None)
+    /// Creates a library where nothing is yet, and opens it. Its key has no passphrase.
+    pub fn init(location: impl Into<Location>, options: &InitOptions) -> Result<Self> {
+        Self::init_with_passphrase(location, LibraryAccess::default(), options, None)
     }
 
-    /// The same, with the key sealed under a passphrase.
+    /// The same, with the key sealed under a passphrase. A key file that `access` names outside
+    /// the library is created there; the passphrase of `access` is not used.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotEmpty`] when something is there.
     pub fn init_with_passphrase(
-        directory: &Path,
+        location: impl Into<Location>,
+        access: impl Into<LibraryAccess>,
         options: &InitOptions,
         passphrase: Option<&Passphrase>,
     ) -> Result<Self> {
-        require_empty(directory)?;
-        let store = Directory::new(directory);
-        store.create_tree()?;
-        Workspace::new(directory).create()?;
-        let key = LibraryKey::from_secret(random_bytes()?);
-        let config = Config::new(options, &key, Timestamp::now())?;
-        let key_file = key_file::to_bytes(key.secret(), config.id, passphrase)?;
-        // The configuration last: a directory without it is no library.
-        if !(store.create(names::KEY, &key_file)? && config.create(&store)?) {
-            return Err(Error::NotEmpty {
-                path: directory.to_owned(),
-            });
-        }
-        let access = KeyAccess {
-            file: None,
-            passphrase: passphrase
-                .cloned()
-                .map_or(PassphraseSource::None, PassphraseSource::Given),
-        };
-        Self::open_with_key(directory, &access)
+        let (location, mut access) = (location.into(), access.into());
+        let store = location::new_store(&location, &access)?;
+        write_new(&*store, options, access.key.file.as_deref(), passphrase)?;
+        access.key.passphrase = passphrase
+            .cloned()
+            .map_or(PassphraseSource::None, PassphraseSource::Given);
+        Self::open_with_key(location, access)
     }
 
     /// Opens an existing library with the key that is in it, which has no passphrase.
-    pub fn open(directory: &Path) -> Result<Self> {
-        Self::open_with_key(directory, &KeyAccess::default())
+    pub fn open(location: impl Into<Location>) -> Result<Self> {
+        Self::open_with_key(location, LibraryAccess::default())
     }
 
     /// Opens an existing library.
@@ -72,23 +66,36 @@ impl LocalLibrary {
     ///
     /// [`Error::KeyMissing`], [`Error::WrongKey`], [`Error::PassphraseNeeded`] and
     /// [`Error::WrongPassphrase`] say what is wrong with the key.
-    pub fn open_with_key(directory: &Path, access: &KeyAccess) -> Result<Self> {
-        let store = Arc::new(Directory::new(directory));
-        let core = Core::open(store, Workspace::new(directory), access, Timestamp::now)?;
-        Ok(Self {
-            core: Arc::new(core),
-        })
+    pub fn open_with_key(
+        location: impl Into<Location>,
+        access: impl Into<LibraryAccess>,
+    ) -> Result<Self> {
+        let (location, access) = (location.into(), access.into());
+        let store = location::store(&location, &access)?;
+        let config = Config::read(&*store)?;
+        let workspace = location::workspace(&location, &access, &config)?;
+        Self::over(store, workspace, &access.key, Timestamp::now)
     }
 
     /// Opens a library that takes its time from `clock`.
     pub fn open_with_clock(directory: &Path, clock: fn() -> Timestamp) -> Result<Self> {
         let store = Arc::new(Directory::new(directory));
-        let core = Core::open(
+        Self::over(
             store,
             Workspace::new(directory),
             &KeyAccess::default(),
             clock,
-        )?;
+        )
+    }
+
+    /// A library over any store.
+    pub(crate) fn over(
+        store: Arc<dyn Store>,
+        workspace: Workspace,
+        key: &KeyAccess,
+        clock: fn() -> Timestamp,
+    ) -> Result<Self> {
+        let core = Core::open(store, workspace, key, clock)?;
         Ok(Self {
             core: Arc::new(core),
         })
@@ -109,6 +116,34 @@ impl LocalLibrary {
         })?;
         Ok((image, found))
     }
+}
+
+/// Writes what makes an empty store a library.
+pub(crate) fn write_new(
+    store: &dyn Store,
+    options: &InitOptions,
+    key_path: Option<&Path>,
+    passphrase: Option<&Passphrase>,
+) -> Result<()> {
+    let key = LibraryKey::from_secret(random_bytes()?);
+    let mut config = Config::new(options, &key, Timestamp::now())?;
+    if store.is_shared() {
+        config.conditional_writes = Some(probe(store)?);
+    }
+    let key_file = key_file::to_bytes(key.secret(), config.id, passphrase)?;
+    let is_new = match key_path {
+        Some(path) if path.exists() => false,
+        Some(path) => file::write_durably(path, &key_file).map(|()| true)?,
+        None => store.create(names::KEY, &key_file)?,
+    };
+    // The configuration last: a place without it is no library.
+    if is_new && config.create(store)? {
+        return Ok(());
+    }
+    let of_key = key_path.filter(|_| !is_new).map(Path::to_owned);
+    Err(Error::NotEmpty {
+        path: of_key.unwrap_or_else(|| store.place("").into()),
+    })
 }
 
 impl ImageReader for LocalLibrary {

@@ -7,16 +7,19 @@ mod prune_command;
 mod serve_command;
 mod token_command;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use image_library::program::{EXIT_CODES, Verdict, end, print, print_json, print_line};
-use image_library::terminal::{Terminal, Verbosity, bytes_text, key_access, new_passphrase};
+use image_library::terminal::{
+    AccessPaths, Terminal, Verbosity, bytes_text, library_access, new_passphrase, say,
+};
 use image_library::{
-    Authority, Error, ImageReader, ImageRef, InitOptions, LocalLibrary, Result, Statistics,
+    Authority, Error, ImageReader, ImageRef, InitOptions, LibraryAccess, LocalLibrary, Location,
+    Result, Statistics,
 };
 
 use crate::audit_command::AuditArguments;
@@ -32,16 +35,20 @@ struct Arguments {
     /// Say only what is wrong.
     #[arg(long, short, global = true)]
     quiet: bool,
+    /// Below this directory a library in a bucket has what only this machine needs; by default in
+    /// the user's cache.
+    #[arg(long, value_name = "DIR", global = true, env = "RELEVO_WORKSPACE")]
+    workspace: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create a library in a new or empty directory.
+    /// Create a library in a new or empty directory, or in a bucket.
     Init {
-        /// The directory.
-        directory: PathBuf,
+        /// A directory, or s3://BUCKET[/PREFIX].
+        library: Location,
         /// Size of a chunk in bytes: a power of two from 16384 to 4194304.
         #[arg(long, value_name = "BYTES", default_value_t = InitOptions::default().chunk_size_bytes)]
         chunk_size: u32,
@@ -68,8 +75,8 @@ enum Command {
     Audit(AuditArguments),
     /// Read everything again and check it.
     Verify {
-        /// The directory.
-        directory: PathBuf,
+        /// A directory, or s3://BUCKET[/PREFIX].
+        library: Location,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -82,30 +89,30 @@ enum Command {
     Prune(PruneArguments),
     /// Move an image into the trash.
     Delete {
-        /// The library's directory.
-        directory: PathBuf,
+        /// A directory, or s3://BUCKET[/PREFIX].
+        library: Location,
         /// Which image: SERVER@ID or SERVER@TIME.
         image: ImageRef,
     },
     /// Take an image back from the trash.
     Undelete {
-        /// The library's directory.
-        directory: PathBuf,
+        /// A directory, or s3://BUCKET[/PREFIX].
+        library: Location,
         /// Which image.
         image: ImageRef,
     },
     /// List the trash.
     Deleted {
-        /// The library's directory.
-        directory: PathBuf,
+        /// A directory, or s3://BUCKET[/PREFIX].
+        library: Location,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
     /// Say what is in a library and what it takes.
     Stats {
-        /// The directory.
-        directory: PathBuf,
+        /// A directory, or s3://BUCKET[/PREFIX].
+        library: Location,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -128,9 +135,15 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<Verdict> {
+    let access = || {
+        library_access(AccessPaths {
+            workspace: arguments.workspace.as_deref(),
+            ..AccessPaths::default()
+        })
+    };
     match &arguments.command {
         Command::Init {
-            directory,
+            library,
             chunk_size,
             passphrase,
             immutable_for,
@@ -140,18 +153,18 @@ fn run(arguments: &Arguments) -> Result<Verdict> {
                 immutable_for: *immutable_for,
                 ..InitOptions::default()
             };
-            init(directory, &options, *passphrase)
+            init(library, &access()?, &options, *passphrase)
         }
-        Command::Key(command) => command.run(),
-        Command::Serve(chosen) => chosen.run(),
-        Command::Token(command) => command.run(),
-        Command::Audit(chosen) => chosen.run(),
-        Command::Verify { directory, json } => verify(directory, *json, arguments.quiet),
-        Command::Prune(chosen) => chosen.run(&terminal(arguments.quiet)),
-        Command::Delete { directory, image } => prune_command::delete(directory, image),
-        Command::Undelete { directory, image } => prune_command::undelete(directory, image),
-        Command::Deleted { directory, json } => prune_command::deleted(directory, *json),
-        Command::Stats { directory, json } => stats(directory, *json),
+        Command::Key(command) => command.run(&access()?),
+        Command::Serve(chosen) => chosen.run(&access()?),
+        Command::Token(command) => command.run(&access()?),
+        Command::Audit(chosen) => chosen.run(&access()?),
+        Command::Verify { library, json } => verify(library, &access()?, *json, arguments.quiet),
+        Command::Prune(chosen) => chosen.run(&access()?, &terminal(arguments.quiet)),
+        Command::Delete { library, image } => prune_command::delete(library, &access()?, image),
+        Command::Undelete { library, image } => prune_command::undelete(library, &access()?, image),
+        Command::Deleted { library, json } => prune_command::deleted(library, &access()?, *json),
+        Command::Stats { library, json } => stats(library, &access()?, *json),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             let command = &mut Arguments::command();
@@ -172,17 +185,33 @@ fn run(arguments: &Arguments) -> Result<Verdict> {
     }
 }
 
-fn init(directory: &Path, options: &InitOptions, with_passphrase: bool) -> Result<Verdict> {
+fn init(
+    location: &Location,
+    access: &LibraryAccess,
+    options: &InitOptions,
+    with_passphrase: bool,
+) -> Result<Verdict> {
     let passphrase = with_passphrase.then(new_passphrase).transpose()?;
-    let library = LocalLibrary::init_with_passphrase(directory, options, passphrase.as_ref())?;
+    // In a directory the key has always been in the library; RELEVO_KEY_FILE is for a copy then.
+    let mut access = access.clone();
+    if matches!(location, Location::Directory(_)) {
+        access.key.file = None;
+    } else if access.key.file.is_none() && passphrase.is_none() {
+        say(
+            "note: the key lies in the bucket, and without a passphrase: whoever can read the \
+             bucket can read every image. RELEVO_KEY_FILE keeps it elsewhere, --passphrase seals it.",
+        );
+    }
+    let library =
+        LocalLibrary::init_with_passphrase(location, &access, options, passphrase.as_ref())?;
     Authority::of(&library)?;
-    print_line(&format!("created a library in {}", directory.display()));
+    print_line(&format!("created a library in {location}"));
     Ok(Verdict::Done)
 }
 
-fn verify(directory: &Path, json: bool, quiet: bool) -> Result<Verdict> {
+fn verify(location: &Location, access: &LibraryAccess, json: bool, quiet: bool) -> Result<Verdict> {
     let terminal = terminal(quiet);
-    let report = LocalLibrary::open_with_key(directory, &key_access()?)?.verify(&terminal)?;
+    let report = LocalLibrary::open_with_key(location, access)?.verify(&terminal)?;
     terminal.finish();
     if json {
         print_json(&report);
@@ -208,9 +237,8 @@ fn terminal(quiet: bool) -> Terminal {
     })
 }
 
-fn stats(directory: &Path, json: bool) -> Result<Verdict> {
-    let statistics =
-        Statistics::of(&LocalLibrary::open_with_key(directory, &key_access()?)?.images()?);
+fn stats(location: &Location, access: &LibraryAccess, json: bool) -> Result<Verdict> {
+    let statistics = Statistics::of(&LocalLibrary::open_with_key(location, access)?.images()?);
     if json {
         print_json(&statistics);
         return Ok(Verdict::Done);

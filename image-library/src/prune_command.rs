@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `image-library prune`, `delete`, `undelete`, `deleted`: what is kept, and what goes.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use image_library::program::{Verdict, print, print_json, print_line};
-use image_library::terminal::{Terminal, bytes_text, key_access};
+use image_library::terminal::{Terminal, bytes_text};
 use image_library::{
-    AuditAction, AuditEvent, DeletedImage, Error, Image, ImageRef, KeepPolicy, LocalLibrary,
-    PruneOptions, PruneReport, Result, Which,
+    AuditAction, AuditEvent, DeletedImage, Error, Image, ImageRef, KeepPolicy, LibraryAccess,
+    LocalLibrary, Location, PruneOptions, PruneReport, Result, Which,
 };
 use jiff::{Span, SpanRelativeTo};
 use serde_json::json;
 
 #[derive(Debug, Args)]
 pub(crate) struct PruneArguments {
-    /// The library's directory.
-    directory: PathBuf,
+    /// A directory, or s3://BUCKET[/PREFIX].
+    library: Location,
     /// Keep the newest N images of each server.
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_last: u32,
@@ -39,6 +38,10 @@ pub(crate) struct PruneArguments {
     /// How long deleted images can be taken back, and unused packs stay before they are removed.
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_duration)]
     grace: Duration,
+    /// This machine alone prunes this library: needed for a bucket whose store does not honour
+    /// conditions of writes, so that two prunes could not see each other.
+    #[arg(long)]
+    sole_pruner: bool,
     /// Say what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -48,7 +51,7 @@ pub(crate) struct PruneArguments {
 }
 
 impl PruneArguments {
-    pub(crate) fn run(&self, terminal: &Terminal) -> Result<Verdict> {
+    pub(crate) fn run(&self, access: &LibraryAccess, terminal: &Terminal) -> Result<Verdict> {
         let keep = KeepPolicy {
             last: self.keep_last,
             hourly: self.keep_hourly,
@@ -62,8 +65,9 @@ impl PruneArguments {
             keep: (!keep.is_empty()).then_some(keep),
             grace: self.grace,
             dry_run: self.dry_run,
+            is_sole_pruner: self.sole_pruner,
         };
-        let library = LocalLibrary::open_with_key(&self.directory, &key_access()?)?;
+        let library = LocalLibrary::open_with_key(&self.library, access)?;
         let report = library.prune(&options, terminal)?;
         for deleted in report
             .decisions
@@ -142,14 +146,18 @@ fn report_text(report: &PruneReport, dry_run: bool) -> String {
 }
 
 /// Moves one image into the trash.
-pub(crate) fn delete(directory: &Path, image: &ImageRef) -> Result<Verdict> {
+pub(crate) fn delete(
+    library: &Location,
+    access: &LibraryAccess,
+    image: &ImageRef,
+) -> Result<Verdict> {
     if image.which == Which::Latest {
         return Err(Error::InvalidName {
             kind: "image to delete (SERVER@ID or SERVER@TIME, so that it is surely that one)",
             name: image.server.to_string(),
         });
     }
-    let library = LocalLibrary::open_with_key(directory, &key_access()?)?;
+    let library = LocalLibrary::open_with_key(library, access)?;
     let found = image.resolve(&library)?;
     library.delete_image(found.id)?;
     audit(&library, AuditAction::DeleteImage, &found)?;
@@ -161,8 +169,12 @@ pub(crate) fn delete(directory: &Path, image: &ImageRef) -> Result<Verdict> {
 }
 
 /// Takes one image back from the trash.
-pub(crate) fn undelete(directory: &Path, image: &ImageRef) -> Result<Verdict> {
-    let library = LocalLibrary::open_with_key(directory, &key_access()?)?;
+pub(crate) fn undelete(
+    library: &Location,
+    access: &LibraryAccess,
+    image: &ImageRef,
+) -> Result<Verdict> {
+    let library = LocalLibrary::open_with_key(library, access)?;
     let deleted = library.deleted_images()?.into_iter();
     let found = image.choose(deleted.map(|deleted| deleted.image).collect())?;
     library.undelete_image(found.id)?;
@@ -180,8 +192,8 @@ fn audit(library: &LocalLibrary, action: AuditAction, image: &Image) -> Result<(
 }
 
 /// Lists the trash.
-pub(crate) fn deleted(directory: &Path, json: bool) -> Result<Verdict> {
-    let library = LocalLibrary::open_with_key(directory, &key_access()?)?;
+pub(crate) fn deleted(library: &Location, access: &LibraryAccess, json: bool) -> Result<Verdict> {
+    let library = LocalLibrary::open_with_key(library, access)?;
     let deleted = library.deleted_images()?;
     if json {
         let rows: Vec<_> = deleted.iter().map(row).collect();

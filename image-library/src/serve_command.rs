@@ -9,14 +9,13 @@ use std::sync::Arc;
 use clap::Args;
 use image_library::program::{Verdict, print_line};
 use image_library::server::{Access, Limits, Server, ServerOptions, TlsIdentity, Transport};
-use image_library::terminal::key_access;
-use image_library::{Authority, LocalLibrary, Result};
+use image_library::{Authority, LibraryAccess, LocalLibrary, Location, Result};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArguments {
-    /// The directory.
-    directory: PathBuf,
+    /// A directory, or s3://BUCKET[/PREFIX].
+    library: Location,
     /// Address and port; port 0 takes any free one.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8420")]
     listen: SocketAddr,
@@ -45,9 +44,9 @@ pub(crate) struct ServeArguments {
 }
 
 impl ServeArguments {
-    pub(crate) fn run(&self) -> Result<Verdict> {
+    pub(crate) fn run(&self, access: &LibraryAccess) -> Result<Verdict> {
         start_log(self.log_json);
-        let library = LocalLibrary::open_with_key(&self.directory, &key_access()?)?;
+        let library = LocalLibrary::open_with_key(&self.library, access)?;
         let options = ServerOptions {
             transport: self.transport(&library)?,
             access: Access::Tokens(library.clone()),
@@ -55,7 +54,7 @@ impl ServeArguments {
         };
         let server = Server::bind(Arc::new(library), self.listen, options)?;
         let url = server.url();
-        tracing::info!(url, directory = %self.directory.display(), "serving");
+        tracing::info!(url, library = %self.library, "serving");
         // For whoever started this program with port 0.
         print_line(&url);
         server.run()?;

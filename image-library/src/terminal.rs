@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::file_error::FileError;
 use crate::key_file::{KeyAccess, Passphrase, PassphraseSource};
 use crate::location::LibraryAccess;
+use crate::store::BucketAccess;
 
 /// How long nothing is said about a stage in a log.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -299,22 +300,32 @@ pub fn key_access() -> crate::Result<KeyAccess> {
     })
 }
 
+/// The paths that a program's arguments give; each comes before the variable of the environment.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AccessPaths<'a> {
+    /// A file with a server's token; else `RELEVO_TOKEN_FILE`.
+    pub token_file: Option<&'a Path>,
+    /// The authorities that are trusted; else `RELEVO_CA_FILE`.
+    pub ca_file: Option<&'a Path>,
+    /// Below which directory a library in a bucket has what this machine needs; else
+    /// `RELEVO_WORKSPACE`, else the user's cache.
+    pub workspace: Option<&'a Path>,
+}
+
 /// How this process opens libraries, wherever they are: keys as [`key_access`] says; a server's
-/// token from the file `token_file` or `RELEVO_TOKEN_FILE`, or from `RELEVO_TOKEN`; the authorities
-/// that are trusted from `ca_file` or `RELEVO_CA_FILE`. The arguments come first.
+/// token from a file or from `RELEVO_TOKEN`; buckets by the usual variables (`AWS_ACCESS_KEY_ID`,
+/// `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL`,
+/// `AWS_CA_BUNDLE`, ...).
 ///
 /// # Errors
 ///
 /// Those of [`key_access`]; [`Error::Token`] when `RELEVO_TOKEN` holds none.
-pub fn library_access(
-    token_file: Option<&Path>,
-    ca_file: Option<&Path>,
-) -> crate::Result<LibraryAccess> {
+pub fn library_access(given: AccessPaths<'_>) -> crate::Result<LibraryAccess> {
     let path = |given: Option<&Path>, name: &str| {
         let given = given.map(Path::to_owned);
         given.or_else(|| variable(name).map(PathBuf::from))
     };
-    let token = match path(token_file, "RELEVO_TOKEN_FILE") {
+    let token = match path(given.token_file, "RELEVO_TOKEN_FILE") {
         Some(path) => TokenSource::File(path),
         None => given_token()?,
     };
@@ -322,8 +333,10 @@ pub fn library_access(
         key: key_access()?,
         server: ServerAccess {
             token,
-            ca_file: path(ca_file, "RELEVO_CA_FILE"),
+            ca_file: path(given.ca_file, "RELEVO_CA_FILE"),
         },
+        bucket: bucket_access(),
+        workspaces: path(given.workspace, "RELEVO_WORKSPACE").or_else(cache_directory),
     })
 }
 
@@ -333,6 +346,36 @@ fn given_token() -> crate::Result<TokenSource> {
     };
     let token = text.to_str().unwrap_or_default().parse()?;
     Ok(TokenSource::Given(token))
+}
+
+fn bucket_access() -> BucketAccess {
+    let settings = std::env::vars_os().filter_map(|(name, value)| {
+        // What is not text cannot be one of them.
+        let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+        (name.starts_with("AWS_") && !value.is_empty()).then_some((name, value))
+    });
+    BucketAccess {
+        settings: settings.collect(),
+        certificates: variable("AWS_CA_BUNDLE").map(PathBuf::from),
+        ..BucketAccess::default()
+    }
+}
+
+/// Where this user's programs keep what can be made again.
+fn cache_directory() -> Option<PathBuf> {
+    let directory = |name| {
+        variable(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let cache = directory("XDG_CACHE_HOME")
+        .or_else(|| directory("HOME").map(|home| home.join(".cache")))
+        .or_else(|| {
+            rustix::process::geteuid()
+                .is_root()
+                .then(|| "/var/cache".into())
+        });
+    cache.map(|cache| cache.join("relevo/libraries"))
 }
 
 /// The passphrase that the environment gives, else one that is asked for twice.

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use image_library::program::{Verdict, print_json, print_line};
-use image_library::terminal::{key_access, say};
+use image_library::terminal::say;
 use image_library::{
-    AuditAction, AuditEvent, Authority, Error, Grant, LocalLibrary, Result, Role, ServerName,
-    Token, TokenId, TokenRecord,
+    AuditAction, AuditEvent, Authority, Error, Grant, LibraryAccess, LocalLibrary, Location,
+    Result, Role, ServerName, Token, TokenId, TokenRecord,
 };
 use jiff::Timestamp;
 use serde_json::json;
@@ -29,16 +29,16 @@ pub(crate) enum TokenCommand {
     Add(AddArguments),
     /// List the tokens, without their secrets.
     List {
-        /// The library's directory.
-        directory: PathBuf,
+        /// The library: a directory, or s3://BUCKET[/PREFIX].
+        library: Location,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
     /// Refuse a token from now on, on every server within seconds.
     Revoke {
-        /// The library's directory.
-        directory: PathBuf,
+        /// The library: a directory, or s3://BUCKET[/PREFIX].
+        library: Location,
         /// The token's id, as `token list` shows it.
         id: TokenId,
     },
@@ -46,8 +46,8 @@ pub(crate) enum TokenCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct AddArguments {
-    /// The library's directory.
-    directory: PathBuf,
+    /// The library: a directory, or s3://BUCKET[/PREFIX].
+    library: Location,
     /// What its holder may do: agent, operator or administrator.
     #[arg(long)]
     role: Role,
@@ -66,20 +66,20 @@ pub(crate) struct AddArguments {
 }
 
 impl TokenCommand {
-    pub(crate) fn run(&self) -> Result<Verdict> {
+    pub(crate) fn run(&self, access: &LibraryAccess) -> Result<Verdict> {
         match self {
-            Self::Add(chosen) => chosen.run(),
-            Self::List { directory, json } => list(directory, *json),
-            Self::Revoke { directory, id } => revoke(directory, *id),
+            Self::Add(chosen) => chosen.run(access),
+            Self::List { library, json } => list(library, access, *json),
+            Self::Revoke { library, id } => revoke(library, access, *id),
         }
     }
 }
 
 impl AddArguments {
-    fn run(&self) -> Result<Verdict> {
+    fn run(&self, access: &LibraryAccess) -> Result<Verdict> {
         let grant = self.grant()?;
         let server = grant.server().cloned();
-        let library = LocalLibrary::open_with_key(&self.directory, &key_access()?)?;
+        let library = LocalLibrary::open_with_key(&self.library, access)?;
         let authority = if self.system_authorities {
             None
         } else {
@@ -137,8 +137,8 @@ fn write_token(path: &Path, token: &Token) -> Result<()> {
         })
 }
 
-fn list(directory: &Path, as_json: bool) -> Result<Verdict> {
-    let library = LocalLibrary::open_with_key(directory, &key_access()?)?;
+fn list(library: &Location, access: &LibraryAccess, as_json: bool) -> Result<Verdict> {
+    let library = LocalLibrary::open_with_key(library, access)?;
     let now = Timestamp::now();
     let tokens = library.tokens()?;
     if as_json {
@@ -182,8 +182,8 @@ fn row(token: &TokenRecord, now: Timestamp) -> serde_json::Value {
     })
 }
 
-fn revoke(directory: &Path, id: TokenId) -> Result<Verdict> {
-    let library = LocalLibrary::open_with_key(directory, &key_access()?)?;
+fn revoke(library: &Location, access: &LibraryAccess, id: TokenId) -> Result<Verdict> {
+    let library = LocalLibrary::open_with_key(library, access)?;
     let revoked = library.revoke_token(id)?;
     library.audit_local(AuditAction::RevokeToken, |event| AuditEvent {
         token: Some(id),

@@ -14,7 +14,9 @@ use disk::Level;
 use image_library::client::Patience;
 use image_library::machine::MachineDescription;
 use image_library::program::{EXIT_CODES, Verdict, end, print, print_json, print_line};
-use image_library::terminal::{Terminal, Verbosity, bytes_text, finding_text, library_access};
+use image_library::terminal::{
+    AccessPaths, Terminal, Verbosity, bytes_text, finding_text, library_access,
+};
 use image_library::{Consistency, FileError, LibraryAccess, ServerName, open_library_with};
 use p2v_agent::check::check;
 use p2v_agent::inventory::{InventoryOptions, inventory_table, take_inventory};
@@ -77,14 +79,18 @@ struct ServerArguments {
 
 impl ServerArguments {
     fn access(&self) -> Result<LibraryAccess> {
-        let access = library_access(self.token_file.as_deref(), self.ca_file.as_deref())?;
+        let access = library_access(AccessPaths {
+            token_file: self.token_file.as_deref(),
+            ca_file: self.ca_file.as_deref(),
+            ..AccessPaths::default()
+        })?;
         Ok(access)
     }
 }
 
 #[derive(Debug, Args)]
 struct CheckArguments {
-    /// Also try to reach this library: a directory or https://HOST:PORT.
+    /// Also try to reach this library: a directory, s3://BUCKET[/PREFIX] or https://HOST:PORT.
     #[arg(long, value_name = "DIR|URL", env = "RELEVO_LIBRARY")]
     library: Option<String>,
     #[command(flatten)]
@@ -96,7 +102,7 @@ struct CheckArguments {
 
 #[derive(Debug, Args)]
 struct SnapshotArguments {
-    /// Where the image goes: a directory or https://HOST:PORT.
+    /// Where the image goes: a directory, s3://BUCKET[/PREFIX] or https://HOST:PORT.
     #[arg(long, value_name = "DIR|URL", env = "RELEVO_LIBRARY")]
     library: String,
     #[command(flatten)]

@@ -28,8 +28,10 @@ const FILE_LIMIT_BYTES: u64 = 1 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Configuration {
-    /// Directory or URL of the library.
+    /// Directory, bucket or URL of the library.
     pub library: Option<String>,
+    /// Where a library in a bucket has what only this machine needs.
+    pub workspace: Option<PathBuf>,
     /// The state directory.
     pub state: Option<PathBuf>,
     /// The QEMU platform.

@@ -12,6 +12,7 @@
 mod block_device;
 mod damage;
 mod disks;
+mod garage;
 mod library;
 mod program;
 mod runbook;
@@ -23,6 +24,7 @@ mod usage;
 pub use block_device::{LoopDevice, Mounted};
 pub use damage::{overwrite, scatter_writes, truncate_to_half};
 pub use disks::{PhonyServer, raw_disk, raw_ext4};
+pub use garage::Garage;
 pub use library::{Library, files_ending, the_only_disk, wait_until};
 pub use program::{Outcome, Program, Running};
 pub use runbook::Runbook;

@@ -80,6 +80,13 @@ impl Program {
         words.split_whitespace().fold(self, Self::arg)
     }
 
+    /// With a variable in its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
     /// Runs it to its end.
     ///
     /// # Panics

@@ -64,6 +64,12 @@ pub(crate) struct Adopted {
     pub(crate) entries: Vec<(ChunkId, Extent)>,
 }
 
+/// Reads the footers of packs, a result for each.
+pub(crate) type AdoptAll<'a> = dyn Fn(&[ListedPack]) -> Vec<Result<Adopted>> + 'a;
+
+/// How many footers are read before they are taken in: at most 24 MiB.
+const ADOPTED_AT_ONCE: usize = 32;
+
 /// Entries that are not in a run yet.
 #[derive(Debug, Default)]
 struct Memory {
@@ -215,20 +221,21 @@ impl Index {
         Ok(())
     }
 
-    /// Brings the index in line with the packs that exist. `adopt` reads a footer; what it
-    /// refuses is left out; `verify` says why.
-    pub(crate) fn sync(
-        &self,
-        packs: &[ListedPack],
-        adopt: &dyn Fn(&ListedPack) -> Result<Adopted>,
-    ) -> Result<()> {
+    /// Brings the index in line with the packs that exist. `adopt` reads footers, in the same
+    /// order; what it refuses is left out; `verify` says why.
+    pub(crate) fn sync(&self, packs: &[ListedPack], adopt: &AdoptAll<'_>) -> Result<()> {
         self.load_runs()?;
-        let new = self.compare(packs);
-        for pack in new {
-            if self.read().unreadable.contains(&pack) {
-                continue;
-            }
-            match adopt(&pack) {
+        let mut new = self.compare(packs);
+        new.retain(|pack| !self.read().unreadable.contains(pack));
+        for packs in new.chunks(ADOPTED_AT_ONCE) {
+            self.take_in(packs, adopt(packs))?;
+        }
+        Ok(())
+    }
+
+    fn take_in(&self, packs: &[ListedPack], adopted: Vec<Result<Adopted>>) -> Result<()> {
+        for (&pack, adopted) in packs.iter().zip(adopted) {
+            match adopted {
                 Ok(adopted) => self.add(&adopted)?,
                 Err(error @ (Error::Corrupt { .. } | Error::Unsupported { .. })) => {
                     tracing::warn!(pack = %pack.id, %error, "a pack cannot be indexed");

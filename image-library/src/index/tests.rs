@@ -42,7 +42,7 @@ fn listed(packs: &[u8]) -> Vec<ListedPack> {
     packs.iter().map(list).collect()
 }
 
-fn never(_: &ListedPack) -> Result<Adopted> {
+fn never(_: &[ListedPack]) -> Vec<Result<Adopted>> {
     panic!("no footer needs to be read");
 }
 
@@ -107,7 +107,7 @@ fn a_damaged_run_is_discarded_and_made_again() {
     std::fs::write(&run, &bytes).expect("writes");
     let index = Index::open(directory.path(), 10).expect("opens");
     assert!(!run.exists());
-    let adopt = |_: &ListedPack| Ok(pack(1, 0..50));
+    let adopt = |_: &[ListedPack]| vec![Ok(pack(1, 0..50))];
     index.sync(&listed(&[1]), &adopt).expect("syncs");
     assert!(index.find(&id(7)).expect("reads").is_some());
 }
@@ -123,7 +123,7 @@ fn a_damaged_block_is_an_error_not_a_wrong_answer() {
     std::fs::write(&run, &bytes).expect("writes");
     assert!(index.find(&id(7)).is_err());
     index.discard().expect("removes");
-    let adopt = |_: &ListedPack| Ok(pack(1, 0..50));
+    let adopt = |_: &[ListedPack]| vec![Ok(pack(1, 0..50))];
     index.sync(&listed(&[1]), &adopt).expect("syncs");
     assert!(index.find(&id(7)).expect("reads").is_some());
 }
@@ -136,10 +136,10 @@ fn a_pack_that_was_removed_since_it_was_listed_is_passed_over() {
         id: PackId::from_bytes([3; 32]),
         length: 1,
     };
-    let gone = |_: &ListedPack| {
-        Err(crate::Error::PackMissing {
+    let gone = |_: &[ListedPack]| {
+        vec![Err(crate::Error::PackMissing {
             place: "packs/03".to_owned(),
-        })
+        })]
     };
     index.sync(&[listed], &gone).expect("passes it over");
     assert_eq!(

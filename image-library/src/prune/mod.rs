@@ -6,6 +6,7 @@
 //! grace, looks again and removes those of which still nothing is in use. What keeps an upload safe
 //! that was paused for days in between is the floor, not a clock: FORMAT.md, section 10.
 
+mod lease;
 mod mark;
 mod policy;
 mod state;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use disk::{Monitor, Unit};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::core::Core;
 use crate::document::Image;
@@ -26,8 +28,9 @@ use crate::local::LocalLibrary;
 use crate::pack::PackId;
 use crate::store::lock::FileLock;
 use crate::store::{list_images, names};
+use lease::Lease;
 use mark::{Marks, Use};
-use state::{Condemned, Floor};
+use state::{Condemned, Floor, Register, overtaken};
 
 pub use policy::{Decision, KeepPolicy, KeepReason};
 pub(crate) use state::Pruned;
@@ -42,6 +45,9 @@ pub struct PruneOptions {
     pub grace: Duration,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
+    /// Somebody made sure that no other program prunes this library: asked for where a shared
+    /// store does not honour conditions of writes.
+    pub is_sole_pruner: bool,
 }
 
 /// What a prune did, or would do.
@@ -72,19 +78,41 @@ impl LocalLibrary {
     ///
     /// # Errors
     ///
-    /// [`Error::Locked`] while another prune goes on; those of reading a manifest that is damaged:
+    /// [`Error::Locked`] while another prune goes on; [`Error::Refused`] where prunes of several
+    /// machines would not see each other; those of reading a manifest that is damaged:
     /// then nothing is removed.
     pub fn prune(&self, options: &PruneOptions, monitor: &dyn Monitor) -> Result<PruneReport> {
         let core = self.core();
         let path = core.workspace.lock("prune");
         let _lock = FileLock::try_exclusive(&path)?.ok_or(Error::Locked { path })?;
-        Prune {
+        let is_alone = !core.store.is_shared() || options.is_sole_pruner || options.dry_run;
+        let conditional = core.conditional();
+        if conditional.is_none() && !is_alone {
+            return Err(Error::Refused {
+                what: "the prune",
+                problem: "this library's bucket does not honour conditions of writes, so two \
+                          prunes would not see each other: choose one machine for it, and prune \
+                          there with --sole-pruner"
+                    .to_owned(),
+            });
+        }
+        let lease = match conditional.filter(|_| !options.dry_run) {
+            Some(store) => Some(Lease::take(core, store)?),
+            None => None,
+        };
+        let mut prune = Prune {
             core,
             options,
             now: (core.clock)(),
             report: PruneReport::default(),
+            register: Register::read(core)?,
+            lease,
+        };
+        prune.run(monitor)?;
+        if let Some(lease) = prune.lease {
+            lease.give_back()?;
         }
-        .run(monitor)
+        Ok(prune.report)
     }
 }
 
@@ -93,13 +121,18 @@ struct Prune<'a> {
     options: &'a PruneOptions,
     now: Timestamp,
     report: PruneReport,
+    register: Register<'a>,
+    lease: Option<Lease<'a>>,
 }
 
 impl Prune<'_> {
-    fn run(mut self, monitor: &dyn Monitor) -> Result<PruneReport> {
+    fn run(&mut self, monitor: &dyn Monitor) -> Result<()> {
+        if !self.options.dry_run {
+            self.carry_out_removal()?;
+        }
         self.delete(monitor)?;
         let purged = self.purge()?;
-        let lists = self.core.condemned()?;
+        let lists = self.lists()?;
         let (due, waiting): (Vec<_>, Vec<_>) = lists
             .into_iter()
             .partition(|list| self.is_over(list.published_at));
@@ -123,8 +156,32 @@ impl Prune<'_> {
         self.report.waiting_packs = waiting.len() as u64;
         let dealt_with: HashSet<PackId> = due.iter().flat_map(Condemned::packs).collect();
         let known = waiting.union(&dealt_with).copied().collect();
-        self.condemn(&packs, &known)?;
-        Ok(self.report)
+        self.condemn(&packs, &known)
+    }
+
+    /// The lists that hold. Those that a prune published which was overtaken are removed when
+    /// nobody can make them hold any more.
+    fn lists(&self) -> Result<Vec<Condemned>> {
+        let floor = &self.register.floor;
+        let (hold, void): (Vec<_>, Vec<_>) = self
+            .core
+            .condemned()?
+            .into_iter()
+            .partition(|list| floor.holds(list));
+        for list in void.iter().filter(|list| list.generation <= floor.closing) {
+            if !self.options.dry_run {
+                self.core.store.remove(&names::condemned(list.generation))?;
+            }
+        }
+        Ok(hold)
+    }
+
+    /// Changes the floor, and takes the lease for longer where it is time.
+    fn change(&mut self, change: impl FnOnce(&mut Floor)) -> Result<()> {
+        if let Some(lease) = &mut self.lease {
+            lease.keep()?;
+        }
+        self.register.change(change)
     }
 
     fn is_over(&self, since: Timestamp) -> bool {
@@ -176,26 +233,23 @@ impl Prune<'_> {
 
     /// From here on no commit of an upload that began before the lists that are due is accepted
     /// unless its image is there already. Gives every image that counts, deleted ones too.
-    fn raise_floor(&self, due: &[Condemned], purged: &HashSet<ImageId>) -> Result<Vec<Image>> {
-        let mut floor = self.core.floor()?;
+    fn raise_floor(&mut self, due: &[Condemned], purged: &HashSet<ImageId>) -> Result<Vec<Image>> {
         let generation = due.iter().map(|list| list.generation).max();
-        let generation = generation.filter(|new| *new > floor.generation && !self.options.dry_run);
+        let is_new = |new: &u64| *new > self.register.floor.generation && !self.options.dry_run;
+        let generation = generation.filter(is_new);
         if let Some(generation) = generation {
-            floor.closing = generation;
-            self.core.publish_floor(&floor)?;
+            self.change(|floor| floor.closing = generation)?;
         }
-        let reaching = self.reaching(&floor, purged)?;
+        let reaching = self.reaching(&self.register.floor, purged)?;
         if let Some(generation) = generation {
             let older = reaching
                 .iter()
                 .filter(|image| image.generation < generation);
             let accepted: BTreeSet<ImageId> = older.map(|image| image.id).collect();
-            let floor = Floor {
-                closing: generation,
-                generation,
-                accepted,
-            };
-            self.core.publish_floor(&floor)?;
+            self.change(|floor| {
+                floor.generation = generation;
+                floor.accepted = accepted;
+            })?;
         }
         Ok(reaching)
     }
@@ -228,26 +282,70 @@ impl Prune<'_> {
         Ok(images)
     }
 
+    /// Removes the packs of these lists of which nothing is in use. Which they are is decided once,
+    /// with a change of the floor, and is never decided otherwise afterwards: whoever carries it
+    /// out, and however late, removes nothing that anybody relies on.
     fn sweep(&mut self, due: &[Condemned], packs: &HashMap<PackId, Use>) -> Result<()> {
-        for list in due {
-            for pack in list.packs() {
-                let found = packs.get(&pack).copied().unwrap_or_default();
-                if found.live_records > 0 {
-                    self.report.spared_packs += 1;
-                    continue;
-                }
-                self.report.removed_packs += 1;
-                self.report.removed_bytes += found.bytes;
-                if !self.options.dry_run {
-                    self.core.store.remove(&names::pack(&pack))?;
-                }
+        let mut doomed = Vec::new();
+        for pack in due.iter().flat_map(Condemned::packs) {
+            let found = packs.get(&pack).copied().unwrap_or_default();
+            if found.live_records > 0 {
+                self.report.spared_packs += 1;
+                continue;
             }
-            // Last: as long as it is there, nothing is deduplicated against its packs.
-            if !self.options.dry_run {
-                self.core.store.remove(&names::condemned(list.generation))?;
+            self.report.removed_packs += 1;
+            self.report.removed_bytes += found.bytes;
+            doomed.push(pack);
+        }
+        if due.is_empty() || self.options.dry_run {
+            return Ok(());
+        }
+        let decision = Uuid::new_v4();
+        self.core.note_removal(decision, &doomed)?;
+        let held = self.held_lists()?;
+        let done: BTreeSet<u64> = due.iter().map(|list| list.generation).collect();
+        self.change(|floor| {
+            floor.lists = Some(held.difference(&done).copied().collect());
+            floor.removing = Some(decision);
+        })?;
+        self.carry_out_removal()?;
+        // After the packs: as long as a list is there, nothing is deduplicated against its packs.
+        for list in due {
+            self.core.store.remove(&names::condemned(list.generation))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the packs that were decided on, by this prune or by one that was killed.
+    fn carry_out_removal(&mut self) -> Result<()> {
+        let Some(decision) = self.register.floor.removing else {
+            return self.forget_decisions();
+        };
+        for pack in self.core.removal(decision)? {
+            self.core.store.remove(&names::pack(&pack))?;
+        }
+        self.change(|floor| floor.removing = None)?;
+        let name = names::removing(&decision.to_string());
+        self.core.store.remove(&name)
+    }
+
+    /// Removes the decisions of prunes that were overtaken or killed before they counted.
+    fn forget_decisions(&self) -> Result<()> {
+        for stored in self.core.store.list(names::PRUNE)? {
+            if names::is_removing(&stored.name) {
+                self.core.store.remove(&stored.name)?;
             }
         }
         Ok(())
+    }
+
+    /// The generations of the lists that hold.
+    fn held_lists(&self) -> Result<BTreeSet<u64>> {
+        if let Some(lists) = &self.register.floor.lists {
+            return Ok(lists.clone());
+        }
+        let lists = self.core.condemned()?;
+        Ok(lists.iter().map(|list| list.generation).collect())
     }
 
     fn condemn(&mut self, packs: &HashMap<PackId, Use>, known: &HashSet<PackId>) -> Result<()> {
@@ -266,15 +364,18 @@ impl Prune<'_> {
         if condemned.is_empty() || self.options.dry_run {
             return Ok(());
         }
-        let generation = self.core.pruned()?.generation + 1;
+        // The number first, so that no two lists ever have the same one; the list holds when the
+        // floor says so.
+        let newest = self.core.pruned()?.generation;
+        let generation = newest.max(self.register.floor.issued) + 1;
+        let mut held = self.held_lists()?;
+        self.change(|floor| floor.issued = generation)?;
         let list = Condemned::new(generation, self.now, &condemned);
-        if self.core.publish_condemned(&list)? {
-            return Ok(());
+        if !self.core.publish_condemned(&list)? {
+            return Err(overtaken());
         }
-        Err(Error::Refused {
-            what: "the prune",
-            problem: "another program prunes this library at the same time".to_owned(),
-        })
+        held.insert(generation);
+        self.change(|floor| floor.lists = Some(held))
     }
 
     /// Packs that are younger than the grace: an upload that goes on, or will be taken up again,
@@ -291,5 +392,7 @@ impl Prune<'_> {
     }
 }
 
+#[cfg(test)]
+mod shared_tests;
 #[cfg(test)]
 mod tests;

@@ -6,13 +6,14 @@ use std::collections::{BTreeSet, HashSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::core::Core;
 use crate::document::Image;
 use crate::error::{Error, Result};
 use crate::id::ImageId;
 use crate::pack::PackId;
-use crate::store::names;
+use crate::store::{Version, names};
 
 /// Longest record, in bytes: a million packs (16 TiB) are 70 MB.
 const RECORD_LENGTH_MAX: u64 = 256 << 20;
@@ -50,9 +51,24 @@ pub(crate) struct Floor {
     pub(crate) generation: u64,
     /// The images of older generations that were there when they were last looked for.
     pub(crate) accepted: BTreeSet<ImageId>,
+    /// The highest generation that was given to a list.
+    #[serde(default)]
+    pub(crate) issued: u64,
+    /// The generations of the lists that hold; `None`: all that are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lists: Option<BTreeSet<u64>>,
+    /// Which packs are being removed: names the decision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) removing: Option<Uuid>,
 }
 
 impl Floor {
+    /// Whether a list was published by who found the floor as it left it.
+    pub(crate) fn holds(&self, list: &Condemned) -> bool {
+        let lists = self.lists.as_ref();
+        lists.is_none_or(|lists| lists.contains(&list.generation))
+    }
+
     /// Whether an image counts: it was committed, and nothing of it may have been removed.
     pub(crate) fn counts(&self, image: &Image) -> bool {
         image.generation >= self.generation || self.accepted.contains(&image.id)
@@ -62,6 +78,65 @@ impl Floor {
     pub(crate) fn admits(&self, image: &Image) -> bool {
         image.generation >= self.closing
             || (self.closing == self.generation && self.accepted.contains(&image.id))
+    }
+}
+
+/// The floor as one prune found it and changes it. Where several machines share the store, each
+/// change is made only to what this prune has last seen: who was overtaken fails instead.
+#[derive(Debug)]
+pub(super) struct Register<'a> {
+    core: &'a Core,
+    pub(super) floor: Floor,
+    version: Option<Version>,
+}
+
+impl<'a> Register<'a> {
+    pub(super) fn read(core: &'a Core) -> Result<Self> {
+        let (floor, version) = match core.conditional() {
+            None => (core.floor()?, None),
+            Some(store) => match core.record_version(store, names::FLOOR, RECORD_LENGTH_MAX)? {
+                None => (Floor::default(), None),
+                Some((bytes, version)) => (parse(names::FLOOR, &bytes)?, Some(version)),
+            },
+        };
+        Ok(Self {
+            core,
+            floor,
+            version,
+        })
+    }
+
+    /// Changes the floor; it is durable on return.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] when another prune has changed it meanwhile.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Floor)) -> Result<()> {
+        let mut floor = self.floor.clone();
+        change(&mut floor);
+        let json = to_json(&floor)?;
+        match self.core.conditional() {
+            None => self.core.replace_record(names::FLOOR, &json)?,
+            Some(store) => {
+                let expected = self.version.as_ref();
+                let swapped = self
+                    .core
+                    .swap_record(store, names::FLOOR, &json, expected)?;
+                self.version = Some(swapped.ok_or_else(overtaken)?);
+            }
+        }
+        self.floor = floor;
+        Ok(())
+    }
+}
+
+/// What a prune is told that finds another one's traces.
+pub(super) fn overtaken() -> Error {
+    Error::Refused {
+        what: "the prune",
+        problem: "another program prunes this library at the same time; what it does is not \
+                  undone"
+            .to_owned(),
     }
 }
 
@@ -78,10 +153,6 @@ impl Core {
     pub(crate) fn floor(&self) -> Result<Floor> {
         let record = self.record(names::FLOOR, RECORD_LENGTH_MAX)?;
         record.map_or_else(|| Ok(Floor::default()), |bytes| parse(names::FLOOR, &bytes))
-    }
-
-    pub(crate) fn publish_floor(&self, floor: &Floor) -> Result<()> {
-        self.replace_record(names::FLOOR, &to_json(floor)?)
     }
 
     /// Every list of condemned packs that has not been dealt with, oldest first.
@@ -109,6 +180,25 @@ impl Core {
         Ok(lists)
     }
 
+    /// Writes down which packs are removed.
+    pub(super) fn note_removal(&self, decision: Uuid, packs: &[PackId]) -> Result<()> {
+        let packs: Vec<String> = packs.iter().map(ToString::to_string).collect();
+        self.replace_record(&names::removing(&decision.to_string()), &to_json(&packs)?)
+    }
+
+    /// The packs of such a decision; none when it was carried out.
+    pub(super) fn removal(&self, decision: Uuid) -> Result<Vec<PackId>> {
+        let name = names::removing(&decision.to_string());
+        let Some(bytes) = self.record(&name, RECORD_LENGTH_MAX)? else {
+            return Ok(Vec::new());
+        };
+        let packs: Vec<String> = parse(&name, &bytes)?;
+        Ok(packs
+            .iter()
+            .filter_map(|pack| PackId::from_hex(pack))
+            .collect())
+    }
+
     /// Publishes a list. `false` when there is one of this generation.
     pub(crate) fn publish_condemned(&self, list: &Condemned) -> Result<bool> {
         self.create_record(&names::condemned(list.generation), &to_json(list)?)
@@ -127,14 +217,14 @@ impl Core {
     }
 }
 
-fn to_json<T: Serialize>(record: &T) -> Result<Vec<u8>> {
+pub(super) fn to_json<T: Serialize>(record: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(record).map_err(|source| Error::Encode {
         what: "record",
         source,
     })
 }
 
-fn parse<T: for<'a> Deserialize<'a>>(name: &str, bytes: &[u8]) -> Result<T> {
+pub(super) fn parse<T: for<'a> Deserialize<'a>>(name: &str, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes)
         .map_err(|error| Error::corrupt("record", name, 64, error.to_string()))
 }

@@ -15,6 +15,7 @@ const AT_ONCE: PruneOptions = PruneOptions {
     keep: None,
     grace: Duration::ZERO,
     dry_run: false,
+    is_sole_pruner: false,
 };
 
 fn prune(library: &LocalLibrary, options: &PruneOptions) -> PruneReport {

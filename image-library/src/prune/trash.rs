@@ -80,7 +80,11 @@ impl Core {
         let name = names::trash(id);
         let bytes = self.deleted_document(id)?;
         self.parse_image(id, bytes.clone())?;
-        self.store.create(&names::image(id), &bytes)?;
+        if !self.store.create(&names::image(id), &bytes)? {
+            // It is in both places: a deletion goes on, or ended half-way. The copy in the trash
+            // stays, so that the end of that deletion does not take the last one.
+            return Ok(());
+        }
         self.store.remove(&name)
     }
 

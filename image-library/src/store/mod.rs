@@ -3,10 +3,13 @@
 //! at all; [`names`] says which there are (FORMAT.md, section 1). What only this machine needs
 //! (the index, uploads that go on) is in a [`Workspace`], not here.
 
+mod bucket;
+mod conditional;
 mod directory;
 pub(crate) mod file;
 pub(crate) mod lock;
 pub(crate) mod names;
+mod read_ahead;
 mod workspace;
 
 use std::fmt::Debug;
@@ -17,8 +20,15 @@ use crate::error::Result;
 use crate::id::ImageId;
 use crate::pack::PackId;
 
+pub(crate) use bucket::Bucket;
+pub use bucket::{BucketAccess, BucketAddress};
+pub(crate) use conditional::{Conditional, Version, probe};
 pub(crate) use directory::{Directory, require_empty};
+pub(crate) use read_ahead::ReadAhead;
 pub(crate) use workspace::Workspace;
+
+/// How many requests to a distant store are made at once for many small objects.
+const REQUESTS_AT_ONCE: usize = 16;
 
 /// The durable objects of a library, by names with slashes.
 ///
@@ -34,6 +44,38 @@ pub(crate) trait Store: Debug + Send + Sync {
 
     /// An object to be read in parts; `None` when there is none.
     fn open(&self, name: &str) -> Result<Option<Box<dyn StoredObject>>>;
+
+    /// A part of an object with as few requests as possible; `None` when there is none. It is
+    /// shorter than asked for where the object ends.
+    fn read_part(&self, name: &str, offset: u64, length: u64) -> Result<Option<Part>> {
+        let Some(object) = self.open(name)? else {
+            return Ok(None);
+        };
+        let total = object.length();
+        // Callers ask for a few MiB at most.
+        let mut bytes = vec![0; length.min(total.saturating_sub(offset)) as usize];
+        object.read_exact_at(&mut bytes, offset)?;
+        Ok(Some(Part { bytes, total }))
+    }
+
+    /// Says that a part of an object is wanted soon. Does nothing where reading is quick anyway.
+    fn will_read(&self, _name: &str, _offset: u64, _length: u64) {}
+
+    /// How many bytes ahead [`Self::will_read`] is worth being told; 0 where it does nothing.
+    fn read_ahead_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Compare-and-swap, where the store has it. `None` for a directory, which has locks.
+    fn conditional(&self) -> Option<&dyn Conditional> {
+        None
+    }
+
+    /// Whether programs on several machines may have this store open, so that locks of this
+    /// machine say nothing about the others.
+    fn is_shared(&self) -> bool {
+        false
+    }
 
     /// Whether there is such an object.
     fn exists(&self, name: &str) -> Result<bool>;
@@ -53,6 +95,14 @@ pub(crate) trait Store: Debug + Send + Sync {
 
     /// The objects whose names start with `prefix`, which ends in a slash; sorted by name.
     fn list(&self, prefix: &str) -> Result<Vec<Stored>>;
+}
+
+/// A part of an object.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    pub(crate) bytes: Vec<u8>,
+    /// The length of the whole object in bytes.
+    pub(crate) total: u64,
 }
 
 /// An object that is open for reading. Its content never changes while it is open.
@@ -102,6 +152,34 @@ pub(crate) fn list_images(store: &dyn Store) -> Result<Vec<ImageId>> {
         .collect();
     ids.sort_unstable();
     Ok(ids)
+}
+
+/// Does something for each of many objects, several at once where the store is distant; gives the
+/// results in the same order.
+pub(crate) fn for_each_object<T: Sync, R: Send>(
+    store: &dyn Store,
+    objects: &[T],
+    work: impl Fn(&T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    if !store.is_shared() || objects.len() < 2 {
+        return objects.iter().map(work).collect();
+    }
+    let length = objects.len().div_ceil(REQUESTS_AT_ONCE);
+    let work = &work;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = objects
+            .chunks(length)
+            .map(|part| scope.spawn(move || part.iter().map(work).collect::<Result<Vec<R>>>()))
+            .collect();
+        let mut results = Vec::with_capacity(objects.len());
+        for worker in workers {
+            match worker.join() {
+                Ok(part) => results.extend(part?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(results)
+    })
 }
 
 /// The names of an image's side files.

@@ -38,6 +38,14 @@ pub(crate) fn parse_token(name: &str) -> Option<TokenId> {
     name.strip_prefix(TOKENS)?.parse().ok()
 }
 
+/// Who prunes a library that several machines share.
+pub(crate) const PRUNE_LEASE: &str = "leases/prune";
+
+/// The name of an object by which a store is tried.
+pub(crate) fn probe(unique: &str) -> String {
+    format!("leases/probe-{unique}")
+}
+
 /// The name of a list of condemned packs; sorted by name they are sorted by generation.
 pub(crate) fn condemned(generation: u64) -> String {
     format!("{PRUNE}condemned-{generation:020}")
@@ -48,6 +56,16 @@ pub(crate) fn parse_condemned(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(PRUNE)?.strip_prefix("condemned-")?;
     let generation = digits.parse().ok()?;
     (condemned(generation) == name).then_some(generation)
+}
+
+/// The name of a decision which packs are removed.
+pub(crate) fn removing(unique: &str) -> String {
+    format!("{PRUNE}removing-{unique}")
+}
+
+/// Whether a name is that of such a decision.
+pub(crate) fn is_removing(name: &str) -> bool {
+    name.starts_with(&removing(""))
 }
 
 /// The name of a deleted image.

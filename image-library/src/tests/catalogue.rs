@@ -194,6 +194,7 @@ fn prune(library: &LocalLibrary, last: u32) {
         }),
         grace: Duration::ZERO,
         dry_run: false,
+        is_sole_pruner: false,
     };
     library.prune(&options, &Silent).expect("prunes");
 }

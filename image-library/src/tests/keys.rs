@@ -4,7 +4,9 @@
 use std::fs;
 
 use super::{TestLibrary, sample_disk};
-use crate::{Error, ImageReader, KeyAccess, LocalLibrary, Passphrase, PassphraseSource};
+use crate::{
+    Error, ImageReader, KeyAccess, LibraryAccess, LocalLibrary, Passphrase, PassphraseSource,
+};
 
 fn given(text: &str) -> KeyAccess {
     KeyAccess {
@@ -29,12 +31,12 @@ fn a_passphrase_is_set_changed_and_taken_away_without_rewriting_anything_else() 
         matches!(refused, Error::PassphraseNeeded { .. }),
         "{refused}"
     );
-    LocalLibrary::set_passphrase(directory, &given("first"), Some(&second)).expect("works");
-    let old = LocalLibrary::open_with_key(directory, &given("first")).expect_err("is refused");
+    LocalLibrary::set_passphrase(directory, given("first"), Some(&second)).expect("works");
+    let old = LocalLibrary::open_with_key(directory, given("first")).expect_err("is refused");
     assert!(matches!(old, Error::WrongPassphrase { .. }), "{old}");
-    let library = LocalLibrary::open_with_key(directory, &given("second")).expect("works");
+    let library = LocalLibrary::open_with_key(directory, given("second")).expect("works");
     assert_eq!(library.images().expect("works"), [image]);
-    LocalLibrary::set_passphrase(directory, &given("second"), None).expect("works");
+    LocalLibrary::set_passphrase(directory, given("second"), None).expect("works");
     LocalLibrary::open(directory).expect("works");
     assert_eq!(everything_but_the_key(directory), before);
 }
@@ -44,15 +46,20 @@ fn the_recovery_sheet_opens_the_library_when_key_and_passphrase_are_lost() {
     let test = TestLibrary::new();
     let image = test.store("web", &sample_disk(9, 100_000));
     let directory = test.directory.path();
-    let sheet = LocalLibrary::recovery_sheet(directory, &KeyAccess::default()).expect("works");
+    let sheet = LocalLibrary::recovery_sheet(directory, KeyAccess::default()).expect("works");
     fs::remove_file(directory.join("keys/library.key")).expect("works");
-    LocalLibrary::restore_key(directory, &sheet, None, None).expect("works");
+    LocalLibrary::restore_key(directory, LibraryAccess::default(), &sheet, None).expect("works");
     let library = LocalLibrary::open(directory).expect("works");
     assert_eq!(library.images().expect("works"), [image]);
 
     let other = TestLibrary::new();
-    let error = LocalLibrary::restore_key(other.directory.path(), &sheet, None, None)
-        .expect_err("is refused");
+    let error = LocalLibrary::restore_key(
+        other.directory.path(),
+        LibraryAccess::default(),
+        &sheet,
+        None,
+    )
+    .expect_err("is refused");
     assert!(matches!(error, Error::WrongKey { .. }), "{error}");
 }
 

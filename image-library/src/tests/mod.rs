@@ -49,10 +49,7 @@ impl TestLibrary {
     }
 
     pub(crate) fn read(&self, image: &Image) -> Vec<u8> {
-        let device = self.open(image);
-        let mut bytes = vec![0xee; device.length_bytes() as usize];
-        device.read_exact_at(0, &mut bytes).expect("reads");
-        bytes
+        read(&self.library, image)
     }
 
     pub(crate) fn open(&self, image: &Image) -> Arc<dyn ReadAt> {
@@ -60,6 +57,13 @@ impl TestLibrary {
             .open_disk(image.id, DiskIndex(0))
             .expect("opens")
     }
+}
+
+pub(crate) fn read(library: &LocalLibrary, image: &Image) -> Vec<u8> {
+    let device = library.open_disk(image.id, DiskIndex(0)).expect("opens");
+    let mut bytes = vec![0xee; device.length_bytes() as usize];
+    device.read_exact_at(0, &mut bytes).expect("reads");
+    bytes
 }
 
 pub(crate) fn begin(library: &LocalLibrary, server: &str) -> Box<dyn Upload> {

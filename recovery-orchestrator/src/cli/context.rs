@@ -5,8 +5,10 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use image_library::terminal::{Terminal, Verbosity, library_access, say};
-use image_library::{FileError, Image, ImageRef, InitOptions, Library, LocalLibrary, open_library};
+use image_library::terminal::{AccessPaths, Terminal, Verbosity, library_access, say};
+use image_library::{
+    FileError, Image, ImageRef, InitOptions, Library, LibraryAccess, LocalLibrary, open_library,
+};
 use recovery_orchestrator::Result;
 use recovery_orchestrator::config::{Configuration, Surroundings};
 use recovery_orchestrator::platform::qemu::Qemu;
@@ -17,7 +19,7 @@ use super::Global;
 /// What every command works with.
 #[derive(Debug)]
 pub(super) struct Context {
-    /// Directory or URL of the library.
+    /// Directory, bucket or URL of the library.
     pub(super) library: String,
     /// Whether somebody named it.
     pub(super) library_is_named: bool,
@@ -27,6 +29,7 @@ pub(super) struct Context {
     ca_file: Option<PathBuf>,
     configuration: Configuration,
     state: PathBuf,
+    workspace: Option<PathBuf>,
     quiet: bool,
 }
 
@@ -47,6 +50,10 @@ impl Context {
             state: state.unwrap_or_else(|| surroundings.state()),
             token_file: global.token_file.clone(),
             ca_file: global.ca_file.clone(),
+            workspace: global
+                .workspace
+                .clone()
+                .or_else(|| configuration.workspace.clone()),
             configuration,
             quiet: global.quiet,
         })
@@ -69,8 +76,16 @@ impl Context {
     }
 
     pub(super) fn open_library(&self) -> Result<Box<dyn Library>> {
-        let access = library_access(self.token_file.as_deref(), self.ca_file.as_deref())?;
-        Ok(open_library(&self.library, &access)?)
+        Ok(open_library(&self.library, self.library_access()?)?)
+    }
+
+    /// How libraries are opened.
+    pub(super) fn library_access(&self) -> Result<LibraryAccess> {
+        Ok(library_access(AccessPaths {
+            token_file: self.token_file.as_deref(),
+            ca_file: self.ca_file.as_deref(),
+            workspace: self.workspace.as_deref(),
+        })?)
     }
 
     /// The library; a directory that is missing or empty becomes one.

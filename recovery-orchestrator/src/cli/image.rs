@@ -8,10 +8,10 @@ use disk::Monitor as _;
 use disk::block::{DiskFormat, OpenOptions, copy_to_qcow2, copy_to_raw, open_disk};
 use disk::filesystem::FileType;
 use image_library::program::{Verdict, print, print_json, print_line};
-use image_library::terminal::{bytes_text, finding_text, key_access, say};
+use image_library::terminal::{bytes_text, finding_text, say};
 use image_library::{
-    Consistency, DiskDraft, Image, ImageDraft, ImageRef, IngestDisk, LocalLibrary, ServerName,
-    UploadTarget, content_digest, ingest,
+    Consistency, DiskDraft, Image, ImageDraft, ImageRef, IngestDisk, LocalLibrary, Location,
+    ServerName, UploadTarget, content_digest, ingest,
 };
 use jiff::Timestamp;
 use recovery_orchestrator::browse::{Listed, Tree};
@@ -321,15 +321,14 @@ fn show(context: &Context, wanted: &ImageRef, format: Format) -> Result<Verdict>
 }
 
 fn verify(context: &Context, wanted: Option<&ImageRef>, format: Format) -> Result<Verdict> {
-    let is_directory = !context.library.contains("://");
-    match wanted {
-        None if is_directory => verify_library(context, format),
+    match (wanted, Location::parse(&context.library)?) {
+        (None, Some(location)) => verify_library(context, &location, format),
         _ => verify_images(context, wanted, format),
     }
 }
 
-fn verify_library(context: &Context, format: Format) -> Result<Verdict> {
-    let library = LocalLibrary::open_with_key(Path::new(&context.library), &key_access()?)?;
+fn verify_library(context: &Context, location: &Location, format: Format) -> Result<Verdict> {
+    let library = LocalLibrary::open_with_key(location, context.library_access()?)?;
     let monitor = context.monitor();
     let report = library.verify(&monitor)?;
     monitor.finish();

@@ -44,7 +44,7 @@ struct Arguments {
 /// What every command takes.
 #[derive(Debug, clap::Args)]
 struct Global {
-    /// The library: a directory, or the URL of a server
+    /// The library: a directory, s3://BUCKET[/PREFIX], or the URL of a server
     #[arg(long, global = true, env = "RELEVO_LIBRARY", value_name = "DIR|URL")]
     library: Option<String>,
     /// A file with the token for that server [default: RELEVO_TOKEN_FILE, else RELEVO_TOKEN]
@@ -54,6 +54,9 @@ struct Global {
     /// [default: RELEVO_CA_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// Where a library in a bucket has what this machine needs [default: in the user's cache]
+    #[arg(long, global = true, env = "RELEVO_WORKSPACE", value_name = "DIR")]
+    workspace: Option<PathBuf>,
     /// The configuration file [default: ./relevo.toml, then /etc/relevo/relevo.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
