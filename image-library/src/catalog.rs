@@ -12,7 +12,7 @@
 //! in another's place.
 
 use crate::core::Core;
-use crate::crypto::{Cipher, TAG_LENGTH, random_bytes};
+use crate::crypto::{Cipher, TAG_LENGTH};
 use crate::document::Image;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, ServerName};
@@ -182,7 +182,7 @@ impl Core {
         header[8..10].copy_from_slice(&VERSION.to_le_bytes());
         header[10] = cipher.to_byte();
         header[11] = kind as u8;
-        header[16..48].copy_from_slice(&random_bytes::<32>()?);
+        header[16..48].copy_from_slice(&self.surroundings.salt()?);
         header[48..].copy_from_slice(self.config.id.as_bytes());
         let mut bytes = Vec::with_capacity(content.len() + OVERHEAD);
         bytes.extend_from_slice(&header);

@@ -20,6 +20,7 @@ use crate::key_file::{self, KeyAccess};
 use crate::manifest::{Root, leaf_from_bytes, leaf_length};
 use crate::pack::{OpenPack, PackId};
 use crate::store::{ListedPack, Store, Workspace, list_packs, names};
+use crate::surroundings::{Machine, Surroundings};
 
 /// How many packs stay open.
 const OPEN_PACKS_MAX: usize = 64;
@@ -50,6 +51,7 @@ pub(crate) struct Core {
     pub(crate) key: LibraryKey,
     pub(crate) index: Index,
     pub(crate) clock: fn() -> Timestamp,
+    pub(crate) surroundings: Arc<dyn Surroundings>,
     packs: Cache<PackId, Arc<OpenPack>>,
     chunks: Cache<ChunkId, Arc<[u8]>>,
     damaged: RwLock<Damaged>,
@@ -72,6 +74,7 @@ impl Core {
             key,
             index,
             clock,
+            surroundings: Arc::new(Machine),
             packs: Cache::new(OPEN_PACKS_MAX),
             chunks: Cache::new(CHUNK_CACHE_LENGTH),
             damaged: RwLock::default(),

@@ -48,6 +48,7 @@ mod session;
 mod sheet;
 mod statistics;
 mod store;
+mod surroundings;
 #[cfg(feature = "terminal")]
 pub mod terminal;
 mod upload;
@@ -72,5 +73,7 @@ pub use prune::{Decision, DeletedImage, KeepPolicy, KeepReason, PruneOptions, Pr
 pub use reference::{ImageRef, Which};
 pub use statistics::{ServerStatistics, Statistics};
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -75,9 +75,7 @@ impl LocalLibrary {
     pub fn open_with_key(directory: &Path, access: &KeyAccess) -> Result<Self> {
         let store = Arc::new(Directory::new(directory));
         let core = Core::open(store, Workspace::new(directory), access, Timestamp::now)?;
-        Ok(Self {
-            core: Arc::new(core),
-        })
+        Ok(Self::from_core(Arc::new(core)))
     }
 
     /// Opens a library that takes its time from `clock`.
@@ -92,6 +90,11 @@ impl LocalLibrary {
         Ok(Self {
             core: Arc::new(core),
         })
+    }
+
+    /// A library whose parts were put together by the caller.
+    pub(crate) const fn from_core(core: Arc<Core>) -> Self {
+        Self { core }
     }
 
     pub(crate) const fn core(&self) -> &Arc<Core> {
@@ -172,8 +175,12 @@ impl ImageWriter for LocalLibrary {
                 Err(error) => return Err(error),
             }
         }
+        // An image that was committed after its packs were condemned names chunks that no upload
+        // may rely on before a prune has spared those packs: they have to be sent again.
+        let condemned = self.core.pruned()?.condemned;
         for hash in hashes.iter_mut().flatten() {
-            if self.core.find(&self.core.key.chunk_id(hash))?.is_none() {
+            let id = self.core.key.chunk_id(hash);
+            if self.core.find_outside(&id, &condemned)?.is_none() {
                 *hash = UNKNOWN;
             }
         }

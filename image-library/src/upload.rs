@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::id::{ContentHash, DiskIndex, ImageId, ServerName};
 use crate::index::{Adopted, Location, PackRecord};
 use crate::manifest::{LEAF_ENTRIES, Root, chunk_count, chunk_length, leaf_count, leaf_to_bytes};
-use crate::pack::{BlobKind, FinishedPack, PackWriter};
+use crate::pack::{BlobKind, FinishedPack, PackOrigin, PackWriter};
 use crate::prune::Pruned;
 use crate::session::Session;
 use crate::store::lock::FileLock;
@@ -135,9 +135,13 @@ impl LocalUpload {
                 state.pack_number += 1;
                 let path = self.session.pack_path(number);
                 let config = &self.core.config;
-                let library = *config.id.as_bytes();
-                let writer =
-                    PackWriter::create(&path, &self.core.key, config.cipher, library, self.owner)?;
+                let origin = PackOrigin {
+                    cipher: config.cipher,
+                    library: *config.id.as_bytes(),
+                    owner: self.owner,
+                };
+                let surroundings = &self.core.surroundings;
+                let writer = PackWriter::create(&path, &self.core.key, origin, surroundings)?;
                 state.pack.insert(writer)
             }
         };
@@ -164,11 +168,12 @@ impl LocalUpload {
                 self.session.pack_log(),
             )?),
         };
-        if finisher.packs.send(pack).is_ok() {
+        let is_sent = finisher.packs.send(pack).is_ok();
+        drop(slot);
+        if is_sent && self.core.surroundings.packs_overlap() {
             return Ok(());
         }
-        // It ended, so it failed: that is the error to report.
-        drop(slot);
+        // Where it was not sent, the thread has ended, so it failed: that is the error to report.
         self.wait_for_packs()
     }
 
