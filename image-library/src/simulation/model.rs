@@ -59,7 +59,7 @@ pub(super) struct Doubtful {
 }
 
 /// What the library must have.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Model {
     pub(super) servers: Vec<Server>,
     pub(super) known: BTreeMap<ImageId, Known>,
@@ -67,9 +67,52 @@ pub(super) struct Model {
     /// Images that a policy deleted before their commit returned.
     pub(super) dropped_early: BTreeSet<ImageId>,
     pub(super) uploads: u64,
+    /// How many prunes have begun or ended, and how many go on.
+    pub(super) prune_edges: u64,
+    pub(super) prunes_going: u64,
+    /// The same of each server's uploads.
+    pub(super) upload_edges: BTreeMap<usize, u64>,
+    pub(super) uploads_going: BTreeMap<usize, u64>,
+}
+
+/// What an upload overlaps with decides whether it may be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Beside {
+    is_alone: bool,
+    edges: (u64, u64),
 }
 
 impl Model {
+    /// What goes on beside an upload of a server at this moment, without itself.
+    pub(super) fn beside(&self, server: usize) -> Beside {
+        let going = self.uploads_going.get(&server).copied().unwrap_or_default();
+        let edges = self.upload_edges.get(&server).copied().unwrap_or_default();
+        Beside {
+            is_alone: going <= 1 && self.prunes_going == 0,
+            edges: (edges, self.prune_edges),
+        }
+    }
+
+    /// Whether nothing of the same server and no prune went on beside an upload.
+    pub(super) fn was_alone(&self, server: usize, since: Beside) -> bool {
+        since.is_alone && since == self.beside(server)
+    }
+
+    pub(super) fn count_prune(&mut self, begins: bool) {
+        self.prune_edges += 1;
+        self.prunes_going = if begins {
+            self.prunes_going + 1
+        } else {
+            self.prunes_going.saturating_sub(1)
+        };
+    }
+
+    pub(super) fn count_upload(&mut self, server: usize, begins: bool) {
+        *self.upload_edges.entry(server).or_default() += 1;
+        let going = self.uploads_going.entry(server).or_default();
+        *going = if begins { *going + 1 } else { going.saturating_sub(1) };
+    }
+
     /// An upload begins: from now on its image may be there.
     pub(super) fn begin_upload(&mut self, server: usize) -> Doubtful {
         self.uploads += 1;

@@ -110,7 +110,16 @@ impl Performance<'_> {
     }
 
     fn upload(&self, server: usize) -> bool {
+        lock(&self.world.model).count_upload(server, true);
+        let is_done = self.upload_counted(server);
+        lock(&self.world.model).count_upload(server, false);
+        is_done
+    }
+
+    fn upload_counted(&self, server: usize) -> bool {
         let world = self.world;
+        let beside = lock(&world.model).beside(server);
+        let index = server;
         let upload = lock(&world.model).begin_upload(server);
         let name = lock(&world.model).servers[server].name;
         let server = name.parse().expect("a legal name");
@@ -128,7 +137,11 @@ impl Performance<'_> {
                     world.count(Event::CommitRefused, 1);
                     lock(&world.model).end_upload(&upload);
                 }
-                self.explain("an upload failed", &error, is_refused);
+                // What the latest image is, and what is condemned, is asked for after the upload has
+                // begun: another commit or a prune between the two makes them disagree.
+                let is_outdated = matches!(&error, Error::Refused { what, .. } if *what == "a disk")
+                    && !lock(&world.model).was_alone(index, beside);
+                self.explain("an upload failed", &error, is_refused || is_outdated);
                 false
             }
         }
@@ -194,7 +207,13 @@ impl Performance<'_> {
     }
 
     fn prune(&self, grace: Duration, keep_last: u32) -> bool {
-        let world = self.world;
+        lock(&self.world.model).count_prune(true);
+        let is_done = self.prune_counted(grace, keep_last);
+        lock(&self.world.model).count_prune(false);
+        is_done
+    }
+
+    fn prune_counted(&self, grace: Duration, keep_last: u32) -> bool {
         let before = self.loosen_all(keep_last > 0);
         let keep = (keep_last > 0).then(|| KeepPolicy {
             last: keep_last,
@@ -216,7 +235,6 @@ impl Performance<'_> {
                     self.pruned(&before, &PruneReport::default());
                 }
                 self.explain("a prune failed", &error, is_locked);
-                let _ = world;
                 false
             }
         }
@@ -276,6 +294,7 @@ impl Performance<'_> {
 
     fn read(&self, id: ImageId) -> bool {
         let world = self.world;
+        let before = lock(&world.model).clone();
         let certain = lock(&world.model).certain();
         let listed = match self.library.images() {
             Ok(listed) => listed,
@@ -287,10 +306,11 @@ impl Performance<'_> {
         {
             let model = lock(&world.model);
             for image in &listed {
-                // Those that were there for a moment while they were listed are doubtful still.
-                if !model.may_be_there(image.id, image.server.as_str())
-                    && !certain.contains_key(&image.id)
-                {
+                let server = image.server.as_str();
+                let was_there = before.may_be_there(image.id, server);
+                // A commit that began meanwhile may have come and gone.
+                let has_begun = model.uploads > before.uploads;
+                if !was_there && !has_begun && !model.may_be_there(image.id, server) {
                     world.violation(format!("image {} was never committed", image.id));
                 }
             }
