@@ -57,7 +57,7 @@ impl Core {
     /// One image.
     pub(crate) fn image(&self, id: ImageId) -> Result<Image> {
         let image = self.read_image(id)?;
-        if self.floor()?.counts(&image) {
+        if self.floor_for_readers()?.counts(&image) {
             return Ok(image);
         }
         Err(no_image(id))
@@ -87,7 +87,7 @@ impl Core {
     /// Every image that can be read, oldest first. A damaged document must not hide the others:
     /// it is logged here and a finding of `verify`.
     pub(crate) fn images(&self) -> Result<Vec<Image>> {
-        let floor = self.floor()?;
+        let floor = self.floor_for_readers()?;
         let mut images = Vec::new();
         for id in list_images(&*self.store)? {
             images.extend(

@@ -218,7 +218,12 @@ impl Core {
     }
 
     fn try_read_at(&self, id: &ChunkId, location: &Location) -> Result<Vec<u8>> {
-        let pack = self.open_pack(location.pack)?;
+        let pack = self.open_pack(location.pack).inspect_err(|error| {
+            // Nothing in a pack whose header is damaged can be read.
+            if matches!(error, Error::Corrupt { .. }) {
+                self.note_damaged_pack(location.pack);
+            }
+        })?;
         let extent = &location.extent;
         let mut record = vec![0; extent.length as usize];
         pack.read_raw(u64::from(extent.offset), &mut record)?;

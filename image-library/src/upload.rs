@@ -204,11 +204,25 @@ impl LocalUpload {
         let Some(location) = self.find(&id)? else {
             return Ok(false);
         };
-        if location.owner == self.owner || self.session.has_proved(&id)? {
+        if location.owner == self.owner
+            || self.session.has_proved(&id)?
+            || self.is_in_own_pack(&id)?
+        {
             return Ok(true);
         }
         // Only for chunks that other servers have too: what the latest image named.
         self.session.latest_names(&id, &|add| self.each_latest(add))
+    }
+
+    /// Whether any copy of a chunk is in a pack of this server. Which copy the index names first
+    /// changes while others upload: the answer to an agent must not.
+    fn is_in_own_pack(&self, id: &ChunkId) -> Result<bool> {
+        let copies = self.core.find_all(id)?;
+        Ok(copies.iter().any(|copy| {
+            copy.owner == self.owner
+                && !self.pruned.condemned.contains(&copy.pack)
+                && self.core.is_sound(id, copy)
+        }))
     }
 
     fn each_latest(&self, add: &mut dyn FnMut(ChunkId) -> Result<()>) -> Result<()> {

@@ -169,7 +169,8 @@ fn check_side_files(core: &Core, id: ImageId, findings: &Findings<'_>) -> Result
     Ok(())
 }
 
-fn text(error: &Error) -> String {
+/// An error in one line.
+pub(super) fn text(error: &Error) -> String {
     match error {
         Error::File { source, .. } => format!("{error}: {source}"),
         other => other.to_string(),

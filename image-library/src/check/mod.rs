@@ -11,6 +11,7 @@
 
 mod images;
 mod packs;
+mod records;
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -114,6 +115,7 @@ impl LocalLibrary {
         };
         let damage = packs::check(core, &findings)?;
         images::check(core, &damage, &findings)?;
+        records::check(core, &findings)?;
         let report = findings.report.into_inner();
         Ok(report.unwrap_or_else(PoisonError::into_inner))
     }

@@ -23,6 +23,15 @@ pub struct DeletedImage {
     pub deleted_at: Timestamp,
 }
 
+/// What stands in the trash under the name of an image.
+#[derive(Debug)]
+pub(crate) struct TrashEntry {
+    pub(crate) id: ImageId,
+    pub(crate) deleted_at: Timestamp,
+    /// The image, or what is wrong with its document.
+    pub(crate) image: Result<Image>,
+}
+
 impl LocalLibrary {
     /// Moves an image into the trash. Its chunks stay until a prune, so it can be taken back.
     ///
@@ -84,30 +93,46 @@ impl Core {
         self.store.remove(&name)
     }
 
+    /// The images in the trash that can be read and count.
     pub(super) fn deleted_images(&self) -> Result<Vec<DeletedImage>> {
-        let floor = self.floor()?;
+        let floor = self.floor_for_readers()?;
         let mut deleted = Vec::new();
-        for stored in self.store.list(names::TRASH)? {
-            let Some(id) = names::parse_trash(&stored.name) else {
-                continue;
-            };
-            let Some(bytes) = self.store.read(&stored.name, DOCUMENT_LENGTH_MAX, WHAT)? else {
-                continue;
-            };
-            match self.parse_image(id, bytes) {
+        for entry in self.trash()? {
+            match entry.image {
                 Ok(image) if floor.counts(&image) => deleted.push(DeletedImage {
                     image,
-                    deleted_at: Timestamp::try_from(stored.modified)
-                        .unwrap_or(Timestamp::UNIX_EPOCH),
+                    deleted_at: entry.deleted_at,
                 }),
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(image = %id, %error, "a deleted image cannot be read");
+                    tracing::warn!(image = %entry.id, %error, "a deleted image cannot be read");
                 }
             }
         }
         deleted.sort_by_key(|deleted| (deleted.deleted_at, deleted.image.id));
         Ok(deleted)
+    }
+
+    /// Everything in the trash, readable or not.
+    pub(crate) fn trash(&self) -> Result<Vec<TrashEntry>> {
+        let mut entries = Vec::new();
+        for stored in self.store.list(names::TRASH)? {
+            let Some(id) = names::parse_trash(&stored.name) else {
+                continue;
+            };
+            let image = match self.read_deleted(id) {
+                // Taken back or purged since it was listed.
+                Err(Error::NoSuchImage { .. }) => continue,
+                Err(error @ Error::File { .. }) => return Err(error),
+                image => image,
+            };
+            entries.push(TrashEntry {
+                id,
+                deleted_at: Timestamp::try_from(stored.modified).unwrap_or(Timestamp::UNIX_EPOCH),
+                image,
+            });
+        }
+        Ok(entries)
     }
 
     fn check_protection(&self, image: &Image) -> Result<()> {

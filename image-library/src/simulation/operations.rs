@@ -138,9 +138,11 @@ impl Performance<'_> {
                     lock(&world.model).end_upload(&upload);
                 }
                 // What the latest image is, and what is condemned, is asked for after the upload has
-                // begun: another commit or a prune between the two makes them disagree.
+                // begun: another commit or a prune between the two, or damage that somebody finds
+                // in between, makes them disagree.
+                let is_alone = lock(&world.model).was_alone(index, beside);
                 let is_outdated = matches!(&error, Error::Refused { what, .. } if *what == "a disk")
-                    && !lock(&world.model).was_alone(index, beside);
+                    && (!is_alone || world.is_damaged());
                 self.explain("an upload failed", &error, is_refused || is_outdated);
                 false
             }

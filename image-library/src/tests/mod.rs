@@ -3,6 +3,7 @@
 
 mod damage;
 mod keys;
+mod matrix;
 mod round_trip;
 
 use std::sync::Arc;
