@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::{
     BLOB_LENGTH_MAX, BlobKind, Extent, FOOTER_ENTRY_LENGTH, FOOTER_PREFIX_LENGTH, FooterEntry,
-    HEADER_LENGTH, Header, PROLOGUE_LENGTH, PackId, RECORD_LENGTH_FIELD,
-    RECORD_OVERHEAD, RECORDS_MAX, TRAILER_LENGTH, TRAILER_MAGIC, nonce,
+    HEADER_LENGTH, Header, PROLOGUE_LENGTH, PackId, RECORD_LENGTH_FIELD, RECORD_OVERHEAD,
+    RECORDS_MAX, TRAILER_LENGTH, TRAILER_MAGIC, nonce,
 };
 use crate::chunk::{CheckedChunk, ChunkId, Encoding};
 use crate::crypto::{Cipher, LibraryKey, OwnerTag, Seal, TAG_LENGTH};

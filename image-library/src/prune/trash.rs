@@ -46,7 +46,8 @@ impl LocalLibrary {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchImage`] when it is not there.
+    /// [`Error::NoSuchImage`] when it is not there; [`Error::Refused`] at a certain moment of a
+    /// prune.
     pub fn undelete_image(&self, id: ImageId) -> Result<()> {
         self.core().undelete_image(id)
     }
@@ -88,8 +89,16 @@ impl Core {
     fn undelete_image(&self, id: ImageId) -> Result<()> {
         let name = names::trash(id);
         let bytes = self.deleted_document(id)?;
-        self.parse_image(id, bytes.clone())?;
-        self.store.create(&names::image(id), &bytes)?;
+        let image = self.parse_image(id, bytes.clone())?;
+        let is_new = self.store.create(&names::image(id), &bytes)?;
+        // Like a commit: whoever prunes meanwhile has either seen the image, or says so here.
+        if is_new && !self.floor()?.admits(&image) {
+            self.store.remove(&names::image(id))?;
+            return Err(Error::Refused {
+                what: "taking an image back",
+                problem: "the library is being pruned; try again when that is over".to_owned(),
+            });
+        }
         self.store.remove(&name)
     }
 

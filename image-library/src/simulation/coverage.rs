@@ -111,7 +111,11 @@ impl fmt::Display for Coverage {
         for kind in Kind::ALL {
             let count = |map: &BTreeMap<Kind, u64>| map.get(&kind).copied().unwrap_or_default();
             let (done, failed) = (count(&self.done), count(&self.failed));
-            writeln!(formatter, "  {:<12}{done:>10}{failed:>10}", format!("{kind:?}"))?;
+            writeln!(
+                formatter,
+                "  {:<12}{done:>10}{failed:>10}",
+                format!("{kind:?}")
+            )?;
         }
         writeln!(formatter, "faults:")?;
         for (fault, count) in &self.faults {
@@ -121,7 +125,10 @@ impl fmt::Display for Coverage {
         for (event, count) in &self.events {
             writeln!(formatter, "  {:<18}{count:>10}", format!("{event:?}"))?;
         }
-        writeln!(formatter, "steps of the row's operation beside the column's:")?;
+        writeln!(
+            formatter,
+            "steps of the row's operation beside the column's:"
+        )?;
         write!(formatter, "  {:<10}", "")?;
         for kind in Kind::ALL {
             write!(formatter, "{:>10}", format!("{kind:?}"))?;
@@ -129,7 +136,11 @@ impl fmt::Display for Coverage {
         for first in Kind::ALL {
             write!(formatter, "\n  {:<10}", format!("{first:?}"))?;
             for second in Kind::ALL {
-                let count = self.pairs.get(&(first, second)).copied().unwrap_or_default();
+                let count = self
+                    .pairs
+                    .get(&(first, second))
+                    .copied()
+                    .unwrap_or_default();
                 write!(formatter, "{count:>10}")?;
             }
         }

@@ -15,7 +15,7 @@ use crate::{DiskDraft, IngestDisk};
 /// Size of a chunk in bytes.
 pub(super) const CHUNK: u64 = 16 << 10;
 /// How many different chunks there are in the world.
-const CONTENTS: u64 = 40;
+const CONTENTS: u64 = 28;
 
 /// What a disk holds: the number of the content by chunk; the rest are zeros.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +64,11 @@ impl Disk {
     pub(super) fn change(&mut self, random: &mut Random) {
         let chunks = self.data();
         // One batch of an ingest, so that its threads do nothing beside each other.
-        let first = if chunks.start == 0 { 0 } else { LEAF_ENTRIES as u64 };
+        let first = if chunks.start == 0 {
+            0
+        } else {
+            LEAF_ENTRIES as u64
+        };
         let chunk = first + random.below(chunks.end - first);
         if random.chance(1, 6) {
             self.chunks.remove(&chunk);
@@ -78,9 +82,7 @@ impl Disk {
     }
 
     pub(super) fn to_ingest(&self) -> IngestDisk {
-        let extent = |(chunk, _): (&u64, &u64)| {
-            chunk * CHUNK..((chunk + 1) * CHUNK).min(self.size)
-        };
+        let extent = |(chunk, _): (&u64, &u64)| chunk * CHUNK..((chunk + 1) * CHUNK).min(self.size);
         IngestDisk {
             draft: self.draft(),
             device: Arc::new(self.clone()),

@@ -174,18 +174,18 @@ impl History {
         let may_prune = self.processes[process].machine == 0;
         let random = &mut self.random;
         let image = random.pick(&images).copied();
-        match (random.below(20), image) {
-            (0..=1, Some(image)) => Act::Delete(image),
-            (2..=3, _) if !deleted.is_empty() => {
+        match (random.below(26), image) {
+            (0..=3, Some(image)) => Act::Delete(image),
+            (4..=5, _) if !deleted.is_empty() => {
                 Act::Undelete(*random.pick(&deleted).expect("there is one"))
             }
-            (4..=8, _) if may_prune => Act::Prune {
-                grace: Duration::from_secs([0, 0, 3600, 48 * 3600][random.below(4) as usize]),
+            (6..=12, _) if may_prune => Act::Prune {
+                grace: Duration::from_secs([0, 0, 0, 3600, 48 * 3600][random.below(5) as usize]),
                 keep_last: [0, 0, 0, 1, 2][random.below(5) as usize],
             },
-            (9..=10, Some(image)) => Act::Read(image),
-            (11, Some(image)) => Act::SideFile(image, vec![random.below(256) as u8; 40]),
-            (12, _) => Act::Verify,
+            (13..=14, Some(image)) => Act::Read(image),
+            (15..=16, Some(image)) => Act::SideFile(image, vec![random.below(256) as u8; 40]),
+            (17, _) => Act::Verify,
             _ => self.choose_upload(),
         }
     }
@@ -216,7 +216,8 @@ impl History {
         let thread = std::thread::spawn(move || {
             enter(&world);
             world.turns.begin(actor);
-            perform(&world, library, actor, &act);
+            perform(&world, &library, actor, &act);
+            drop(library);
             if let Some(going) = lock(&world.going).get_mut(&actor) {
                 going.has_ended = true;
             }
@@ -318,10 +319,10 @@ impl History {
     }
 }
 
-fn perform(world: &Arc<World>, library: LocalLibrary, actor: Actor, act: &Act) {
+fn perform(world: &Arc<World>, library: &LocalLibrary, actor: Actor, act: &Act) {
     let performance = Performance {
         world,
-        library: &library,
+        library,
         actor,
     };
     let outcome = catch_unwind(AssertUnwindSafe(|| performance.perform(act)));
@@ -357,7 +358,9 @@ pub(super) fn open(
 /// Opens a store as it is.
 pub(super) fn open_core(store: Arc<dyn Store>, workspace: &Path) -> Core {
     let workspace = Workspace::new(workspace);
-    workspace.create().expect("the test's directory is writable");
+    workspace
+        .create()
+        .expect("the test's directory is writable");
     Core::open(store, workspace, &KeyAccess::default(), now).expect("a library opens")
 }
 
@@ -378,8 +381,12 @@ pub(super) fn found_library(memory: &Memory, seed: u64) {
 /// A directory in memory, where the machine has one.
 fn work_directory() -> TempDir {
     let memory = Path::new("/dev/shm");
-    let inside = tempfile::Builder::new().prefix("simulation-").tempdir_in(memory);
-    inside.or_else(|_| tempfile::tempdir()).expect("a directory can be made")
+    let inside = tempfile::Builder::new()
+        .prefix("simulation-")
+        .tempdir_in(memory);
+    inside
+        .or_else(|_| tempfile::tempdir())
+        .expect("a directory can be made")
 }
 
 fn children(directory: &Path) -> Vec<PathBuf> {

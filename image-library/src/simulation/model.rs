@@ -110,7 +110,11 @@ impl Model {
     pub(super) fn count_upload(&mut self, server: usize, begins: bool) {
         *self.upload_edges.entry(server).or_default() += 1;
         let going = self.uploads_going.entry(server).or_default();
-        *going = if begins { *going + 1 } else { going.saturating_sub(1) };
+        *going = if begins {
+            *going + 1
+        } else {
+            going.saturating_sub(1)
+        };
     }
 
     /// An upload begins: from now on its image may be there.
@@ -127,7 +131,8 @@ impl Model {
 
     /// It is known what became of an upload.
     pub(super) fn end_upload(&mut self, doubtful: &Doubtful) {
-        self.doubtful.retain(|other| other.number != doubtful.number);
+        self.doubtful
+            .retain(|other| other.number != doubtful.number);
     }
 
     pub(super) fn commit(&mut self, id: ImageId, upload: &Doubtful) {

@@ -59,7 +59,10 @@ impl Mutated {
         let scratch = new_memory();
         found_library(&scratch, 0);
         for name in [names::CONFIG, names::KEY] {
-            let bytes = memory.read(name, 1 << 20, "").expect("reads").expect("is there");
+            let bytes = memory
+                .read(name, 1 << 20, "")
+                .expect("reads")
+                .expect("is there");
             scratch.replace(name, &bytes).expect("writes");
         }
         let workspaces = [(); 2].map(|()| tempfile::tempdir().expect("a directory can be made"));

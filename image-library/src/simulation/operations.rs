@@ -132,7 +132,8 @@ impl Performance<'_> {
                 true
             }
             Err(error) => {
-                let is_refused = matches!(&error, Error::Refused { what, .. } if *what == "the commit");
+                let is_refused =
+                    matches!(&error, Error::Refused { what, .. } if *what == "the commit");
                 if is_refused {
                     world.count(Event::CommitRefused, 1);
                     lock(&world.model).end_upload(&upload);
@@ -159,9 +160,13 @@ impl Performance<'_> {
             Err(error) => {
                 let is_absent = matches!(error, Error::NoSuchImage { .. });
                 if is_absent && !self.world.is_struck(self.actor) {
-                    self.restore(id, before);
+                    self.doubt(id, before);
                 }
-                self.explain("a delete failed", &error, is_absent && before != Places::COMMITTED);
+                self.explain(
+                    "a delete failed",
+                    &error,
+                    is_absent && before != Places::COMMITTED,
+                );
                 false
             }
         }
@@ -175,12 +180,12 @@ impl Performance<'_> {
                 true
             }
             Err(error) => {
-                let is_absent = matches!(error, Error::NoSuchImage { .. });
-                if is_absent && !self.world.is_struck(self.actor) {
-                    self.restore(id, before);
+                let is_refused = matches!(error, Error::NoSuchImage { .. } | Error::Refused { .. });
+                if is_refused && !self.world.is_struck(self.actor) {
+                    self.doubt(id, before);
                 }
-                let is_certain = before == Places::DELETED;
-                self.explain("an undelete failed", &error, is_absent && !is_certain);
+                let is_certain = before == Places::DELETED && !self.has_prunes();
+                self.explain("an undelete failed", &error, is_refused && !is_certain);
                 false
             }
         }
@@ -204,8 +209,19 @@ impl Performance<'_> {
         }
     }
 
-    fn restore(&self, id: ImageId, before: Places) {
-        self.settle(id, before);
+    /// An operation on an image did nothing; a prune may have done something meanwhile.
+    fn doubt(&self, id: ImageId, before: Places) {
+        let places = Places {
+            images: before.images,
+            trash: true,
+            gone: true,
+        };
+        self.settle(id, places);
+    }
+
+    /// Whether there was a prune yet.
+    fn has_prunes(&self) -> bool {
+        lock(&self.world.model).prune_edges > 0
     }
 
     fn prune(&self, grace: Duration, keep_last: u32) -> bool {
@@ -267,7 +283,10 @@ impl Performance<'_> {
                 known.places = *places;
             }
         }
-        let dropped = report.decisions.iter().filter(|decision| decision.keep.is_empty());
+        let dropped = report
+            .decisions
+            .iter()
+            .filter(|decision| decision.keep.is_empty());
         for decision in dropped {
             world.count(Event::ImageDropped, 1);
             let id = decision.image;
@@ -384,7 +403,10 @@ impl Performance<'_> {
             }
         };
         let is_damaged = world.is_damaged();
-        world.count(Event::DamageFound, u64::from(is_damaged && !report.is_sound()));
+        world.count(
+            Event::DamageFound,
+            u64::from(is_damaged && !report.is_sound()),
+        );
         let certain = lock(&world.model).certain();
         for finding in &report.findings {
             let is_image = finding.code.starts_with("library.image");
@@ -402,7 +424,15 @@ impl Performance<'_> {
 /// Whether an error tells of damage, whoever wraps it.
 pub(super) fn is_damage(error: &Error) -> bool {
     let text = format!("{error:?}");
-    ["Corrupt", "ChunkMissing", "PackMissing", "Lost", "Unsupported", "NoSuchImage", "Limit"]
-        .iter()
-        .any(|kind| text.contains(kind))
+    [
+        "Corrupt",
+        "ChunkMissing",
+        "PackMissing",
+        "Lost",
+        "Unsupported",
+        "NoSuchImage",
+        "Limit",
+    ]
+    .iter()
+    .any(|kind| text.contains(kind))
 }

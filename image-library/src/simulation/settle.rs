@@ -56,7 +56,7 @@ pub(super) fn settle(history: &mut History) {
     };
     let after = settle.check_images();
     if before != after && !history.world.is_damaged() {
-        settle.violation(format!("without the index: {before:?}, {after:?}"));
+        settle.violation(&format!("without the index: {before:?}, {after:?}"));
     }
     settle.heal();
     settle.prune_all(&history.world);
@@ -67,7 +67,7 @@ fn remove_index(workspace: &Path) {
 }
 
 impl Settle<'_> {
-    fn violation(&self, text: String) {
+    fn violation(&self, text: &str) {
         self.world.violation(format!("in the end: {text}"));
     }
 
@@ -76,7 +76,7 @@ impl Settle<'_> {
         let listed = match self.library.images() {
             Ok(listed) => listed,
             Err(error) => {
-                self.violation(format!("images cannot be listed: {error:?}"));
+                self.violation(&format!("images cannot be listed: {error:?}"));
                 return Answers::new();
             }
         };
@@ -92,19 +92,19 @@ impl Settle<'_> {
         let report = match self.library.verify(&Silent) {
             Ok(report) => report,
             Err(error) => {
-                self.violation(format!("verify failed: {error:?}"));
+                self.violation(&format!("verify failed: {error:?}"));
                 return answers;
             }
         };
         if !self.world.is_damaged() && !report.is_sound() {
-            self.violation(format!("nothing is damaged, and {:?}", report.findings));
+            self.violation(&format!("nothing is damaged, and {:?}", report.findings));
         }
         let told: BTreeSet<&str> = report.damaged_images.iter().map(String::as_str).collect();
         for (id, answer) in &answers {
             if let Err(problem) = answer
                 && !told.contains(id.to_string().as_str())
             {
-                self.violation(format!("verify does not tell of image {id}: {problem}"));
+                self.violation(&format!("verify does not tell of image {id}: {problem}"));
             }
         }
         self.check_missing(&known, &listed, &told);
@@ -125,20 +125,23 @@ impl Settle<'_> {
             }
             let has_vanished = damage.vanished.contains(&names::image(*id));
             if !has_vanished && !told.contains(id.to_string().as_str()) {
-                self.violation(format!("image {id} is gone"));
+                self.violation(&format!("image {id} is gone"));
             }
         }
     }
 
     fn check_known(&self, image: &Image, known: &Known) -> Result<(), String> {
         if !known.places.images {
-            self.violation(format!("image {} was deleted: {:?}", image.id, known.places));
+            self.violation(&format!(
+                "image {} was deleted: {:?}",
+                image.id, known.places
+            ));
         }
         let answer = self.read(image.id, &known.disks);
         if known.places == Places::COMMITTED && !self.world.is_damaged() {
             let side = self.library.side_file(image.id, SIDE);
             if !matches!(&side, Ok(content) if known.side.contains(content) || known.version > 0) {
-                self.violation(format!("side file of {}: {side:?}", image.id));
+                self.violation(&format!("side file of {}: {side:?}", image.id));
             }
         }
         answer
@@ -166,7 +169,7 @@ impl Settle<'_> {
                 Err(error) => problem = format!("{error:?}"),
             }
         }
-        self.violation(format!("image {} appeared: {problem}", image.id));
+        self.violation(&format!("image {} appeared: {problem}", image.id));
         Ok(())
     }
 
@@ -185,13 +188,13 @@ impl Settle<'_> {
         match self.try_read(id, disks) {
             Ok(None) => Ok(()),
             Ok(Some(difference)) => {
-                self.violation(format!("image {id}: {difference}"));
+                self.violation(&format!("image {id}: {difference}"));
                 Ok(())
             }
             Err(error) => {
                 self.world.count(Event::DamageRead, 1);
                 if !self.world.is_damaged() {
-                    self.violation(format!("image {id} cannot be read: {error:?}"));
+                    self.violation(&format!("image {id} cannot be read: {error:?}"));
                 }
                 Err(error.to_string())
             }
@@ -202,18 +205,19 @@ impl Settle<'_> {
         let deleted = match self.library.deleted_images() {
             Ok(deleted) => deleted,
             Err(error) => {
-                self.violation(format!("the trash cannot be listed: {error:?}"));
+                self.violation(&format!("the trash cannot be listed: {error:?}"));
                 return;
             }
         };
         let in_trash: BTreeSet<ImageId> = deleted.iter().map(|d| d.image.id).collect();
         let model = lock(&self.world.model);
         for (id, known) in &model.known {
-            if known.places == Places::DELETED && !in_trash.contains(id) && !self.world.is_damaged() {
-                self.violation(format!("image {id} is not in the trash"));
+            if known.places == Places::DELETED && !in_trash.contains(id) && !self.world.is_damaged()
+            {
+                self.violation(&format!("image {id} is not in the trash"));
             }
             if known.places == Places::GONE && in_trash.contains(id) {
-                self.violation(format!("image {id} is in the trash again"));
+                self.violation(&format!("image {id} is in the trash again"));
             }
         }
         let gone = model.doubtful.len() as u64;
@@ -233,9 +237,10 @@ impl Settle<'_> {
             match ingest(&self.library, &target, &disks, &draft(), &Silent) {
                 Ok((image, _)) => {
                     if let Err(error) = self.try_read(image.id, &server.disks) {
-                        self.violation(format!("a new image is damaged: {error:?}"));
+                        self.violation(&format!("a new image is damaged: {error:?}"));
                     }
-                    self.world.count(Event::ImageHealed, u64::from(self.world.is_damaged()));
+                    self.world
+                        .count(Event::ImageHealed, u64::from(self.world.is_damaged()));
                     let mut model = lock(&self.world.model);
                     let upload = super::model::Doubtful {
                         number: u64::MAX,
@@ -244,7 +249,9 @@ impl Settle<'_> {
                     };
                     model.commit(image.id, &upload);
                 }
-                Err(error) => self.violation(format!("{} cannot be taken: {error:?}", server.name)),
+                Err(error) => {
+                    self.violation(&format!("{} cannot be taken: {error:?}", server.name));
+                }
             }
         }
     }
@@ -262,11 +269,11 @@ impl Settle<'_> {
                 Ok(report) => {
                     let rest = report.condemned_packs + report.removed_packs + report.waiting_packs;
                     if round == 3 && rest > 0 && !world.is_damaged() {
-                        self.violation(format!("something is left unused: {report:?}"));
+                        self.violation(&format!("something is left unused: {report:?}"));
                     }
                 }
                 Err(error) if world.is_damaged() && is_damage(&error) => return,
-                Err(error) => self.violation(format!("a prune failed: {error:?}")),
+                Err(error) => self.violation(&format!("a prune failed: {error:?}")),
             }
         }
         self.check_images();

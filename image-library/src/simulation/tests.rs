@@ -67,7 +67,10 @@ fn histories_keep_every_promise_and_cover_every_fault() {
     let rate = seeds as f64 / seconds;
     println!("{seeds} seeds in {seconds:.1} s, {rate:.1} a second\n{coverage}");
     let missing = coverage.missing();
-    assert!(missing.is_empty() || seeds < SEEDS, "never happened: {missing:?}");
+    assert!(
+        missing.is_empty() || seeds < SEEDS,
+        "never happened: {missing:?}"
+    );
 }
 
 #[test]

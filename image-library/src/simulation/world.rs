@@ -203,11 +203,7 @@ impl World {
             return None;
         }
         if self.plan.medium && operation.stores() && is_fragile(name) && dice.chance(1, 2) {
-            let medium = [
-                Fault::TornWrite,
-                Fault::LostWrite,
-                Fault::MisdirectedWrite,
-            ];
+            let medium = [Fault::TornWrite, Fault::LostWrite, Fault::MisdirectedWrite];
             return dice.pick(&medium).copied();
         }
         if self.plan.medium && operation != Operation::ReadPart && dice.chance(1, 6) {

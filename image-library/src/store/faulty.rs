@@ -99,7 +99,10 @@ impl Fault {
 
     /// Whether the process is killed by it.
     pub(crate) const fn kills(self) -> bool {
-        matches!(self, Self::CrashBefore | Self::CrashInside | Self::CrashAfter)
+        matches!(
+            self,
+            Self::CrashBefore | Self::CrashInside | Self::CrashAfter
+        )
     }
 }
 
@@ -173,13 +176,19 @@ impl Faulty {
     }
 
     fn content(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        self.inner.read(name, u64::MAX - 1, "the length of an object in bytes")
+        self.inner
+            .read(name, u64::MAX - 1, "the length of an object in bytes")
     }
 
     fn fragile_objects(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for prefix in FRAGILE {
-            names.extend(self.inner.list(prefix)?.into_iter().map(|stored| stored.name));
+            names.extend(
+                self.inner
+                    .list(prefix)?
+                    .into_iter()
+                    .map(|stored| stored.name),
+            );
         }
         Ok(names)
     }
@@ -329,5 +338,88 @@ impl StoredObject for FaultyObject {
                 source: io::Error::other(format!("{fault:?}")),
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::SystemTime;
+
+    use rstest::rstest;
+
+    use super::super::memory::Memory;
+    use super::*;
+
+    /// One fault, and then none.
+    #[derive(Debug)]
+    struct Once {
+        fault: Mutex<Option<Fault>>,
+        damaged: Mutex<Vec<String>>,
+    }
+
+    impl FaultSource for Once {
+        fn next(&self, _: Operation, _: &str) -> Option<Fault> {
+            self.fault.lock().expect("nobody panics").take()
+        }
+
+        fn below(&self, bound: u64) -> u64 {
+            bound / 2
+        }
+
+        fn damaged(&self, _: Fault, name: &str) {
+            self.damaged
+                .lock()
+                .expect("nobody panics")
+                .push(name.to_owned());
+        }
+    }
+
+    /// What an object has after it was created with `new content` under a fault, beside `packs/a`.
+    #[rstest]
+    #[case(Fault::Slow, true, Some("new content"))]
+    #[case(Fault::Io, false, None)]
+    #[case(Fault::NoSpace, false, None)]
+    #[case(Fault::IoAfter, false, Some("new content"))]
+    #[case(Fault::CrashBefore, false, None)]
+    #[case(Fault::CrashInside, false, None)]
+    #[case(Fault::CrashAfter, false, Some("new content"))]
+    #[case(Fault::TornWrite, true, Some("new co"))]
+    #[case(Fault::LostWrite, true, None)]
+    #[case(Fault::MisdirectedWrite, true, None)]
+    #[case(Fault::BitFlip, true, Some("new content"))]
+    #[case(Fault::Dead, false, None)]
+    fn each_fault_does_what_it_says(
+        #[case] fault: Fault,
+        #[case] succeeds: bool,
+        #[case] there: Option<&str>,
+    ) {
+        let clock = || SystemTime::UNIX_EPOCH;
+        let memory = Memory::new(Arc::new(clock), Arc::new(|_: &Path| true));
+        memory.create("packs/a", b"old").expect("creates");
+        let source = Arc::new(Once {
+            fault: Mutex::new(Some(fault)),
+            damaged: Mutex::default(),
+        });
+        let store = Faulty::new(Arc::new(memory.clone()), source.clone());
+        let created = store.create("packs/b", b"new content");
+        assert_eq!(created.is_ok(), succeeds, "{created:?}");
+        let read = |name| memory.read(name, 99, "").expect("reads");
+        assert_eq!(read("packs/b").as_deref(), there.map(str::as_bytes));
+        let other = match fault {
+            Fault::MisdirectedWrite => &b"new content"[..],
+            // Bit 4 of the byte in the middle.
+            Fault::BitFlip => b"o|d",
+            _ => b"old",
+        };
+        assert_eq!(read("packs/a").as_deref(), Some(other));
+        let medium = source.damaged.lock().expect("nobody panics").len();
+        let expected = match fault {
+            Fault::MisdirectedWrite => 2,
+            Fault::TornWrite | Fault::LostWrite | Fault::BitFlip => 1,
+            _ => 0,
+        };
+        assert_eq!(medium, expected);
+        assert!(store.exists("packs/a").expect("works again"));
     }
 }

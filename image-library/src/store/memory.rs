@@ -70,9 +70,8 @@ impl Memory {
     /// Gives how many objects it concerned.
     pub(crate) fn lose_power(&self, random: &mut Random) -> u64 {
         let mut objects = self.objects();
-        let volatile = |(name, object): (&String, &Object)| {
-            (!object.is_durable).then(|| name.clone())
-        };
+        let volatile =
+            |(name, object): (&String, &Object)| (!object.is_durable).then(|| name.clone());
         let names: Vec<String> = objects.iter().filter_map(volatile).collect();
         for name in &names {
             let Some(mut object) = objects.remove(name) else {
