@@ -175,17 +175,17 @@ impl History {
         let random = &mut self.random;
         let image = random.pick(&images).copied();
         match (random.below(26), image) {
-            (0..=3, Some(image)) => Act::Delete(image),
-            (4..=5, _) if !deleted.is_empty() => {
+            (0..=2, Some(image)) => Act::Delete(image),
+            (3..=6, _) if !deleted.is_empty() => {
                 Act::Undelete(*random.pick(&deleted).expect("there is one"))
             }
-            (6..=12, _) if may_prune => Act::Prune {
+            (7..=12, _) if may_prune => Act::Prune {
                 grace: Duration::from_secs([0, 0, 0, 3600, 48 * 3600][random.below(5) as usize]),
                 keep_last: [0, 0, 0, 1, 2][random.below(5) as usize],
             },
             (13..=14, Some(image)) => Act::Read(image),
             (15..=16, Some(image)) => Act::SideFile(image, vec![random.below(256) as u8; 40]),
-            (17, _) => Act::Verify,
+            (17..=18, _) => Act::Verify,
             _ => self.choose_upload(),
         }
     }

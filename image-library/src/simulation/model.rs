@@ -37,8 +37,10 @@ impl Places {
 pub(super) struct Known {
     pub(super) disks: Vec<Disk>,
     pub(super) places: Places,
-    /// Changes with every operation on it.
+    /// Changes with every operation on it, when it begins and when it ends.
     pub(super) version: u64,
+    /// A delete or an undelete of it goes on.
+    pub(super) is_busy: bool,
     /// What its side file may be.
     pub(super) side: BTreeSet<Option<Vec<u8>>>,
 }
@@ -149,6 +151,7 @@ impl Model {
             disks: upload.disks.clone(),
             places,
             version: 0,
+            is_busy: false,
             side: BTreeSet::from([None]),
         };
         self.known.insert(id, known);

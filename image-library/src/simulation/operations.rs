@@ -151,6 +151,7 @@ impl Performance<'_> {
     }
 
     fn delete(&self, id: ImageId) -> bool {
+        let prunes = self.prunes();
         let before = self.loosen(id, |places| places.trash = true);
         match self.library.delete_image(id) {
             Ok(()) => {
@@ -161,18 +162,18 @@ impl Performance<'_> {
                 let is_absent = matches!(error, Error::NoSuchImage { .. });
                 if is_absent && !self.world.is_struck(self.actor) {
                     self.doubt(id, before);
+                } else {
+                    self.doubt_all(id, before);
                 }
-                self.explain(
-                    "a delete failed",
-                    &error,
-                    is_absent && before != Places::COMMITTED,
-                );
+                let is_certain = before == Places::COMMITTED && self.had_no_prunes(prunes);
+                self.explain("a delete failed", &error, is_absent && !is_certain);
                 false
             }
         }
     }
 
     fn undelete(&self, id: ImageId) -> bool {
+        let prunes = self.prunes();
         let before = self.loosen(id, |places| places.images = true);
         match self.library.undelete_image(id) {
             Ok(()) => {
@@ -183,8 +184,10 @@ impl Performance<'_> {
                 let is_refused = matches!(error, Error::NoSuchImage { .. } | Error::Refused { .. });
                 if is_refused && !self.world.is_struck(self.actor) {
                     self.doubt(id, before);
+                } else {
+                    self.doubt_all(id, before);
                 }
-                let is_certain = before == Places::DELETED && !self.has_prunes();
+                let is_certain = before == Places::DELETED && self.had_no_prunes(prunes);
                 self.explain("an undelete failed", &error, is_refused && !is_certain);
                 false
             }
@@ -199,6 +202,7 @@ impl Performance<'_> {
         };
         let before = known.places;
         known.version += 1;
+        known.is_busy = true;
         change(&mut known.places);
         before
     }
@@ -206,6 +210,8 @@ impl Performance<'_> {
     fn settle(&self, id: ImageId, places: Places) {
         if let Some(known) = lock(&self.world.model).known.get_mut(&id) {
             known.places = places;
+            known.version += 1;
+            known.is_busy = false;
         }
     }
 
@@ -217,6 +223,29 @@ impl Performance<'_> {
             gone: true,
         };
         self.settle(id, places);
+    }
+
+    /// An operation on an image failed half-way: it was done or not; and beside a prune, what it
+    /// left in the trash may be gone.
+    fn doubt_all(&self, id: ImageId, before: Places) {
+        let gone = before.gone || self.has_prunes();
+        let places = Places {
+            images: true,
+            trash: true,
+            gone,
+        };
+        self.settle(id, places);
+    }
+
+    /// How many prunes have begun or ended, and how many go on.
+    fn prunes(&self) -> (u64, u64) {
+        let model = lock(&self.world.model);
+        (model.prune_edges, model.prunes_going)
+    }
+
+    /// Whether no prune went on since then.
+    fn had_no_prunes(&self, since: (u64, u64)) -> bool {
+        since.1 == 0 && self.prunes() == since
     }
 
     /// Whether there was a prune yet.
@@ -279,7 +308,7 @@ impl Performance<'_> {
         let mut model = lock(&world.model);
         for (id, (version, places)) in before {
             let known = model.known.get_mut(id);
-            if let Some(known) = known.filter(|known| known.version == *version) {
+            if let Some(known) = known.filter(|known| known.version == *version && !known.is_busy) {
                 known.places = *places;
             }
         }
@@ -291,7 +320,9 @@ impl Performance<'_> {
             world.count(Event::ImageDropped, 1);
             let id = decision.image;
             match (model.known.get_mut(&id), before.get(&id)) {
-                (Some(known), Some((version, _))) if known.version == *version => {
+                (Some(known), Some((version, _)))
+                    if known.version == *version && !known.is_busy =>
+                {
                     known.places = Places::DELETED;
                 }
                 (Some(known), _) => {
@@ -303,7 +334,9 @@ impl Performance<'_> {
         }
         for id in &report.purged {
             match (model.known.get_mut(id), before.get(id)) {
-                (Some(known), Some((version, _))) if known.version == *version => {
+                (Some(known), Some((version, _)))
+                    if known.version == *version && !known.is_busy =>
+                {
                     known.places = Places::GONE;
                 }
                 // Taken back or deleted once more meanwhile.
