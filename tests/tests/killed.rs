@@ -130,7 +130,7 @@ impl Site {
                 .relevo()
                 .args("image export")
                 .arg(format!("x@{id}"))
-                .args("--format raw -o")
+                .arg("-o")
                 .arg(&exported)
                 .succeeds();
             let found = digest(&the_only_disk(&exported));

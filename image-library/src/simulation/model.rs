@@ -72,6 +72,9 @@ pub(super) struct Model {
     /// How many prunes have begun or ended, and how many go on.
     pub(super) prune_edges: u64,
     pub(super) prunes_going: u64,
+    /// The same of deletions, and of what is taken back.
+    pub(super) deletion_edges: u64,
+    pub(super) deletions_going: u64,
     /// The same of each server's uploads.
     pub(super) upload_edges: BTreeMap<usize, u64>,
     pub(super) uploads_going: BTreeMap<usize, u64>,
@@ -81,7 +84,7 @@ pub(super) struct Model {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Beside {
     is_alone: bool,
-    edges: (u64, u64),
+    edges: (u64, u64, u64),
 }
 
 impl Model {
@@ -90,12 +93,13 @@ impl Model {
         let going = self.uploads_going.get(&server).copied().unwrap_or_default();
         let edges = self.upload_edges.get(&server).copied().unwrap_or_default();
         Beside {
-            is_alone: going <= 1 && self.prunes_going == 0,
-            edges: (edges, self.prune_edges),
+            is_alone: going <= 1 && self.prunes_going == 0 && self.deletions_going == 0,
+            edges: (edges, self.prune_edges, self.deletion_edges),
         }
     }
 
-    /// Whether nothing of the same server and no prune went on beside an upload.
+    /// Whether nothing went on beside an upload that changes what its server's latest image is,
+    /// or what is condemned.
     pub(super) fn was_alone(&self, server: usize, since: Beside) -> bool {
         since.is_alone && since == self.beside(server)
     }
@@ -106,6 +110,15 @@ impl Model {
             self.prunes_going + 1
         } else {
             self.prunes_going.saturating_sub(1)
+        };
+    }
+
+    pub(super) fn count_deletion(&mut self, begins: bool) {
+        self.deletion_edges += 1;
+        self.deletions_going = if begins {
+            self.deletions_going + 1
+        } else {
+            self.deletions_going.saturating_sub(1)
         };
     }
 

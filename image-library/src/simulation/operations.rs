@@ -93,12 +93,20 @@ impl Performance<'_> {
         match act {
             Act::Upload { server } => self.upload(*server),
             Act::Prune { grace, keep_last } => self.prune(*grace, *keep_last),
-            Act::Delete(id) => self.delete(*id),
-            Act::Undelete(id) => self.undelete(*id),
+            Act::Delete(id) => self.counted(|| self.delete(*id)),
+            Act::Undelete(id) => self.counted(|| self.undelete(*id)),
             Act::Read(id) => self.read(*id),
             Act::SideFile(id, content) => self.side_file(*id, content),
             Act::Verify => self.verify(),
         }
+    }
+
+    /// A deletion, or the contrary of one.
+    fn counted(&self, act: impl FnOnce() -> bool) -> bool {
+        lock(&self.world.model).count_deletion(true);
+        let is_done = act();
+        lock(&self.world.model).count_deletion(false);
+        is_done
     }
 
     /// An error that nothing explains is a violation.
@@ -139,7 +147,7 @@ impl Performance<'_> {
                     lock(&world.model).end_upload(&upload);
                 }
                 // What the latest image is, and what is condemned, is asked for after the upload has
-                // begun: another commit or a prune between the two, or damage that somebody finds
+                // begun: another commit, a deletion or a prune between the two, or damage that somebody finds
                 // in between, makes them disagree.
                 let is_alone = lock(&world.model).was_alone(index, beside);
                 let is_outdated = matches!(&error, Error::Refused { what, .. } if *what == "a disk")
