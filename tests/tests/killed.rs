@@ -3,6 +3,7 @@
 //! stored is there, nothing else is, and the next snapshot takes up what was left.
 //!
 //! `RELEVO_KILLS=100` kills a hundred times; `RELEVO_SEED=7` begins with another moment.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::env;
@@ -204,8 +205,9 @@ fn victim(dice: u64) -> Victim {
     }
 }
 
-/// One snapshot with a kill in it, and the next one; gives how much was sent again in bytes.
-fn round(site: &mut Site, seed: u64, usual: Duration) -> u64 {
+/// One snapshot with a kill in it, and the next one; gives what happened, and how much was sent
+/// again in bytes.
+fn round(site: &mut Site, seed: u64, usual: Duration) -> (String, u64) {
     site.rewrite(seed + 1);
     let before = site.named_bytes();
     let dice = mixed(seed);
@@ -228,7 +230,6 @@ fn round(site: &mut Site, seed: u64, usual: Duration) -> u64 {
         site.serve();
     }
     let appeared = site.note(&outcome);
-    println!("seed {seed}: {victim:?} after {moment:?}, {appeared} images appeared");
     Program::library()
         .arg("verify")
         .arg(site.library.folder())
@@ -249,7 +250,8 @@ fn round(site: &mut Site, seed: u64, usual: Duration) -> u64 {
         sent <= limit.min(DISK_MIB * MIB * 11 / 10),
         "seed {seed}: {sent} bytes sent again, of which {named} were in packs"
     );
-    sent
+    let story = format!("seed {seed}: {victim:?} after {moment:?}, {appeared} images appeared");
+    (story, sent)
 }
 
 #[test]
@@ -266,7 +268,9 @@ fn nothing_that_was_reported_is_lost_by_kills_at_random_moments() {
 
     let mut sent = 0;
     for seed in first..first + kills {
-        sent += round(&mut site, seed, usual);
+        let (story, sent_again) = round(&mut site, seed, usual);
+        println!("{story}");
+        sent += sent_again;
         if seed % 5 == 0 {
             site.check();
             site.prune();
