@@ -25,6 +25,11 @@ impl Places {
         trash: true,
         gone: false,
     };
+    pub(super) const ANYWHERE: Self = Self {
+        images: true,
+        trash: true,
+        gone: true,
+    };
     pub(super) const GONE: Self = Self {
         images: false,
         trash: false,
@@ -58,6 +63,8 @@ pub(super) struct Doubtful {
     pub(super) number: u64,
     pub(super) server: usize,
     pub(super) disks: Vec<Disk>,
+    /// How many prunes with a policy had failed when it began.
+    pub(super) policies_failed: u64,
 }
 
 /// What the library must have.
@@ -72,6 +79,10 @@ pub(super) struct Model {
     /// How many prunes have begun or ended, and how many go on.
     pub(super) prune_edges: u64,
     pub(super) prunes_going: u64,
+    /// Prunes that go on and drop images by a policy.
+    pub(super) policies_going: u64,
+    /// How many of them failed: nobody knows what they had dropped.
+    pub(super) policies_failed: u64,
     /// The same of deletions, and of what is taken back.
     pub(super) deletion_edges: u64,
     pub(super) deletions_going: u64,
@@ -139,6 +150,7 @@ impl Model {
             number: self.uploads,
             server,
             disks: self.servers[server].disks.clone(),
+            policies_failed: self.policies_failed,
         };
         self.doubtful.push(doubtful.clone());
         doubtful
@@ -157,6 +169,8 @@ impl Model {
                 gone: true,
                 ..Places::DELETED
             }
+        } else if self.policies_going > 0 || self.policies_failed > upload.policies_failed {
+            Places::ANYWHERE
         } else {
             Places::COMMITTED
         };

@@ -263,7 +263,10 @@ impl Performance<'_> {
 
     fn prune(&self, grace: Duration, keep_last: u32) -> bool {
         lock(&self.world.model).count_prune(true);
+        let policies = u64::from(keep_last > 0);
+        lock(&self.world.model).policies_going += policies;
         let is_done = self.prune_counted(grace, keep_last);
+        lock(&self.world.model).policies_going -= policies;
         lock(&self.world.model).count_prune(false);
         is_done
     }
@@ -286,6 +289,7 @@ impl Performance<'_> {
             }
             Err(error) => {
                 let is_locked = matches!(error, Error::Locked { .. });
+                lock(&self.world.model).policies_failed += u64::from(keep_last > 0 && !is_locked);
                 if is_locked {
                     self.pruned(&before, &PruneReport::default());
                 }
@@ -318,6 +322,14 @@ impl Performance<'_> {
             let known = model.known.get_mut(id);
             if let Some(known) = known.filter(|known| known.version == *version && !known.is_busy) {
                 known.places = *places;
+            }
+        }
+        // Those that were committed meanwhile, and may have been dropped at once.
+        let is_only = !report.decisions.is_empty() && model.policies_going <= 1;
+        for (id, known) in &mut model.known {
+            let is_new = !before.contains_key(id) && known.version == 0 && !known.is_busy;
+            if is_only && is_new && known.places == Places::ANYWHERE {
+                known.places = Places::COMMITTED;
             }
         }
         let dropped = report

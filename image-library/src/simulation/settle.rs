@@ -246,6 +246,7 @@ impl Settle<'_> {
                         number: u64::MAX,
                         server: 0,
                         disks: server.disks,
+                        policies_failed: u64::MAX,
                     };
                     model.commit(image.id, &upload);
                 }
