@@ -185,7 +185,14 @@ impl Performance<'_> {
         let before = self.loosen(id, |places| places.images = true);
         match self.library.undelete_image(id) {
             Ok(()) => {
-                self.settle(id, Places::COMMITTED);
+                // A policy may drop it again at once.
+                let is_safe = lock(&self.world.model).policies_going == 0;
+                let places = if is_safe {
+                    Places::COMMITTED
+                } else {
+                    Places::ANYWHERE
+                };
+                self.settle(id, places);
                 true
             }
             Err(error) => {
