@@ -163,7 +163,13 @@ impl Performance<'_> {
         let before = self.loosen(id, |places| places.trash = true);
         match self.library.delete_image(id) {
             Ok(()) => {
-                self.settle(id, Places::DELETED);
+                // A prune may remove it at once, and then fail.
+                let gone = lock(&self.world.model).prunes_going > 0;
+                let places = Places {
+                    gone,
+                    ..Places::DELETED
+                };
+                self.settle(id, places);
                 true
             }
             Err(error) => {
