@@ -46,8 +46,8 @@ impl LocalLibrary {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchImage`] when it is not there; [`Error::Refused`] at a certain moment of a
-    /// prune.
+    /// [`Error::NoSuchImage`] when it is not there; [`Error::Refused`] while a prune raises
+    /// the floor, or after one was killed over that, until the next one.
     pub fn undelete_image(&self, id: ImageId) -> Result<()> {
         self.core().undelete_image(id)
     }
@@ -96,7 +96,8 @@ impl Core {
             self.store.remove(&names::image(id))?;
             return Err(Error::Refused {
                 what: "taking an image back",
-                problem: "the library is being pruned; try again when that is over".to_owned(),
+                problem: "a prune goes on or was interrupted; try again when one has ended"
+                    .to_owned(),
             });
         }
         self.store.remove(&name)

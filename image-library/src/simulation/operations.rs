@@ -208,7 +208,11 @@ impl Performance<'_> {
                 } else {
                     self.doubt_all(id, before);
                 }
-                let is_certain = before == Places::DELETED && self.had_no_prunes(prunes);
+                let is_certain = match &error {
+                    // A prune that was killed while it raised the floor leaves it half raised.
+                    Error::Refused { .. } => !self.has_prunes(),
+                    _ => before == Places::DELETED && self.had_no_prunes(prunes),
+                };
                 self.explain("an undelete failed", &error, is_refused && !is_certain);
                 false
             }
