@@ -3,7 +3,7 @@
 # what they install before they do it.
 
 .DEFAULT_GOAL := help
-.PHONY: help drill test test-all tier0 lint bench coverage servers clean-cache
+.PHONY: help drill test test-all tier0 simulate lint bench coverage servers clean-cache
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ test-all: ## the same with every sample server, building those that are missing 
 
 tier0: ## the fast tests, which need nothing but Rust
 	@scripts/tier0.sh
+
+simulate: ## ten thousand simulated histories of a library whose store fails (RELEVO_SEEDS=n for others)
+	@scripts/simulate.sh
 
 lint: ## formatting, clippy, documentation, licences and advisories
 	@scripts/lint.sh

@@ -12,7 +12,7 @@
 //! in another's place.
 
 use crate::core::Core;
-use crate::crypto::{Cipher, TAG_LENGTH, random_bytes};
+use crate::crypto::{Cipher, TAG_LENGTH};
 use crate::document::Image;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, ServerName};
@@ -57,7 +57,7 @@ impl Core {
     /// One image.
     pub(crate) fn image(&self, id: ImageId) -> Result<Image> {
         let image = self.read_image(id)?;
-        if self.floor()?.counts(&image) {
+        if self.floor_for_readers()?.counts(&image) {
             return Ok(image);
         }
         Err(no_image(id))
@@ -87,7 +87,7 @@ impl Core {
     /// Every image that can be read, oldest first. A damaged document must not hide the others:
     /// it is logged here and a finding of `verify`.
     pub(crate) fn images(&self) -> Result<Vec<Image>> {
-        let floor = self.floor()?;
+        let floor = self.floor_for_readers()?;
         let ids = list_images(&*self.store)?;
         let read = for_each_object(&*self.store, &ids, |id| self.image_if_readable(*id))?;
         let read = read.into_iter().flatten();
@@ -206,7 +206,7 @@ impl Core {
         header[8..10].copy_from_slice(&VERSION.to_le_bytes());
         header[10] = cipher.to_byte();
         header[11] = kind as u8;
-        header[16..48].copy_from_slice(&random_bytes::<32>()?);
+        header[16..48].copy_from_slice(&self.surroundings.salt()?);
         header[48..].copy_from_slice(self.config.id.as_bytes());
         let mut bytes = Vec::with_capacity(content.len() + OVERHEAD);
         bytes.extend_from_slice(&header);

@@ -20,6 +20,7 @@ use crate::key_file::{self, KeyAccess};
 use crate::manifest::{Root, leaf_from_bytes, leaf_length};
 use crate::pack::{OpenPack, PackId};
 use crate::store::{Conditional, ListedPack, Store, Workspace, for_each_object, list_packs, names};
+use crate::surroundings::{Machine, Surroundings};
 
 /// How many packs stay open.
 const OPEN_PACKS_MAX: usize = 64;
@@ -50,6 +51,7 @@ pub(crate) struct Core {
     pub(crate) key: LibraryKey,
     pub(crate) index: Index,
     pub(crate) clock: fn() -> Timestamp,
+    pub(crate) surroundings: Arc<dyn Surroundings>,
     packs: Cache<PackId, Arc<OpenPack>>,
     chunks: Cache<ChunkId, Arc<[u8]>>,
     damaged: RwLock<Damaged>,
@@ -72,6 +74,7 @@ impl Core {
             key,
             index,
             clock,
+            surroundings: Arc::new(Machine),
             packs: Cache::new(OPEN_PACKS_MAX),
             chunks: Cache::new(CHUNK_CACHE_LENGTH),
             damaged: RwLock::default(),
@@ -225,7 +228,12 @@ impl Core {
     }
 
     fn try_read_at(&self, id: &ChunkId, location: &Location) -> Result<Vec<u8>> {
-        let pack = self.open_pack(location.pack)?;
+        let pack = self.open_pack(location.pack).inspect_err(|error| {
+            // Nothing in a pack whose header is damaged can be read.
+            if matches!(error, Error::Corrupt { .. }) {
+                self.note_damaged_pack(location.pack);
+            }
+        })?;
         let extent = &location.extent;
         let mut record = vec![0; extent.length as usize];
         pack.read_raw(u64::from(extent.offset), &mut record)?;
@@ -252,12 +260,16 @@ impl Core {
         damaged: &Location,
         error: Error,
     ) -> Result<Vec<u8>> {
+        if matches!(error, Error::PackMissing { .. }) {
+            // Another machine pruned: what is in use of a pack was sent again before.
+            self.sync_index()?;
+        }
         for location in self.find_all(id)? {
             if location == *damaged {
                 continue;
             }
             if let Ok(plain) = self.read_at(id, &location) {
-                tracing::warn!(chunk = %id, %error, "another copy of a damaged chunk was used");
+                tracing::warn!(chunk = %id, %error, "another copy of a chunk was used");
                 return Ok(plain);
             }
         }

@@ -54,6 +54,7 @@ mod sheet;
 mod statistics;
 mod store;
 mod stored_hashes;
+mod surroundings;
 #[cfg(feature = "terminal")]
 pub mod terminal;
 mod tls;
@@ -90,5 +91,7 @@ pub use tls::use_ring;
 pub use token::{Fingerprint, Token, TokenId};
 pub use tokens::{Grant, Role, TokenRecord};
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -96,9 +96,12 @@ impl LocalLibrary {
         clock: fn() -> Timestamp,
     ) -> Result<Self> {
         let core = Core::open(store, workspace, key, clock)?;
-        Ok(Self {
-            core: Arc::new(core),
-        })
+        Ok(Self::from_core(Arc::new(core)))
+    }
+
+    /// A library whose parts were put together by the caller.
+    pub(crate) const fn from_core(core: Arc<Core>) -> Self {
+        Self { core }
     }
 
     pub(crate) const fn core(&self) -> &Arc<Core> {

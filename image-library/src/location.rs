@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     fn problem(location: &str) -> String {
-        open_library(location, &LibraryAccess::default())
+        open_library(location, LibraryAccess::default())
             .unwrap_err()
             .to_string()
     }
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn a_server_that_is_not_there_is_unreachable_and_says_what_to_do() {
         // Port 1 of the loopback address: nothing of ours listens there.
-        let error = open_library("http://127.0.0.1:1", &LibraryAccess::default()).unwrap_err();
+        let error = open_library("http://127.0.0.1:1", LibraryAccess::default()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "the library at http://127.0.0.1:1 is unreachable"

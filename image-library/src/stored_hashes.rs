@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The hashes of a stored disk, for whoever takes the next snapshot of it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::access::DiskHashes;
@@ -9,8 +10,9 @@ use crate::document::{Image, ImageDisk};
 use crate::error::Result;
 use crate::id::{ContentHash, ImageId};
 use crate::manifest::Root;
+use crate::pack::PackId;
 
-/// Stands for a chunk that the library has lost: no bytes have this hash, so its chunk is sent
+/// Stands for a chunk that the library has lost, or is about to: no bytes have this hash, so its chunk is sent
 /// again and the library heals.
 const LOST: ContentHash = ContentHash::from_bytes([0xff; 32]);
 
@@ -21,6 +23,9 @@ pub(crate) struct StoredHashes {
     image: ImageId,
     root: Root,
     place: String,
+    /// An image that was committed after its packs were condemned names chunks that no upload may
+    /// rely on before a prune has spared those packs: they have to be sent again.
+    condemned: HashSet<PackId>,
 }
 
 impl StoredHashes {
@@ -33,6 +38,7 @@ impl StoredHashes {
                 image: image.id,
                 root,
                 place,
+                condemned: core.pruned()?.condemned,
             })),
             Err(error) if error.is_damage() => Ok(None),
             Err(error) => Err(error),
@@ -57,7 +63,8 @@ impl DiskHashes for StoredHashes {
             Err(error) => return Err(error),
         };
         for hash in hashes.iter_mut().flatten() {
-            if self.core.find(&self.core.key.chunk_id(hash))?.is_none() {
+            let id = self.core.key.chunk_id(hash);
+            if self.core.find_outside(&id, &self.condemned)?.is_none() {
                 *hash = LOST;
             }
         }

@@ -228,6 +228,7 @@ pub(super) fn check_side_files(core: &Core, id: ImageId, findings: &Findings<'_>
     Ok(())
 }
 
+/// An error in one line.
 pub(super) fn text(error: &Error) -> String {
     match error {
         Error::File { source, .. } => format!("{error}: {source}"),

@@ -15,6 +15,7 @@
 
 mod images;
 mod packs;
+mod records;
 mod restored;
 
 use std::collections::HashSet;
@@ -173,10 +174,12 @@ impl LocalLibrary {
             VerifyScope::Everything => {
                 let damage = packs::check(core, &packs, &findings)?;
                 images::check(core, &damage, &findings)?;
+                records::check(core, &findings)?;
             }
             VerifyScope::Sample(share) => {
                 let damage = packs::check(core, &sample(packs, *share)?, &findings)?;
                 images::check(core, &damage, &findings)?;
+                records::check(core, &findings)?;
             }
             VerifyScope::Images(ids) => restored::check(core, ids, &findings)?,
         }

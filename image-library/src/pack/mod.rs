@@ -23,7 +23,7 @@ mod writer;
 use std::fmt;
 
 pub(crate) use reader::OpenPack;
-pub(crate) use writer::{FinishedPack, PackWriter};
+pub(crate) use writer::{FinishedPack, PackOrigin, PackWriter};
 
 use crate::chunk::ChunkId;
 use crate::crypto::{Cipher, TAG_LENGTH};

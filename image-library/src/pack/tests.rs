@@ -3,13 +3,15 @@
 //! bytes.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
 
-use super::{BlobKind, HEADER_LENGTH, OpenPack, PackId, PackWriter};
+use super::{BlobKind, HEADER_LENGTH, OpenPack, PackId, PackOrigin, PackWriter};
 use crate::chunk::CheckedChunk;
 use crate::crypto::{Cipher, LibraryKey, OwnerTag};
 use crate::store::{Directory, Store, StoredObject};
+use crate::surroundings::{Machine, Surroundings};
 
 const LIBRARY: [u8; 16] = [9; 16];
 
@@ -20,9 +22,13 @@ fn key() -> LibraryKey {
 /// A small pack with three blobs.
 fn pack_bytes(directory: &Path) -> Vec<u8> {
     let path = directory.join("part");
-    let owner = OwnerTag([5; 16]);
-    let mut writer =
-        PackWriter::create(&path, &key(), Cipher::Aes256Gcm, LIBRARY, owner).expect("creates");
+    let origin = PackOrigin {
+        cipher: Cipher::Aes256Gcm,
+        library: LIBRARY,
+        owner: OwnerTag([5; 16]),
+    };
+    let machine: Arc<dyn Surroundings> = Arc::new(Machine);
+    let mut writer = PackWriter::create(&path, &key(), origin, &machine).expect("creates");
     let blobs = [vec![1; 5000], b"short".to_vec(), vec![7; 64]];
     for (plain, kind) in blobs
         .into_iter()

@@ -4,15 +4,17 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{
     BLOB_LENGTH_MAX, BlobKind, Extent, FOOTER_ENTRY_LENGTH, FOOTER_PREFIX_LENGTH, FooterEntry,
-    HEADER_LENGTH, Header, PACK_LENGTH_TARGET, PROLOGUE_LENGTH, PackId, RECORD_LENGTH_FIELD,
-    RECORD_OVERHEAD, RECORDS_MAX, TRAILER_LENGTH, TRAILER_MAGIC, nonce,
+    HEADER_LENGTH, Header, PROLOGUE_LENGTH, PackId, RECORD_LENGTH_FIELD, RECORD_OVERHEAD,
+    RECORDS_MAX, TRAILER_LENGTH, TRAILER_MAGIC, nonce,
 };
 use crate::chunk::{CheckedChunk, ChunkId, Encoding};
-use crate::crypto::{Cipher, LibraryKey, OwnerTag, Seal, TAG_LENGTH, random_bytes};
+use crate::crypto::{Cipher, LibraryKey, OwnerTag, Seal, TAG_LENGTH};
 use crate::error::{Error, Result};
+use crate::surroundings::Surroundings;
 
 /// Records are written to the file in runs of this many bytes.
 const BUFFER_LENGTH: usize = 1 << 20;
@@ -29,6 +31,15 @@ pub(crate) struct PackWriter {
     buffer: Vec<u8>,
     written: u64,
     entries: Vec<FooterEntry>,
+    surroundings: Arc<dyn Surroundings>,
+}
+
+/// For whom a pack is written, and how it is sealed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PackOrigin {
+    pub(crate) cipher: Cipher,
+    pub(crate) library: [u8; 16],
+    pub(crate) owner: OwnerTag,
 }
 
 /// A pack whose bytes are complete and durable under its temporary name.
@@ -46,13 +57,17 @@ impl PackWriter {
     pub(crate) fn create(
         path: &Path,
         key: &LibraryKey,
-        cipher: Cipher,
-        library: [u8; 16],
-        owner: OwnerTag,
+        origin: PackOrigin,
+        surroundings: &Arc<dyn Surroundings>,
     ) -> Result<Self> {
+        let PackOrigin {
+            cipher,
+            library,
+            owner,
+        } = origin;
         let header = Header {
             cipher,
-            salt: random_bytes()?,
+            salt: surroundings.salt()?,
             library,
         }
         .to_bytes();
@@ -68,6 +83,7 @@ impl PackWriter {
             buffer,
             written: 0,
             entries: Vec::new(),
+            surroundings: Arc::clone(surroundings),
         })
     }
 
@@ -78,7 +94,8 @@ impl PackWriter {
 
     /// Whether it should be finished now.
     pub(crate) fn is_full(&self) -> bool {
-        self.length() >= u64::from(PACK_LENGTH_TARGET) || self.entries.len() >= RECORDS_MAX as usize
+        self.length() >= self.surroundings.pack_length()
+            || self.entries.len() >= RECORDS_MAX as usize
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -153,8 +170,8 @@ impl PackWriter {
         trailer[8..].copy_from_slice(TRAILER_MAGIC);
         self.buffer.extend_from_slice(&trailer);
         self.write_buffer()?;
-        self.file
-            .sync_all()
+        self.surroundings
+            .sync(&self.file, &self.path)
             .map_err(Error::file("make durable", &self.path))?;
         Ok(FinishedPack {
             id: PackId::from_bytes(*self.hasher.finalize().as_bytes()),

@@ -139,17 +139,20 @@ impl Prune<'_> {
         let reaching = self.raise_floor(&due, &purged)?;
 
         self.core.sync_index()?;
-        let view = self.core.index.view()?;
         let condemned: HashSet<PackId> = due
             .iter()
             .chain(&waiting)
             .flat_map(Condemned::packs)
             .collect();
-        let mut marks = Marks::new(self.core, &view, &condemned);
-        monitor.stage("Marking what is in use");
-        monitor.expect(reaching.len() as u64, Unit::Items);
-        marks.mark(&reaching, monitor)?;
-        let packs = marks.packs()?;
+        let packs = match self.mark(&reaching, &condemned, monitor) {
+            // A damaged index is made again: it is a cache, and no reason not to prune.
+            Err(Error::Corrupt { structure, .. }) if structure.starts_with("index") => {
+                self.core.index.discard()?;
+                self.core.sync_index()?;
+                self.mark(&reaching, &condemned, monitor)?
+            }
+            packs => packs?,
+        };
 
         self.sweep(&due, &packs)?;
         let waiting: HashSet<PackId> = waiting.iter().flat_map(Condemned::packs).collect();
@@ -184,6 +187,21 @@ impl Prune<'_> {
         self.register.change(change)
     }
 
+    /// How much of each pack these images use.
+    fn mark(
+        &self,
+        reaching: &[Image],
+        condemned: &HashSet<PackId>,
+        monitor: &dyn Monitor,
+    ) -> Result<HashMap<PackId, Use>> {
+        let view = self.core.index.view()?;
+        let mut marks = Marks::new(self.core, &view, condemned);
+        monitor.stage("Marking what is in use");
+        monitor.expect(reaching.len() as u64, Unit::Items);
+        marks.mark(reaching, monitor)?;
+        marks.packs()
+    }
+
     fn is_over(&self, since: Timestamp) -> bool {
         let grace = SignedDuration::try_from(self.options.grace).unwrap_or(SignedDuration::MAX);
         self.now.duration_since(since) >= grace
@@ -214,8 +232,13 @@ impl Prune<'_> {
     /// Empties the trash of what has been there long enough.
     fn purge(&mut self) -> Result<HashSet<ImageId>> {
         let mut purged = HashSet::new();
-        for deleted in self.core.deleted_images()? {
-            let id = deleted.image.id;
+        let floor = self.core.floor()?;
+        for deleted in self.core.trash()? {
+            let id = deleted.id;
+            // What cannot be read goes too, when its time is over; what does not count stays.
+            if deleted.image.is_ok_and(|image| !floor.counts(&image)) {
+                continue;
+            }
             if !self.is_over(deleted.deleted_at) || self.core.store.exists(&names::image(id))? {
                 continue;
             }
@@ -261,7 +284,7 @@ impl Prune<'_> {
         // Twice: an image that is taken back while the trash is read is in the second listing, one
         // that is deleted meanwhile in the first or in the trash.
         let mut ids: BTreeSet<ImageId> = list_images(&*self.core.store)?.into_iter().collect();
-        let deleted = self.core.deleted_images()?;
+        let deleted = self.core.trash()?;
         ids.extend(list_images(&*self.core.store)?);
         for id in ids {
             let image = match self.core.read_image(id) {
@@ -275,10 +298,15 @@ impl Prune<'_> {
                 Err(error) => return Err(error),
             }
         }
-        let kept = deleted
-            .into_iter()
-            .filter(|deleted| !purged.contains(&deleted.image.id));
-        images.extend(kept.map(|deleted| deleted.image));
+        for deleted in deleted {
+            if purged.contains(&deleted.id) {
+                continue;
+            }
+            let image = deleted.image?;
+            if floor.counts(&image) {
+                images.push(image);
+            }
+        }
         Ok(images)
     }
 

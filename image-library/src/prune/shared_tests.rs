@@ -476,6 +476,21 @@ impl History {
     }
 }
 
+#[test]
+fn what_stands_elsewhere_since_another_machine_pruned_is_found() {
+    let site = Site::new();
+    let [here, there] = [site.machine(Timestamp::now), site.machine(Timestamp::now)];
+    let disk = noise(80, 100_000);
+    let first = store(&here.library, "one", &disk);
+    there.library.delete_image(first.id).expect("deletes");
+    let prunes = |is_enough: fn(&PruneReport) -> bool| (0..6).any(|_| is_enough(&prune(&there)));
+    assert!(prunes(|report| report.condemned_packs > 0));
+    let second = store(&there.library, "two", &disk);
+    assert!(prunes(|report| report.removed_packs > 0));
+    // This machine knows the chunks in a pack that is gone, and has not looked since.
+    assert!(read(&here.library, &second) == disk);
+}
+
 proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
     #[test]

@@ -155,6 +155,19 @@ impl Core {
         record.map_or_else(|| Ok(Floor::default()), |bytes| parse(names::FLOOR, &bytes))
     }
 
+    /// The floor for those who read images. A damaged one keeps nobody from the images: the worst
+    /// that then shows is one whose commit was refused and could not be removed again. Uploads and
+    /// prunes need the true one.
+    pub(crate) fn floor_for_readers(&self) -> Result<Floor> {
+        match self.floor() {
+            Err(error @ Error::Corrupt { .. }) => {
+                tracing::warn!(%error, "every image is taken to count");
+                Ok(Floor::default())
+            }
+            floor => floor,
+        }
+    }
+
     /// Every list of condemned packs that has not been dealt with, oldest first.
     pub(crate) fn condemned(&self) -> Result<Vec<Condemned>> {
         let mut lists = Vec::new();

@@ -23,6 +23,15 @@ pub struct DeletedImage {
     pub deleted_at: Timestamp,
 }
 
+/// What stands in the trash under the name of an image.
+#[derive(Debug)]
+pub(crate) struct TrashEntry {
+    pub(crate) id: ImageId,
+    pub(crate) deleted_at: Timestamp,
+    /// The image, or what is wrong with its document.
+    pub(crate) image: Result<Image>,
+}
+
 impl LocalLibrary {
     /// Moves an image into the trash. Its chunks stay until a prune, so it can be taken back.
     ///
@@ -37,7 +46,8 @@ impl LocalLibrary {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchImage`] when it is not there.
+    /// [`Error::NoSuchImage`] when it is not there; [`Error::Refused`] while a prune raises
+    /// the floor, or after one was killed over that, until the next one.
     pub fn undelete_image(&self, id: ImageId) -> Result<()> {
         self.core().undelete_image(id)
     }
@@ -79,39 +89,64 @@ impl Core {
     fn undelete_image(&self, id: ImageId) -> Result<()> {
         let name = names::trash(id);
         let bytes = self.deleted_document(id)?;
-        self.parse_image(id, bytes.clone())?;
+        let image = self.parse_image(id, bytes.clone())?;
         if !self.store.create(&names::image(id), &bytes)? {
             // It is in both places: a deletion goes on, or ended half-way. The copy in the trash
             // stays, so that the end of that deletion does not take the last one.
             return Ok(());
         }
+        // Like a commit: whoever prunes meanwhile has either seen the image, or says so here.
+        if !self.floor()?.admits(&image) {
+            self.store.remove(&names::image(id))?;
+            return Err(Error::Refused {
+                what: "taking an image back",
+                problem: "a prune goes on or was interrupted; try again when one has ended"
+                    .to_owned(),
+            });
+        }
         self.store.remove(&name)
     }
 
+    /// The images in the trash that can be read and count.
     pub(super) fn deleted_images(&self) -> Result<Vec<DeletedImage>> {
-        let floor = self.floor()?;
+        let floor = self.floor_for_readers()?;
         let mut deleted = Vec::new();
-        for stored in self.store.list(names::TRASH)? {
-            let Some(id) = names::parse_trash(&stored.name) else {
-                continue;
-            };
-            let Some(bytes) = self.store.read(&stored.name, DOCUMENT_LENGTH_MAX, WHAT)? else {
-                continue;
-            };
-            match self.parse_image(id, bytes) {
+        for entry in self.trash()? {
+            match entry.image {
                 Ok(image) if floor.counts(&image) => deleted.push(DeletedImage {
                     image,
-                    deleted_at: Timestamp::try_from(stored.modified)
-                        .unwrap_or(Timestamp::UNIX_EPOCH),
+                    deleted_at: entry.deleted_at,
                 }),
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(image = %id, %error, "a deleted image cannot be read");
+                    tracing::warn!(image = %entry.id, %error, "a deleted image cannot be read");
                 }
             }
         }
         deleted.sort_by_key(|deleted| (deleted.deleted_at, deleted.image.id));
         Ok(deleted)
+    }
+
+    /// Everything in the trash, readable or not.
+    pub(crate) fn trash(&self) -> Result<Vec<TrashEntry>> {
+        let mut entries = Vec::new();
+        for stored in self.store.list(names::TRASH)? {
+            let Some(id) = names::parse_trash(&stored.name) else {
+                continue;
+            };
+            let image = match self.read_deleted(id) {
+                // Taken back or purged since it was listed.
+                Err(Error::NoSuchImage { .. }) => continue,
+                Err(error @ Error::File { .. }) => return Err(error),
+                image => image,
+            };
+            entries.push(TrashEntry {
+                id,
+                deleted_at: Timestamp::try_from(stored.modified).unwrap_or(Timestamp::UNIX_EPOCH),
+                image,
+            });
+        }
+        Ok(entries)
     }
 
     fn check_protection(&self, image: &Image) -> Result<()> {

@@ -2,10 +2,12 @@
 //! A store that is a directory: an object is a file. A file gets its name only when its bytes are
 //! durable, and the name is durable before the method returns.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
@@ -19,12 +21,15 @@ const DEPTH_MAX: u32 = 2;
 #[derive(Debug, Clone)]
 pub(crate) struct Directory {
     root: PathBuf,
+    /// Directories whose own names this program knows to be durable.
+    durable: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 impl Directory {
     pub(crate) fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            durable: Arc::default(),
         }
     }
 
@@ -49,11 +54,22 @@ impl Directory {
     fn path_to_create(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(name);
         let directory = file::parent(&path);
-        if !directory.is_dir() {
+        // That it is there does not say that its name is durable: who created it may have been
+        // killed before.
+        if !(self.durable().contains(directory) && directory.is_dir()) {
             file::create_directory(directory)?;
-            file::sync_directory(file::parent(directory))?;
+            let mut above = directory;
+            while above != self.root && above.starts_with(&self.root) {
+                above = file::parent(above);
+                file::sync_directory(above)?;
+            }
+            self.durable().insert(directory.to_owned());
         }
         Ok(path)
+    }
+
+    fn durable(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn link(&self, temporary: &Path, name: &str) -> Result<bool> {

@@ -191,3 +191,8 @@ pub(crate) fn list_side_files(store: &dyn Store, id: ImageId) -> Result<Vec<Stri
         .filter_map(|stored| stored.name.strip_prefix(&prefix).map(str::to_owned))
         .collect())
 }
+
+#[cfg(test)]
+pub(crate) mod faulty;
+#[cfg(test)]
+pub(crate) mod memory;

@@ -17,7 +17,7 @@ use disk::Silent;
 use super::{begin, disk_draft, draft};
 use crate::chunk::{CheckedChunk, Encoding, compress};
 use crate::manifest::LEAF_CHUNKS;
-use crate::pack::{BlobKind, PackWriter};
+use crate::pack::{BlobKind, PackOrigin, PackWriter};
 use crate::store::names;
 use crate::{
     ContentHash, DiskIndex, DiskWriter, Image, ImageReader, ImageWriter, InitOptions, KeepPolicy,
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Small enough to be made in seconds by every test run.
-const CHUNKS_DEFAULT: u64 = 1 << 20;
+const CHUNKS_DEFAULT: u64 = 1 << 17;
 const CHUNKS_PER_TIB: u64 = 1 << 24;
 /// DESIGN.md: 64 MiB for each TiB.
 const BYTES_PER_TIB: u64 = 64 << 20;
@@ -127,10 +127,14 @@ fn make_packs(library: &LocalLibrary, chunks: u64) {
     let core = library.core();
     let body = compress(&[0; 65536]).expect("compresses");
     let owner = core.key.owner(&"web".parse().expect("legal"));
-    let cipher = core.config.cipher;
-    let id = *core.config.id.as_bytes();
+    let origin = PackOrigin {
+        cipher: core.config.cipher,
+        library: *core.config.id.as_bytes(),
+        owner,
+    };
     let path = core.workspace.temporary_directory().join("pack");
-    let create = || PackWriter::create(&path, &core.key, cipher, id, owner).expect("creates");
+    let create = || PackWriter::create(&path, &core.key, origin, &core.surroundings);
+    let create = || create().expect("creates");
     let mut pack = create();
     for chunk in 0..chunks {
         let hash = content(chunk);

@@ -4,6 +4,7 @@
 mod catalogue;
 mod damage;
 mod keys;
+mod matrix;
 mod round_trip;
 
 use std::sync::Arc;

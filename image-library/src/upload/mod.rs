@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::id::{ContentHash, ImageId, ServerName};
 use crate::index::Location;
 use crate::manifest::Root;
-use crate::pack::{BlobKind, PackWriter};
+use crate::pack::{BlobKind, PackOrigin, PackWriter};
 use crate::prune::Pruned;
 use crate::session::Session;
 use crate::store::lock::FileLock;
@@ -128,9 +128,13 @@ impl LocalUpload {
                 state.pack_number += 1;
                 let path = self.session.pack_path(number);
                 let config = &self.core.config;
-                let library = *config.id.as_bytes();
-                let writer =
-                    PackWriter::create(&path, &self.core.key, config.cipher, library, self.owner)?;
+                let origin = PackOrigin {
+                    cipher: config.cipher,
+                    library: *config.id.as_bytes(),
+                    owner: self.owner,
+                };
+                let surroundings = &self.core.surroundings;
+                let writer = PackWriter::create(&path, &self.core.key, origin, surroundings)?;
                 state.pack.insert(writer)
             }
         };
@@ -157,11 +161,12 @@ impl LocalUpload {
                 self.session.pack_log(),
             )?),
         };
-        if finisher.send(pack) {
+        let is_sent = finisher.send(pack);
+        drop(slot);
+        if is_sent && self.core.surroundings.packs_overlap() {
             return Ok(());
         }
-        // It ended, so it failed: that is the error to report.
-        drop(slot);
+        // Where it was not sent, the thread has ended, so it failed: that is the error to report.
         self.wait_for_packs()
     }
 
@@ -192,11 +197,25 @@ impl LocalUpload {
         let Some(location) = self.find(&id)? else {
             return Ok(false);
         };
-        if location.owner == self.owner || self.session.has_proved(&id)? {
+        if location.owner == self.owner
+            || self.session.has_proved(&id)?
+            || self.is_in_own_pack(&id)?
+        {
             return Ok(true);
         }
         // Only for chunks that other servers have too: what the latest image named.
         self.session.latest_names(&id, &|add| self.each_latest(add))
+    }
+
+    /// Whether any copy of a chunk is in a pack of this server. Which copy the index names first
+    /// changes while others upload: the answer to an agent must not.
+    fn is_in_own_pack(&self, id: &ChunkId) -> Result<bool> {
+        let copies = self.core.find_all(id)?;
+        Ok(copies.iter().any(|copy| {
+            copy.owner == self.owner
+                && !self.pruned.condemned.contains(&copy.pack)
+                && self.core.is_sound(id, copy)
+        }))
     }
 
     fn each_latest(&self, add: &mut dyn FnMut(ChunkId) -> Result<()>) -> Result<()> {
