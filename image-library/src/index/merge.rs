@@ -70,7 +70,7 @@ pub(super) fn merge(
     for (number, cursor) in cursors.iter_mut().enumerate() {
         heap.extend(cursor.next()?.map(|entry| Reverse((entry, number))));
     }
-    let mut writer = RunWriter::create(path)?;
+    let mut writer = RunWriter::create(path, inputs.iter().map(|run| run.entry_count()).sum())?;
     let mut last: Option<Entry> = None;
     while let Some(Reverse((entry, number))) = heap.pop() {
         if last != Some(entry) {

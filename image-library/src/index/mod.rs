@@ -8,9 +8,11 @@
 //! adopted from its footer. So nothing is lost when a process dies, and several processes may
 //! write runs beside each other: an entry that stands in two runs is the same entry.
 //!
-//! Memory: 8 bytes for each 84 entries, 52 bytes for each pack, and the entries not yet in a run;
-//! about 10 MiB for each TiB in chunks of 64 KiB.
+//! Memory: 8 bytes for each 84 entries, a byte for each entry in the filters ([`filter`]), twice that
+//! while runs are merged, 52 bytes for each pack, and the entries not yet in a run; about 26 MiB for
+//! each TiB in chunks of 64 KiB.
 
+mod filter;
 mod merge;
 mod run;
 mod view;
@@ -379,7 +381,7 @@ impl Index {
     }
 
     fn write_run(&self, memory: &Memory) -> Result<Arc<Run>> {
-        let mut writer = RunWriter::create(&self.new_run_path())?;
+        let mut writer = RunWriter::create(&self.new_run_path(), memory.entries.len() as u64)?;
         for entry in &memory.entries {
             writer.append(entry)?;
         }

@@ -7,8 +7,10 @@
 //!   entry  chunk id [32], pack number u32, offset u32, length u32, plain length u32
 //! fences   u64 per block, big-endian: the first 8 bytes of its first id
 //! packs    64 bytes each: pack id [32], owner tag [16], length u64, 8 zero
-//! footer   magic "RLVRUN01", version u32, number of packs u32, number of blocks u64,
-//!          number of entries u64, BLAKE3(fences, packs, the 32 bytes before) [32]; 64 bytes
+//! filter   lines of 64 bytes ([`Filter`])
+//! footer   magic "RLVRUN01", version u32, number of packs u32, number of blocks u64, number of
+//!          entries u64, number of lines u64, BLAKE3(fences, packs, filter, the 40 bytes before)
+//!          [32]; 72 bytes
 //! ```
 
 use std::fs::File;
@@ -16,6 +18,7 @@ use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::filter::{Filter, LINE_LENGTH};
 use super::{Entry, Location, PackRecord};
 use crate::chunk::ChunkId;
 use crate::crypto::OwnerTag;
@@ -31,12 +34,17 @@ const COUNT_AT: usize = 4032;
 const CHECKSUM_AT: usize = 4040;
 const FENCE_LENGTH: u64 = 8;
 const PACK_LENGTH: u64 = 64;
-const FOOTER_LENGTH: u64 = 64;
-const FOOTER_PLAIN: usize = 32;
+const FOOTER_LENGTH: u64 = 72;
+const FOOTER_PLAIN: usize = 40;
 const MAGIC: &[u8; 8] = b"RLVRUN01";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Larger counts are damage: a run of so many blocks has 90 thousand million entries.
 const BLOCKS_MAX: u64 = 1 << 30;
+/// The same for lines of the filter.
+const LINES_MAX: u64 = 2 * BLOCKS_MAX;
+
+/// Filters are read and written in pieces of so many bytes.
+const FILTER_PIECE_LENGTH: usize = 1 << 20;
 
 /// A run open for reading.
 #[derive(Debug)]
@@ -45,6 +53,7 @@ pub(crate) struct Run {
     file: File,
     fences: Vec<u64>,
     packs: Vec<PackRecord>,
+    filter: Filter,
     entry_count: u64,
 }
 
@@ -64,29 +73,37 @@ impl Run {
         if &footer[..8] != MAGIC || number(&footer, 8, 4) != u64::from(VERSION) {
             return Err(corrupt(
                 footer_at,
-                "expected the magic RLVRUN01 and version 1",
+                "expected the magic RLVRUN01 and version 2",
             ));
         }
         let pack_count = number(&footer, 12, 4);
         let block_count = number(&footer, 16, 8);
+        let line_count = number(&footer, 32, 8);
+        let are_legal = block_count <= BLOCKS_MAX && (1..=LINES_MAX).contains(&line_count);
         let blocks_length = block_count.min(BLOCKS_MAX) * BLOCK_LENGTH as u64;
-        let tail_length = block_count.min(BLOCKS_MAX) * FENCE_LENGTH + pack_count * PACK_LENGTH;
-        if block_count > BLOCKS_MAX || blocks_length + tail_length != footer_at {
+        let filter_length = line_count.min(LINES_MAX) * LINE_LENGTH as u64;
+        let lists_length = block_count.min(BLOCKS_MAX) * FENCE_LENGTH + pack_count * PACK_LENGTH;
+        if !are_legal || blocks_length + lists_length + filter_length != footer_at {
             return Err(corrupt(footer_at, "its length does not fit its counts"));
         }
-        let mut tail = vec![0; tail_length as usize];
-        file.read_exact_at(&mut tail, blocks_length)
+        let mut lists = vec![0; lists_length as usize];
+        file.read_exact_at(&mut lists, blocks_length)
             .map_err(Error::file("read", path))?;
-        let checksum = tail_checksum(&tail, &footer[..FOOTER_PLAIN]);
-        if checksum.as_bytes() != &footer[FOOTER_PLAIN..] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&lists);
+        let filter = read_filter(&file, blocks_length + lists_length, line_count, &mut hasher)
+            .map_err(Error::file("read", path))?;
+        hasher.update(&footer[..FOOTER_PLAIN]);
+        if hasher.finalize().as_bytes() != &footer[FOOTER_PLAIN..] {
             return Err(corrupt(blocks_length, "its checksum is wrong"));
         }
-        let (fences, packs) = tail.split_at((block_count * FENCE_LENGTH) as usize);
+        let (fences, packs) = lists.split_at((block_count * FENCE_LENGTH) as usize);
         Ok(Self {
             path: path.to_owned(),
             file,
             fences: fences.chunks_exact(8).map(fence_from_bytes).collect(),
             packs: packs.chunks_exact(64).map(pack_from_bytes).collect(),
+            filter,
             entry_count: number(&footer, 24, 8),
         })
     }
@@ -116,6 +133,9 @@ impl Run {
     /// Every entry with this id and its place: blocks before it times entries of a full block, and
     /// the entries before it in its block.
     pub(super) fn find_places(&self, id: &ChunkId) -> Result<Vec<(u64, Entry)>> {
+        if !self.filter.may_have(id) {
+            return Ok(Vec::new());
+        }
         let prefix = id.prefix();
         // Entries with the prefix of a fence may begin in the block before it.
         let first = self.fences.partition_point(|fence| *fence < prefix);
@@ -190,12 +210,13 @@ pub(crate) struct RunWriter {
     file: BufWriter<File>,
     block: Vec<u8>,
     fences: Vec<u8>,
+    filter: Filter,
     entry_count: u64,
 }
 
 impl RunWriter {
-    /// Creates a run under a temporary name beside `path`.
-    pub(crate) fn create(path: &Path) -> Result<Self> {
+    /// Creates a run of at most so many entries under a temporary name beside `path`.
+    pub(crate) fn create(path: &Path, entries_max: u64) -> Result<Self> {
         let temporary = path.with_extension("tmp");
         let file = File::create(&temporary).map_err(Error::file("create", &temporary))?;
         Ok(Self {
@@ -204,6 +225,7 @@ impl RunWriter {
             file: BufWriter::with_capacity(1 << 18, file),
             block: Vec::with_capacity(BLOCK_LENGTH),
             fences: Vec::new(),
+            filter: Filter::new(entries_max),
             entry_count: 0,
         })
     }
@@ -214,6 +236,7 @@ impl RunWriter {
             let fence = entry.id.prefix().to_be_bytes();
             self.fences.extend_from_slice(&fence);
         }
+        self.filter.add(&entry.id);
         self.block.extend_from_slice(entry.id.as_bytes());
         let extent = &entry.extent;
         for field in [
@@ -264,11 +287,17 @@ impl RunWriter {
         footer.extend_from_slice(&(packs.len() as u32).to_le_bytes());
         footer.extend_from_slice(&block_count.to_le_bytes());
         footer.extend_from_slice(&self.entry_count.to_le_bytes());
-        let checksum = tail_checksum(&tail, &footer);
-        footer.extend_from_slice(checksum.as_bytes());
+        footer.extend_from_slice(&(self.filter.lines().len() as u64).to_le_bytes());
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&tail);
         self.file
             .write_all(&tail)
-            .and_then(|()| self.file.write_all(&footer))
+            .and_then(|()| write_filter(&mut self.file, &self.filter, &mut hasher))
+            .map_err(Error::file("write", &self.temporary))?;
+        hasher.update(&footer);
+        footer.extend_from_slice(hasher.finalize().as_bytes());
+        self.file
+            .write_all(&footer)
             .and_then(|()| self.file.flush())
             // A cache, but one that should not have to be discarded after a power failure.
             .and_then(|()| self.file.get_ref().sync_all())
@@ -285,10 +314,48 @@ impl Drop for RunWriter {
     }
 }
 
-fn tail_checksum(tail: &[u8], footer: &[u8]) -> blake3::Hash {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(tail).update(footer);
-    hasher.finalize()
+/// Reads a filter a piece at a time: that of 1 TiB is 16 MiB, and should not be in memory twice.
+fn read_filter(
+    file: &File,
+    at: u64,
+    line_count: u64,
+    hasher: &mut blake3::Hasher,
+) -> std::io::Result<Filter> {
+    let mut lines = Vec::new();
+    let mut at = at;
+    let end = at + line_count * LINE_LENGTH as u64;
+    let mut piece = vec![0; FILTER_PIECE_LENGTH];
+    while at < end {
+        // At most a piece.
+        let length = (end - at).min(FILTER_PIECE_LENGTH as u64) as usize;
+        file.read_exact_at(&mut piece[..length], at)?;
+        hasher.update(&piece[..length]);
+        lines.extend(piece[..length].as_chunks().0.iter().map(line_from_bytes));
+        at += length as u64;
+    }
+    Ok(Filter::from_lines(lines))
+}
+
+fn write_filter(
+    file: &mut impl Write,
+    filter: &Filter,
+    hasher: &mut blake3::Hasher,
+) -> std::io::Result<()> {
+    for lines in filter.lines().chunks(FILTER_PIECE_LENGTH / LINE_LENGTH) {
+        let words = lines.iter().flatten();
+        let bytes: Vec<u8> = words.flat_map(|word| word.to_le_bytes()).collect();
+        hasher.update(&bytes);
+        file.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+fn line_from_bytes(bytes: &[u8; LINE_LENGTH]) -> [u64; 8] {
+    let mut line = [0; 8];
+    for (word, bytes) in line.iter_mut().zip(bytes.as_chunks().0) {
+        *word = u64::from_le_bytes(*bytes);
+    }
+    line
 }
 
 fn block_checksum(block: &[u8], number: u64) -> [u8; 8] {

@@ -130,14 +130,18 @@ impl LocalUpload {
             let chunk = first + position as u64;
             let was_there = previous.get(position) == Some(&Some(*hash));
             let id = self.core.key.chunk_id(hash);
-            // A chunk is in the index before it stops being pending: this order misses none.
-            let found = match self.pending_length(&id) {
-                Some(length) => Some(length),
-                None => self.find(&id)?.map(|found| found.extent.plain_length),
-            };
             let length = chunk_length(disk.size_bytes, chunk_size, chunk);
-            let fits = found == Some(length);
-            if !(fits && (was_there || self.may_name(hash)?)) {
+            // A chunk is in the index before it stops being pending: this order misses none.
+            let is_there = match self.pending_length(&id) {
+                Some(found) => found == length,
+                None => match self.find(&id)? {
+                    Some(found) if found.extent.plain_length == length => {
+                        was_there || self.may_name_at(&id, &found)?
+                    }
+                    _ => false,
+                },
+            };
+            if !is_there {
                 let offset = chunk * u64::from(chunk_size);
                 return Err(refused(format!(
                     "the chunk at byte {offset:#x} of disk {:?} was not put in this upload, or \

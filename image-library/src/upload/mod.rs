@@ -194,17 +194,22 @@ impl LocalUpload {
         if self.pending_length(&id).is_some() {
             return Ok(true);
         }
-        let Some(location) = self.find(&id)? else {
-            return Ok(false);
-        };
+        match self.find(&id)? {
+            Some(location) => self.may_name_at(&id, &location),
+            None => Ok(false),
+        }
+    }
+
+    /// The same for a chunk of which a copy stands there.
+    fn may_name_at(&self, id: &ChunkId, location: &Location) -> Result<bool> {
         if location.owner == self.owner
-            || self.session.has_proved(&id)?
-            || self.is_in_own_pack(&id)?
+            || self.session.has_proved(id)?
+            || self.is_in_own_pack(id)?
         {
             return Ok(true);
         }
         // Only for chunks that other servers have too: what the latest image named.
-        self.session.latest_names(&id, &|add| self.each_latest(add))
+        self.session.latest_names(id, &|add| self.each_latest(add))
     }
 
     /// Whether any copy of a chunk is in a pack of this server. Which copy the index names first
