@@ -117,4 +117,9 @@ pub trait Upload: Debug + Send + Sync {
 
     /// Commits: one atomic create after everything it names is durable.
     fn commit(self: Box<Self>, draft: &ImageDraft) -> Result<Image>;
+
+    /// Commits the copy of another library's image: it keeps id, times and machine of the original.
+    /// Its disks are those of this upload, which have the original's manifests. That it is there
+    /// already, with the same disks, is no error.
+    fn commit_copy(self: Box<Self>, original: &Image) -> Result<Image>;
 }

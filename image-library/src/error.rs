@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The one error of this package. What to do about it is separate, in [`Error::hint`].
 
+use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -444,6 +445,24 @@ fn file_hint(source: &io::Error) -> Option<String> {
         _ => return None,
     };
     Some(text.to_owned())
+}
+
+/// An error with its sources in one line.
+#[must_use]
+pub fn chain_text(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut last = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let message = error.to_string();
+        // A transparent error says what its source says.
+        if message != last {
+            let _ = write!(text, ": {message}");
+        }
+        last = message;
+        source = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ pub mod program;
 mod protocol;
 mod prune;
 mod reference;
+mod replicate;
 #[cfg(feature = "server")]
 pub mod server;
 mod session;
@@ -85,6 +86,7 @@ pub use location::{LibraryAccess, Location, open_library, open_library_with};
 pub use manifest::LEAF_CHUNKS;
 pub use prune::{Decision, DeletedImage, KeepPolicy, KeepReason, PruneOptions, PruneReport};
 pub use reference::{ImageRef, Which};
+pub use replicate::{CopiedImage, FailedImage, ReplicateOptions, ReplicateReport};
 pub use statistics::{ServerStatistics, Statistics};
 pub use store::{BucketAccess, BucketAddress};
 pub use tls::use_ring;

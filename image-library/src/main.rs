@@ -4,8 +4,10 @@
 mod audit_command;
 mod key_command;
 mod prune_command;
+mod replicate_command;
 mod serve_command;
 mod token_command;
+mod verify_command;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,8 +27,10 @@ use image_library::{
 use crate::audit_command::AuditArguments;
 use crate::key_command::KeyCommand;
 use crate::prune_command::{PruneArguments, parse_duration};
+use crate::replicate_command::ReplicateArguments;
 use crate::serve_command::ServeArguments;
 use crate::token_command::TokenCommand;
+use crate::verify_command::VerifyArguments;
 
 /// Serves and administers a library of server images.
 #[derive(Debug, Parser)]
@@ -73,14 +77,14 @@ enum Command {
     Token(TokenCommand),
     /// Show who did what with a library.
     Audit(AuditArguments),
-    /// Read everything again and check it.
-    Verify {
-        /// A directory, or s3://BUCKET[/PREFIX].
-        library: Location,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Read a library again and check it: all of it, a sample, or single images.
+    Verify(VerifyArguments),
+    /// Copy images into another library, which has its own key.
+    ///
+    /// Images keep their ids and times. The other library checks every chunk. An interrupted copy goes
+    /// on where it was. To fill a far library by a disk that is sent there, replicate into a directory
+    /// on that disk, and there from the disk into the library.
+    Replicate(ReplicateArguments),
     /// Delete the images that no rule keeps, and free what no image needs any more.
     ///
     /// What is unused is condemned first and removed by a later prune, when the grace is over and it
@@ -159,7 +163,8 @@ fn run(arguments: &Arguments) -> Result<Verdict> {
         Command::Serve(chosen) => chosen.run(&access()?),
         Command::Token(command) => command.run(&access()?),
         Command::Audit(chosen) => chosen.run(&access()?),
-        Command::Verify { library, json } => verify(library, &access()?, *json, arguments.quiet),
+        Command::Verify(chosen) => chosen.run(&access()?, &terminal(arguments.quiet)),
+        Command::Replicate(chosen) => chosen.run(&access()?, &terminal(arguments.quiet)),
         Command::Prune(chosen) => chosen.run(&access()?, &terminal(arguments.quiet)),
         Command::Delete { library, image } => prune_command::delete(library, &access()?, image),
         Command::Undelete { library, image } => prune_command::undelete(library, &access()?, image),
@@ -207,26 +212,6 @@ fn init(
     Authority::of(&library)?;
     print_line(&format!("created a library in {location}"));
     Ok(Verdict::Done)
-}
-
-fn verify(location: &Location, access: &LibraryAccess, json: bool, quiet: bool) -> Result<Verdict> {
-    let terminal = terminal(quiet);
-    let report = LocalLibrary::open_with_key(location, access)?.verify(&terminal)?;
-    terminal.finish();
-    if json {
-        print_json(&report);
-    } else {
-        print_line(&format!(
-            "{} packs with {} chunks ({}), {} images: {} findings, {} images damaged",
-            report.packs,
-            report.chunks,
-            bytes_text(report.bytes_read),
-            report.images,
-            report.finding_count,
-            report.damaged_images.len()
-        ));
-    }
-    Ok(Verdict::of(report.is_sound()))
 }
 
 fn terminal(quiet: bool) -> Terminal {

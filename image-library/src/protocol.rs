@@ -22,6 +22,7 @@
 //! | `PUT /v1/uploads/{u}/leaves/{n}?name&size_bytes&sector_size` | hashes of chunks | 204 |
 //! | `PUT /v1/uploads/{u}/disks?name&size_bytes&sector_size` | hashes of leaves | 204 |
 //! | `POST /v1/uploads/{u}/commit` | JSON draft | JSON image |
+//! | `POST /v1/uploads/{u}/copy` | JSON image of another library | JSON image |
 //! | `DELETE /v1/uploads/{u}` | | 204 |
 //!
 //! Every request but those for the authority and the description shows a token

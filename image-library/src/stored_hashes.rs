@@ -23,12 +23,34 @@ pub(crate) struct StoredHashes {
     image: ImageId,
     root: Root,
     place: String,
-    /// An image that was committed after its packs were condemned names chunks that no upload may
-    /// rely on before a prune has spared those packs: they have to be sent again.
-    condemned: HashSet<PackId>,
+    /// What is told to be lost: for whoever sends the disk again, not for whoever reads it.
+    told: Told,
+}
+
+/// How chunks are told that are not there.
+#[derive(Debug)]
+enum Told {
+    /// As they were.
+    AsTheyAre,
+    /// As lost, and those in these packs too. An image that was committed after its packs were
+    /// condemned names chunks that no upload may rely on before a prune has spared those packs:
+    /// they have to be sent again.
+    Lost(HashSet<PackId>),
 }
 
 impl StoredHashes {
+    /// The hashes as they were put. A leaf that is damaged is an error.
+    pub(crate) fn as_they_are(core: &Arc<Core>, image: &Image, disk: &ImageDisk) -> Result<Self> {
+        let place = format!("image {}, disk {:?}", image.id, disk.name);
+        Ok(Self {
+            core: Arc::clone(core),
+            image: image.id,
+            root: core.read_root(&disk.manifest, &place)?,
+            place,
+            told: Told::AsTheyAre,
+        })
+    }
+
     /// `None` when the root of the disk's manifest is damaged: nothing is known then.
     pub(crate) fn open(core: &Arc<Core>, image: &Image, disk: &ImageDisk) -> Result<Option<Self>> {
         let place = format!("image {}, disk {:?}", image.id, disk.name);
@@ -38,7 +60,7 @@ impl StoredHashes {
                 image: image.id,
                 root,
                 place,
-                condemned: core.pruned()?.condemned,
+                told: Told::Lost(core.pruned()?.condemned),
             })),
             Err(error) if error.is_damage() => Ok(None),
             Err(error) => Err(error),
@@ -57,14 +79,18 @@ impl DiskHashes for StoredHashes {
 
     fn leaf(&self, number: u64) -> Result<Vec<Option<ContentHash>>> {
         let number = usize::try_from(number).unwrap_or(usize::MAX);
-        let mut hashes = match self.core.read_leaf(&self.root, number, &self.place) {
+        let leaf = self.core.read_leaf(&self.root, number, &self.place);
+        let Told::Lost(condemned) = &self.told else {
+            return leaf;
+        };
+        let mut hashes = match leaf {
             Ok(entries) => entries,
             Err(error) if error.is_damage() => vec![Some(LOST); self.root.leaf_entries(number)],
             Err(error) => return Err(error),
         };
         for hash in hashes.iter_mut().flatten() {
             let id = self.core.key.chunk_id(hash);
-            if self.core.find_outside(&id, &self.condemned)?.is_none() {
+            if self.core.find_outside(&id, condemned)?.is_none() {
                 *hash = LOST;
             }
         }

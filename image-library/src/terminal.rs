@@ -18,6 +18,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::client::{ServerAccess, TokenSource};
 use crate::error::Error;
+pub use crate::error::chain_text;
 use crate::file_error::FileError;
 use crate::key_file::{KeyAccess, Passphrase, PassphraseSource};
 use crate::location::LibraryAccess;
@@ -220,24 +221,6 @@ pub fn error_text(error: &(dyn std::error::Error + 'static), hint: Option<&str>)
     text
 }
 
-/// An error with its sources in one line.
-#[must_use]
-pub fn chain_text(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut last = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let message = error.to_string();
-        // A transparent error says what its source says.
-        if message != last {
-            let _ = write!(text, ": {message}");
-        }
-        last = message;
-        source = error.source();
-    }
-    text
-}
-
 /// Prints [`error_text`] to stderr.
 pub(crate) fn report_error(error: &(dyn std::error::Error + 'static), hint: Option<&str>) {
     say(&error_text(error, hint));
@@ -290,12 +273,16 @@ pub fn say(text: &str) {
 ///
 /// Those of [`Passphrase::read`].
 pub fn key_access() -> crate::Result<KeyAccess> {
-    let passphrase = match given_passphrase()? {
+    key_access_by("RELEVO_")
+}
+
+fn key_access_by(prefix: &str) -> crate::Result<KeyAccess> {
+    let passphrase = match given_passphrase(prefix)? {
         Some(passphrase) => PassphraseSource::Given(passphrase),
         None => PassphraseSource::Ask(ask_passphrase),
     };
     Ok(KeyAccess {
-        file: variable("RELEVO_KEY_FILE").map(PathBuf::from),
+        file: variable(&format!("{prefix}KEY_FILE")).map(PathBuf::from),
         passphrase,
     })
 }
@@ -321,27 +308,41 @@ pub struct AccessPaths<'a> {
 ///
 /// Those of [`key_access`]; [`Error::Token`] when `RELEVO_TOKEN` holds none.
 pub fn library_access(given: AccessPaths<'_>) -> crate::Result<LibraryAccess> {
+    access_by("RELEVO_", given)
+}
+
+/// The same for the library at the other end of a copy: its variables begin with `RELEVO_TO_`. The
+/// workspace and the variables of buckets are the same.
+///
+/// # Errors
+///
+/// As [`library_access`].
+pub fn other_library_access(given: AccessPaths<'_>) -> crate::Result<LibraryAccess> {
+    access_by("RELEVO_TO_", given)
+}
+
+fn access_by(prefix: &str, given: AccessPaths<'_>) -> crate::Result<LibraryAccess> {
     let path = |given: Option<&Path>, name: &str| {
         let given = given.map(Path::to_owned);
         given.or_else(|| variable(name).map(PathBuf::from))
     };
-    let token = match path(given.token_file, "RELEVO_TOKEN_FILE") {
+    let token = match path(given.token_file, &format!("{prefix}TOKEN_FILE")) {
         Some(path) => TokenSource::File(path),
-        None => given_token()?,
+        None => given_token(prefix)?,
     };
     Ok(LibraryAccess {
-        key: key_access()?,
+        key: key_access_by(prefix)?,
         server: ServerAccess {
             token,
-            ca_file: path(given.ca_file, "RELEVO_CA_FILE"),
+            ca_file: path(given.ca_file, &format!("{prefix}CA_FILE")),
         },
         bucket: bucket_access(),
         workspaces: path(given.workspace, "RELEVO_WORKSPACE").or_else(cache_directory),
     })
 }
 
-fn given_token() -> crate::Result<TokenSource> {
-    let Some(text) = variable("RELEVO_TOKEN") else {
+fn given_token(prefix: &str) -> crate::Result<TokenSource> {
+    let Some(text) = variable(&format!("{prefix}TOKEN")) else {
         return Ok(TokenSource::None);
     };
     let token = text.to_str().unwrap_or_default().parse()?;
@@ -384,14 +385,14 @@ fn cache_directory() -> Option<PathBuf> {
 ///
 /// Those of [`Passphrase::read`] and [`ask_new_passphrase`].
 pub fn new_passphrase() -> crate::Result<Passphrase> {
-    given_passphrase()?.map_or_else(ask_new_passphrase, Ok)
+    given_passphrase("RELEVO_")?.map_or_else(ask_new_passphrase, Ok)
 }
 
-fn given_passphrase() -> crate::Result<Option<Passphrase>> {
-    if let Some(path) = variable("RELEVO_PASSPHRASE_FILE") {
+fn given_passphrase(prefix: &str) -> crate::Result<Option<Passphrase>> {
+    if let Some(path) = variable(&format!("{prefix}PASSPHRASE_FILE")) {
         return Passphrase::read(Path::new(&path)).map(Some);
     }
-    let Some(text) = variable("RELEVO_PASSPHRASE") else {
+    let Some(text) = variable(&format!("{prefix}PASSPHRASE")) else {
         return Ok(None);
     };
     let text = text.into_string().map_err(|_| Error::InvalidName {

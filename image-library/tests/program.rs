@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use image_library::client::{Patience, RemoteLibrary, ServerAccess};
 use image_library::{
-    ChunkUpload, ContentHash, Error, ImageReader, ImageWriter, Token, UploadTarget,
+    ChunkUpload, ContentHash, Error, Image, ImageReader, ImageWriter, Token, UploadTarget,
 };
 use tempfile::TempDir;
 
@@ -227,34 +227,7 @@ fn images_are_kept_by_rules_and_taken_back_by_name() {
     let library = directory.path().join("library");
     assert!(run(&["init"], &library).status.success());
     let opened = image_library::LocalLibrary::open(&library).unwrap();
-    let commit = |content: u8| {
-        let server = "web".parse().unwrap();
-        let upload = opened.begin(&UploadTarget { server }).unwrap();
-        let bytes = [content; 512];
-        let hash = ContentHash::of(&bytes);
-        upload
-            .put_chunks(vec![ChunkUpload {
-                hash,
-                length: 512,
-                compressed: zstd::encode_all(&bytes[..], 1).unwrap(),
-            }])
-            .unwrap();
-        let disk = image_library::DiskDraft {
-            name: "sda".to_owned(),
-            size_bytes: 512,
-            sector_size: disk::SectorSize::B512,
-        };
-        let mut writer = image_library::DiskWriter::new(&*upload, &disk);
-        writer.push(&[Some(hash)]).unwrap();
-        writer.finish().unwrap();
-        let draft = image_library::ImageDraft {
-            taken_at: jiff::Timestamp::now(),
-            consistency: image_library::Consistency::Cold,
-            machine: None,
-        };
-        upload.commit(&draft).unwrap()
-    };
-    let (first, second) = (commit(1), commit(2));
+    let (first, second) = (store(&library, "web", 1), store(&library, "web", 2));
     let text = |arguments: &[&str]| {
         let output = run(arguments, &library);
         assert!(output.status.success(), "{}", stderr(&output));
@@ -392,4 +365,133 @@ fn http_without_tls_is_served_on_loopback_only() {
         "{}",
         stderr(&output)
     );
+}
+
+/// Stores a disk of one sector as an image of a server, in this program.
+fn store(library: &Path, server: &str, content: u8) -> Image {
+    let library = image_library::LocalLibrary::open(library).unwrap();
+    let server = server.parse().unwrap();
+    let upload = library.begin(&UploadTarget { server }).unwrap();
+    let bytes = [content; 512];
+    let hash = ContentHash::of(&bytes);
+    upload
+        .put_chunks(vec![ChunkUpload {
+            hash,
+            length: 512,
+            compressed: zstd::encode_all(&bytes[..], 1).unwrap(),
+        }])
+        .unwrap();
+    let disk = image_library::DiskDraft {
+        name: "sda".to_owned(),
+        size_bytes: 512,
+        sector_size: disk::SectorSize::B512,
+    };
+    let mut writer = image_library::DiskWriter::new(&*upload, &disk);
+    writer.push(&[Some(hash)]).unwrap();
+    writer.finish().unwrap();
+    let draft = image_library::ImageDraft {
+        taken_at: jiff::Timestamp::now(),
+        consistency: image_library::Consistency::Cold,
+        machine: None,
+    };
+    upload.commit(&draft).unwrap()
+}
+
+#[test]
+fn a_far_library_is_filled_by_a_disk_that_is_sent_and_then_over_the_network() {
+    let site = TempDir::new().unwrap();
+    let (here, shipped, far) = (
+        site.path().join("here"),
+        site.path().join("shipped"),
+        site.path().join("far"),
+    );
+    for library in [&here, &shipped, &far] {
+        assert!(run(&["init"], library).status.success());
+    }
+    store(&here, "web", 1);
+    store(&here, "mail", 2);
+    let replicate = |from: &Path, to: &str| {
+        let mut command = program();
+        command
+            .arg("replicate")
+            .arg(from)
+            .args(["--to", to, "--json"]);
+        command
+    };
+    let report = |output: Output| {
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let first = report(
+        replicate(&here, shipped.to_str().unwrap())
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(first["copied"].as_array().unwrap().len(), 2);
+    let unpacked = report(replicate(&shipped, far.to_str().unwrap()).output().unwrap());
+    assert_eq!(unpacked["copied"].as_array().unwrap().len(), 2);
+
+    store(&here, "web", 3);
+    let served = Served::start(&far);
+    let mut command = replicate(&here, &served.url);
+    let token_file = site.path().join("token");
+    std::fs::write(&token_file, served.token.reveal()).unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&token_file, private).unwrap();
+    let update = report(
+        command
+            .arg("--to-token-file")
+            .arg(&token_file)
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(
+        (
+            update["present"].as_u64(),
+            update["copied"][0]["server"].as_str()
+        ),
+        (Some(2), Some("web"))
+    );
+    let ids = |path: &Path| {
+        let images = image_library::LocalLibrary::open(path)
+            .unwrap()
+            .images()
+            .unwrap();
+        images.iter().map(|image| image.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&far), ids(&here));
+    // An agent's or operator's token copies nothing.
+    let operator = token(&far, &["--role", "operator"]);
+    std::fs::write(&token_file, operator.reveal()).unwrap();
+    store(&here, "web", 4);
+    let mut command = replicate(&here, &served.url);
+    let refused = command
+        .arg("--to-token-file")
+        .arg(&token_file)
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+
+    for scope in [&["verify"][..], &["verify", "--sample", "100%"]] {
+        let output = run(scope, &far);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("3 images: 0 findings"), "{text}");
+    }
+    let output = program()
+        .arg("verify")
+        .arg(&far)
+        .arg("web")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("1 images: 0 findings"), "{text}");
+    let output = program()
+        .arg("verify")
+        .arg(&far)
+        .arg("db")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
 }

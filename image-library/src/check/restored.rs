@@ -10,7 +10,7 @@ use super::Findings;
 use super::images::{LostRun, REMEDY, check_side_files, findings_so_far, text};
 use crate::core::Core;
 use crate::document::{Image, ImageDisk};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain_text};
 use crate::id::ImageId;
 use crate::image::ImageDevice;
 
@@ -84,7 +84,7 @@ fn check_disk(
             for start in (at..end).step_by(chunk_size as usize) {
                 let length = (disk.size_bytes - start).min(chunk_size) as usize;
                 let problem = device.read_exact_at(start, &mut buffer[..length]).err();
-                let problem = problem.map(|error| chain(&error));
+                let problem = problem.map(|error| chain_text(&error));
                 lost.next(start / chunk_size, problem, place, findings);
             }
         }
@@ -94,15 +94,4 @@ fn check_disk(
     }
     lost.end(place, findings);
     Ok(())
-}
-
-/// An error with its sources: the last one names the pack.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::access::{ChunkState, ChunkUpload, Upload};
@@ -65,6 +66,16 @@ impl RemoteUpload {
             .send_bytes(action, Method::Put, path, &query, &Bytes::from(body))
             .map_err(|error| self.lost(error))?;
         Ok(())
+    }
+
+    fn commit_as(&self, what: &str, document: &impl Serialize) -> Result<Image> {
+        let path = ["v1", "uploads", &self.id, what];
+        let image = self
+            .connection
+            .post_json("commit an image", &path, document)
+            .map_err(|error| self.lost(error))?;
+        self.committed.store(true, Ordering::Relaxed);
+        Ok(image)
     }
 
     /// What a failed request means for the upload.
@@ -135,13 +146,11 @@ impl Upload for RemoteUpload {
     }
 
     fn commit(self: Box<Self>, draft: &ImageDraft) -> Result<Image> {
-        let path = ["v1", "uploads", &self.id, "commit"];
-        let image = self
-            .connection
-            .post_json("commit an image", &path, draft)
-            .map_err(|error| self.lost(error))?;
-        self.committed.store(true, Ordering::Relaxed);
-        Ok(image)
+        self.commit_as("commit", draft)
+    }
+
+    fn commit_copy(self: Box<Self>, original: &Image) -> Result<Image> {
+        self.commit_as("copy", original)
     }
 }
 

@@ -93,7 +93,8 @@ pub struct IngestStats {
 }
 
 impl IngestStats {
-    fn add(&mut self, other: &Self) {
+    /// Adds what was done with another disk.
+    pub(crate) fn add(&mut self, other: &Self) {
         self.disk_bytes += other.disk_bytes;
         self.read_bytes += other.read_bytes;
         self.changed_bytes += other.changed_bytes;

@@ -76,6 +76,7 @@ pub(super) enum Name {
     PutLeaf,
     PutDisk,
     Commit,
+    CommitCopy,
 }
 
 const fn route(name: Name, verb: Verb, path: &'static str, roles: &'static [Role]) -> Route {
@@ -151,6 +152,12 @@ pub(super) const ROUTES: &[Route] = &[
         "/v1/uploads/{upload}/commit",
         UPLOADERS,
     ),
+    route(
+        Name::CommitCopy,
+        Verb::Post,
+        "/v1/uploads/{upload}/copy",
+        ADMINISTRATORS,
+    ),
 ];
 
 fn handler(name: Name, verb: MethodFilter) -> MethodRouter<Shared> {
@@ -176,6 +183,7 @@ fn handler(name: Name, verb: MethodFilter) -> MethodRouter<Shared> {
         Name::PutLeaf => on(verb, uploads::put_leaf),
         Name::PutDisk => on(verb, uploads::put_disk),
         Name::Commit => on(verb, uploads::commit),
+        Name::CommitCopy => on(verb, uploads::commit_copy),
     }
 }
 

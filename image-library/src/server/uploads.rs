@@ -68,6 +68,13 @@ enum Stage {
     Ended,
 }
 
+/// What is committed.
+#[derive(Debug)]
+enum Commit {
+    New(ImageDraft),
+    Copy(Box<Image>),
+}
+
 impl Session {
     fn with_upload<T>(
         &self,
@@ -96,13 +103,15 @@ impl Session {
         Ok(())
     }
 
-    fn commit(&self, draft: &ImageDraft) -> Result<Image, RequestFailure> {
+    fn commit(&self, document: &Commit) -> Result<Image, RequestFailure> {
         let mut stage = self.stage.write().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *stage, Stage::Ended) {
             Stage::Open(upload) => {
-                let image = upload
-                    .commit(draft)
-                    .map_err(|error| RequestFailure::from(&error))?;
+                let image = match document {
+                    Commit::New(draft) => upload.commit(draft),
+                    Commit::Copy(original) => upload.commit_copy(original),
+                };
+                let image = image.map_err(|error| RequestFailure::from(&error))?;
                 *stage = Stage::Committed(Box::new(image.clone()));
                 Ok(image)
             }
@@ -397,13 +406,32 @@ pub(super) async fn commit(
     Path(upload): Path<String>,
     Json(draft): Json<ImageDraft>,
 ) -> Result<Json<Image>, RequestFailure> {
+    commit_as(shared, principal, upload, Commit::New(draft)).await
+}
+
+/// For the copies of another library's images, which keep their ids and times.
+pub(super) async fn commit_copy(
+    State(shared): State<Shared>,
+    Extension(principal): Extension<Principal>,
+    Path(upload): Path<String>,
+    Json(original): Json<Image>,
+) -> Result<Json<Image>, RequestFailure> {
+    commit_as(shared, principal, upload, Commit::Copy(Box::new(original))).await
+}
+
+async fn commit_as(
+    shared: Shared,
+    principal: Principal,
+    upload: String,
+    document: Commit,
+) -> Result<Json<Image>, RequestFailure> {
     let session = shared.sessions.find(&upload, &principal)?;
     if !shared.commits.count(&session.server) {
         let message = "too many commits of this server were asked for in the last ten minutes";
         return Err(RequestFailure::too_often(message));
     }
     let image = blocking_request(move || {
-        let committed = session.commit(&draft);
+        let committed = session.commit(&document);
         note_commit(&shared, &principal, &session.server, &committed);
         committed
     })

@@ -15,6 +15,7 @@ mod finisher;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::SignedDuration;
 use uuid::{NoContext, Uuid};
 
 use crate::access::{ChunkState, ChunkUpload, Upload, UploadTarget};
@@ -33,6 +34,9 @@ use crate::store::lock::FileLock;
 use crate::store::names;
 use disks::Leaves;
 use finisher::{Finisher, Pending};
+
+/// How far the clock of another library may be ahead.
+const COPY_AHEAD_MAX: SignedDuration = SignedDuration::from_hours(24);
 
 /// An upload into a library directory.
 #[derive(Debug)]
@@ -275,6 +279,57 @@ impl LocalUpload {
         result
     }
 
+    fn finish_for_commit(&self) -> Result<()> {
+        if self.state().disks.is_empty() {
+            return Err(refused_commit("the image has no disk".to_owned()));
+        }
+        self.step(|| self.finish_all())
+    }
+
+    /// Creates the image; `false` when there is one of its id.
+    fn publish(&self, image: &Image) -> Result<bool> {
+        if !self.core.create_image(image)? {
+            return Ok(false);
+        }
+        // Whoever prunes meanwhile has either seen the image, or says so here.
+        if !self.core.floor()?.admits(image) {
+            self.core.store.remove(&names::image(image.id))?;
+            return Err(refused_commit(
+                "the library was pruned while the upload went on; begin it again, what was sent \
+                 is not sent again"
+                    .to_owned(),
+            ));
+        }
+        self.session.end();
+        Ok(true)
+    }
+
+    /// The original with what belongs to this library.
+    fn copy_of(&self, original: &Image, state: &State) -> Result<Image> {
+        let ahead = original.received_at.duration_since((self.core.clock)());
+        let problem = if original.server != self.server {
+            Some(format!("the image is of server {}", original.server))
+        } else if original.disks != state.disks {
+            Some("the disks of the copy are not those of the image".to_owned())
+        } else if ahead > COPY_AHEAD_MAX {
+            // The times of later images would follow it.
+            Some(format!(
+                "the image was received at {}, which is yet to come",
+                original.received_at
+            ))
+        } else {
+            None
+        };
+        match problem {
+            Some(problem) => Err(refused_commit(problem)),
+            None => Ok(Image {
+                stored_bytes: state.stored_bytes,
+                generation: self.pruned.generation,
+                ..original.clone()
+            }),
+        }
+    }
+
     fn new_image(&self, draft: &ImageDraft, state: &State) -> Result<Image> {
         // The order of images is the order of commits, whatever happens to the clock.
         let newest = self.core.images()?.last().map(|image| image.received_at);
@@ -338,32 +393,39 @@ impl Upload for LocalUpload {
     }
 
     fn commit(self: Box<Self>, draft: &ImageDraft) -> Result<Image> {
-        if self.state().disks.is_empty() {
-            return Err(Error::Refused {
-                what: "the commit",
-                problem: "the image has no disk".to_owned(),
-            });
-        }
-        self.step(|| self.finish_all())?;
+        self.finish_for_commit()?;
         let image = self.new_image(draft, &self.state())?;
-        if !self.core.create_image(&image)? {
-            return Err(Error::Refused {
-                what: "the commit",
-                problem: format!("there is an image {} already", image.id),
-            });
+        if !self.publish(&image)? {
+            return Err(refused_commit(format!(
+                "there is an image {} already",
+                image.id
+            )));
         }
-        // Whoever prunes meanwhile has either seen the image, or says so here.
-        if !self.core.floor()?.admits(&image) {
-            self.core.store.remove(&names::image(image.id))?;
-            return Err(Error::Refused {
-                what: "the commit",
-                problem: "the library was pruned while the upload went on; begin it again, what \
-                          was sent is not sent again"
-                    .to_owned(),
-            });
-        }
-        self.session.end();
         Ok(image)
+    }
+
+    fn commit_copy(self: Box<Self>, original: &Image) -> Result<Image> {
+        self.finish_for_commit()?;
+        let image = self.copy_of(original, &self.state())?;
+        if self.publish(&image)? {
+            return Ok(image);
+        }
+        let there = self.core.image(image.id)?;
+        if there.server == image.server && there.disks == image.disks {
+            self.session.end();
+            return Ok(there);
+        }
+        Err(refused_commit(format!(
+            "there is another image {} already",
+            image.id
+        )))
+    }
+}
+
+const fn refused_commit(problem: String) -> Error {
+    Error::Refused {
+        what: "the commit",
+        problem,
     }
 }
 

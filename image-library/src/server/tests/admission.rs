@@ -14,7 +14,7 @@ use crate::token::Token;
 use crate::tokens::{Grant, Role};
 
 /// Every route, and who may use it: `-` everybody, `a` agents, `o` operators, `A` administrators.
-const EXPECTED: [(&str, &str, &str); 21] = [
+const EXPECTED: [(&str, &str, &str); 22] = [
     ("GET", "/v1", "aoA"),
     ("GET", "/v1/authority", "-"),
     ("GET", "/v1/openapi.json", "-"),
@@ -36,6 +36,7 @@ const EXPECTED: [(&str, &str, &str); 21] = [
     ("PUT", "/v1/uploads/{upload}/leaves/{number}", "aA"),
     ("PUT", "/v1/uploads/{upload}/disks", "aA"),
     ("POST", "/v1/uploads/{upload}/commit", "aA"),
+    ("POST", "/v1/uploads/{upload}/copy", "A"),
 ];
 
 /// With things that do not exist in it: who is let in gets 404, or 200 where nothing is needed.

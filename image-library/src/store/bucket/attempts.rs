@@ -8,7 +8,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::crypto::random_bytes;
-use crate::error::BucketFailure;
+use crate::error::{BucketFailure, chain_text};
 
 /// The first pause between two attempts; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -122,7 +122,7 @@ enum Verdict {
 
 fn judge(error: &object_store::Error) -> Verdict {
     use object_store::Error as Kind;
-    let text = chain(error);
+    let text = chain_text(error);
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if has(&["NoSuchBucket"]) {
         return Verdict::Final(BucketFailure::NoBucket);
@@ -194,21 +194,10 @@ fn status(text: &str) -> Option<u16> {
 
 /// Whether a write was refused because the store knows no conditions.
 pub(super) fn is_unsupported(source: &(dyn StdError + 'static)) -> bool {
-    matches!(status(&chain(source)), Some(400 | 405 | 501))
+    matches!(status(&chain_text(source)), Some(400 | 405 | 501))
 }
 
 /// Whether a range was asked for of an object that ends before it.
 pub(super) fn is_past_the_end(source: &(dyn StdError + 'static)) -> bool {
-    status(&chain(source)) == Some(416)
-}
-
-fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
+    status(&chain_text(source)) == Some(416)
 }
