@@ -71,7 +71,7 @@ enum Stage {
 /// What is committed.
 #[derive(Debug)]
 enum Commit {
-    New(ImageDraft),
+    New(Box<ImageDraft>),
     Copy(Box<Image>),
 }
 
@@ -406,7 +406,7 @@ pub(super) async fn commit(
     Path(upload): Path<String>,
     Json(draft): Json<ImageDraft>,
 ) -> Result<Json<Image>, RequestFailure> {
-    commit_as(shared, principal, upload, Commit::New(draft)).await
+    commit_as(shared, principal, upload, Commit::New(Box::new(draft))).await
 }
 
 /// For the copies of another library's images, which keep their ids and times.
