@@ -48,7 +48,7 @@ impl ReplicateArguments {
         let other = other_library_access(AccessPaths {
             token_file: self.to_token_file.as_deref(),
             ca_file: self.to_ca_file.as_deref(),
-            workspace: None,
+            workspace: access.workspaces.as_deref(),
         })?;
         let to = open_library(&self.to, other)?;
         let options = ReplicateOptions {
