@@ -11,6 +11,7 @@
 mod connections;
 mod failure;
 mod gate;
+mod hashes;
 mod images;
 mod metrics;
 mod options;
@@ -18,6 +19,7 @@ mod rate;
 mod request;
 mod routes;
 mod service;
+mod sessions;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -236,7 +238,7 @@ fn asked_to_stop() -> std::io::Result<impl Future<Output = ()> + Send + 'static>
 struct Shared {
     library: Arc<dyn Library>,
     devices: Arc<images::OpenDevices>,
-    sessions: Arc<uploads::Sessions>,
+    sessions: Arc<sessions::Sessions>,
     gate: Arc<Gate>,
     begins: Arc<RateLimit<ServerName>>,
     /// Each try leaves an event in the audit trail, which nobody may fill.

@@ -9,7 +9,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use crate::server::Shared;
 use crate::server::failure::RequestFailure;
-use crate::server::{gate, images, request, service, trash, uploads};
+use crate::server::{gate, hashes, images, request, service, trash, uploads};
 use crate::tokens::Role;
 
 /// The most bytes of a JSON body: an image draft with its machine description.
@@ -175,7 +175,7 @@ fn handler(name: Name, verb: MethodFilter) -> MethodRouter<Shared> {
         Name::Restore => on(verb, trash::restore),
         Name::ReadSideFile => on(verb, images::side_file),
         Name::WriteSideFile => on(verb, images::put_side_file),
-        Name::ListHashes => on(verb, uploads::latest_hashes),
+        Name::ListHashes => on(verb, hashes::latest_hashes),
         Name::BeginUpload => on(verb, uploads::begin),
         Name::EndUpload => on(verb, uploads::end),
         Name::AskStates => on(verb, uploads::states),

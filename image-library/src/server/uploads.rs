@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Adding images: sessions of uploads, and what an agent may ask about its own server's image.
+//! Adding images: chunks, then the manifests of the disks, then the commit.
 //!
 //! A session belongs to one server. Beginning another upload of the same server ends the one
-//! before, so an agent that was killed goes on at once; what was stored stays stored. Sessions
-//! live in memory: after a restart agents begin again and send only what is missing.
-//!
-//! Limits: the number of sessions, their idle time, every body. Frames are taken apart as they
-//! arrive, so memory does not grow with the body.
+//! before, so an agent that was killed goes on at once; what was stored stays stored. Every body
+//! is bounded. Frames are taken apart as they arrive, so memory does not grow with the body.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -18,178 +13,23 @@ use axum::extract::{Extension, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
-use serde::Deserialize;
-use uuid::Uuid;
 
-use crate::access::{ChunkState, ChunkUpload, Library, Upload, UploadTarget};
+use crate::access::{ChunkState, ChunkUpload, UploadTarget};
 use crate::audit::{AuditAction, AuditEvent};
 use crate::document::{DiskDraft, Image, ImageDraft};
-use crate::error::Result;
 use crate::id::{ContentHash, ServerName};
 use crate::manifest::{chunk_count, leaf_count, leaf_entries};
 use crate::protocol::{
-    DISK_BYTES_MAX, FRAMES_BYTES_MAX, FrameDecoder, HASH_BYTES, HashPage, PAGE_LEAVES_MAX,
-    PLAIN_BYTES_MAX, STATES_MAX, UploadOpened, UploadRequest, frame_length, hashes_from_bytes,
-    wire_hash,
+    DISK_BYTES_MAX, FRAMES_BYTES_MAX, FrameDecoder, HASH_BYTES, PLAIN_BYTES_MAX, STATES_MAX,
+    UploadOpened, UploadRequest, frame_length, hashes_from_bytes,
 };
+use crate::server::Shared;
 use crate::server::failure::RequestFailure;
 use crate::server::gate::Principal;
-use crate::server::{Shared, blocking};
+use crate::server::sessions::{Commit, Session};
 
-/// The most uploads at once.
-const SESSIONS_MAX: usize = 1024;
-/// After so long without a request a session may be ended.
-const IDLE_MAX: Duration = Duration::from_secs(6 * 3600);
 /// Chunks are handed to the library in batches of at least so many bytes.
 const BATCH_BYTES: usize = 4 << 20;
-
-/// The uploads under way.
-#[derive(Debug, Default)]
-pub(super) struct Sessions(Mutex<HashMap<Uuid, Arc<Session>>>);
-
-/// One upload. Requests share the read lock; begin, commit and end take the write lock, so none
-/// of them overtakes chunks that are being stored.
-#[derive(Debug)]
-struct Session {
-    server: ServerName,
-    /// Who began it: nobody else can use it.
-    owner: Principal,
-    stage: RwLock<Stage>,
-    /// What was put: the answer to a disk may be lost, and the disk then be put again.
-    disks: Mutex<Vec<(DiskDraft, blake3::Hash)>>,
-    last_used: Mutex<Instant>,
-}
-
-#[derive(Debug)]
-enum Stage {
-    Open(Box<dyn Upload>),
-    /// Kept so that a commit whose answer was lost can be asked for again.
-    Committed(Box<Image>),
-    Ended,
-}
-
-/// What is committed.
-#[derive(Debug)]
-enum Commit {
-    New(Box<ImageDraft>),
-    Copy(Box<Image>),
-}
-
-impl Session {
-    fn with_upload<T>(
-        &self,
-        work: impl FnOnce(&dyn Upload) -> Result<T>,
-    ) -> Result<T, RequestFailure> {
-        match &*self.stage.read().unwrap_or_else(PoisonError::into_inner) {
-            Stage::Open(upload) => work(&**upload).map_err(|error| RequestFailure::from(&error)),
-            Stage::Committed(_) | Stage::Ended => Err(RequestFailure::unknown_upload()),
-        }
-    }
-
-    /// Puts a disk; one that was put before with the same content is put already.
-    fn put_disk(
-        &self,
-        draft: &DiskDraft,
-        leaves: &[Option<ContentHash>],
-        content: blake3::Hash,
-    ) -> Result<(), RequestFailure> {
-        let mut disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_same = |(known, hash): &(DiskDraft, _)| known == draft && *hash == content;
-        if disks.iter().any(is_same) {
-            return Ok(());
-        }
-        self.with_upload(|upload| upload.put_disk(draft, leaves))?;
-        disks.push((draft.clone(), content));
-        Ok(())
-    }
-
-    fn commit(&self, document: &Commit) -> Result<Image, RequestFailure> {
-        let mut stage = self.stage.write().unwrap_or_else(PoisonError::into_inner);
-        match std::mem::replace(&mut *stage, Stage::Ended) {
-            Stage::Open(upload) => {
-                let image = match document {
-                    Commit::New(draft) => upload.commit(draft),
-                    Commit::Copy(original) => upload.commit_copy(original),
-                };
-                let image = image.map_err(|error| RequestFailure::from(&error))?;
-                *stage = Stage::Committed(Box::new(image.clone()));
-                Ok(image)
-            }
-            Stage::Committed(image) => {
-                let answer = (*image).clone();
-                *stage = Stage::Committed(image);
-                Ok(answer)
-            }
-            Stage::Ended => Err(RequestFailure::unknown_upload()),
-        }
-    }
-
-    fn end(&self) {
-        *self.stage.write().unwrap_or_else(PoisonError::into_inner) = Stage::Ended;
-    }
-
-    fn is_idle(&self) -> bool {
-        let last_used = *self
-            .last_used
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        last_used.elapsed() > IDLE_MAX
-    }
-}
-
-impl Sessions {
-    /// An upload of this principal; those of others are as unknown as those that never were.
-    fn find(&self, upload: &str, principal: &Principal) -> Result<Arc<Session>, RequestFailure> {
-        let id = Uuid::parse_str(upload).map_err(|_| RequestFailure::unknown_upload())?;
-        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = sessions
-            .get(&id)
-            .filter(|session| session.owner.is_same(principal))
-            .map(Arc::clone)
-            .ok_or_else(RequestFailure::unknown_upload)?;
-        *session
-            .last_used
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        Ok(session)
-    }
-
-    /// Takes out the sessions of `server` and those that nobody uses any more.
-    fn take_finished(&self, server: &ServerName) -> Vec<Arc<Session>> {
-        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (finished, kept) = sessions
-            .drain()
-            .partition(|(_, session)| session.server == *server || session.is_idle());
-        *sessions = kept;
-        let finished: HashMap<Uuid, Arc<Session>> = finished;
-        finished.into_values().collect()
-    }
-
-    fn take(&self, upload: &str, principal: &Principal) -> Option<Arc<Session>> {
-        let id = Uuid::parse_str(upload).ok()?;
-        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_own = |session: &Arc<Session>| session.owner.is_same(principal);
-        sessions.get(&id).is_some_and(is_own).then_some(())?;
-        sessions.remove(&id)
-    }
-
-    /// How many uploads are under way.
-    pub(super) fn count(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    fn add(&self, session: Session) -> Result<Uuid, RequestFailure> {
-        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if sessions.len() >= SESSIONS_MAX {
-            return Err(RequestFailure::busy(format!(
-                "{SESSIONS_MAX} uploads are under way already"
-            )));
-        }
-        let id = Uuid::new_v4();
-        sessions.insert(id, Arc::new(session));
-        Ok(id)
-    }
-}
 
 /// Like [`blocking`], for work that fails as a request.
 async fn blocking_request<T: Send + 'static>(
@@ -222,14 +62,8 @@ pub(super) async fn begin(
             .begin(&target)
             .map_err(|error| RequestFailure::from(&error))?;
         let server = request.server.clone();
-        let owner = principal.clone();
-        let upload = shared.sessions.add(Session {
-            server: request.server,
-            owner,
-            stage: RwLock::new(Stage::Open(upload)),
-            disks: Mutex::default(),
-            last_used: Mutex::new(Instant::now()),
-        })?;
+        let session = Session::new(request.server, principal.clone(), upload);
+        let upload = shared.sessions.add(session)?;
         shared.audit(&principal, AuditAction::BeginUpload, |event| AuditEvent {
             server: Some(server),
             ..event
@@ -426,13 +260,13 @@ async fn commit_as(
     document: Commit,
 ) -> Result<Json<Image>, RequestFailure> {
     let session = shared.sessions.find(&upload, &principal)?;
-    if !shared.commits.count(&session.server) {
+    if !shared.commits.count(session.server()) {
         let message = "too many commits of this server were asked for in the last ten minutes";
         return Err(RequestFailure::too_often(message));
     }
     let image = blocking_request(move || {
         let committed = session.commit(&document);
-        note_commit(&shared, &principal, &session.server, &committed);
+        note_commit(&shared, &principal, session.server(), &committed);
         committed
     })
     .await?;
@@ -462,52 +296,4 @@ fn note_commit(
             Err(failure) => event.refused(failure.message()),
         }
     });
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct HashesOf {
-    disk: String,
-    leaf: u64,
-}
-
-pub(super) async fn latest_hashes(
-    State(shared): State<Shared>,
-    Extension(principal): Extension<Principal>,
-    Path(server): Path<String>,
-    Query(HashesOf { disk, leaf }): Query<HashesOf>,
-) -> Result<Response, RequestFailure> {
-    let server: ServerName = server
-        .parse()
-        .map_err(|error| RequestFailure::from(&error))?;
-    principal.check_server(&server)?;
-    let page = blocking(move || hash_page(&*shared.library, &server, &disk, leaf)).await?;
-    Ok(page.map_or_else(
-        || StatusCode::NO_CONTENT.into_response(),
-        |page| Body::from(page.to_bytes()).into_response(),
-    ))
-}
-
-/// The hashes of a disk of the latest image from a leaf on.
-fn hash_page(
-    library: &dyn Library,
-    server: &ServerName,
-    disk: &str,
-    first_leaf: u64,
-) -> Result<Option<HashPage>> {
-    let Some(found) = library.latest_hashes(server, disk)? else {
-        return Ok(None);
-    };
-    let leaves = leaf_count(found.chunk_count());
-    let last = first_leaf.saturating_add(PAGE_LEAVES_MAX).min(leaves);
-    let mut hashes = Vec::new();
-    for number in first_leaf..last {
-        for hash in found.leaf(number)? {
-            hashes.extend_from_slice(&wire_hash(hash.as_ref()));
-        }
-    }
-    Ok(Some(HashPage {
-        image: found.image(),
-        chunk_count: found.chunk_count(),
-        hashes,
-    }))
 }

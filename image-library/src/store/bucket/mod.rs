@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A store that is a bucket of S3: an object is an object, below the library's prefix.
 //!
-//! What is asked of the bucket is in FORMAT.md, section 12: an object is there whole or not at
+//! What is asked of the bucket is in FORMAT.md, section 13: an object is there whole or not at
 //! all, durable when the write is answered, and seen by every read and listing that begins after.
 //!
 //! Memory: requests carry at most [`PART_LENGTH`] bytes; three of an upload go at once.

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an agent may read back: the content hashes of its own server's latest image, page by page.
+
+use axum::body::Body;
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+use crate::access::Library;
+use crate::error::Result;
+use crate::id::ServerName;
+use crate::manifest::leaf_count;
+use crate::protocol::{HashPage, PAGE_LEAVES_MAX, wire_hash};
+use crate::server::failure::RequestFailure;
+use crate::server::gate::Principal;
+use crate::server::{Shared, blocking};
+
+#[derive(Debug, Deserialize)]
+pub(super) struct HashesOf {
+    disk: String,
+    leaf: u64,
+}
+
+pub(super) async fn latest_hashes(
+    State(shared): State<Shared>,
+    Extension(principal): Extension<Principal>,
+    Path(server): Path<String>,
+    Query(HashesOf { disk, leaf }): Query<HashesOf>,
+) -> Result<Response, RequestFailure> {
+    let server: ServerName = server
+        .parse()
+        .map_err(|error| RequestFailure::from(&error))?;
+    principal.check_server(&server)?;
+    let page = blocking(move || hash_page(&*shared.library, &server, &disk, leaf)).await?;
+    Ok(page.map_or_else(
+        || StatusCode::NO_CONTENT.into_response(),
+        |page| Body::from(page.to_bytes()).into_response(),
+    ))
+}
+
+/// The hashes of a disk of the latest image from a leaf on.
+fn hash_page(
+    library: &dyn Library,
+    server: &ServerName,
+    disk: &str,
+    first_leaf: u64,
+) -> Result<Option<HashPage>> {
+    let Some(found) = library.latest_hashes(server, disk)? else {
+        return Ok(None);
+    };
+    let leaves = leaf_count(found.chunk_count());
+    let last = first_leaf.saturating_add(PAGE_LEAVES_MAX).min(leaves);
+    let mut hashes = Vec::new();
+    for number in first_leaf..last {
+        for hash in found.leaf(number)? {
+            hashes.extend_from_slice(&wire_hash(hash.as_ref()));
+        }
+    }
+    Ok(Some(HashPage {
+        image: found.image(),
+        chunk_count: found.chunk_count(),
+        hashes,
+    }))
+}
