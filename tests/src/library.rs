@@ -88,17 +88,26 @@ impl Library {
             .succeeds();
     }
 
-    /// An agent's snapshot of a disk file; `place` is the directory or a URL of this library.
+    /// An agent's snapshot of a disk file as server `x`; `place` is the directory or a URL of this library.
     #[must_use]
     pub fn snapshot(&self, place: &str, disk: &Path) -> Program {
+        self.snapshot_of("x", place, disk)
+    }
+
+    /// The same for a server of this name.
+    #[must_use]
+    pub fn snapshot_of(&self, server: &str, place: &str, disk: &Path) -> Program {
         let agent = Program::agent()
-            .args("snapshot --server x --patience 3 --library")
+            .args("snapshot --patience 3 --server")
+            .arg(server)
+            .arg("--library")
             .arg(place)
             .arg("--state")
             .arg(&self.agent_state)
             .arg("--disk")
             .arg(disk);
-        self.with_token(agent, OsStr::new(place), "--role agent --server x")
+        let grant = format!("--role agent --server {server}");
+        self.with_token(agent, OsStr::new(place), &grant)
     }
 
     /// With a new token of this library, where `place` is a URL.
