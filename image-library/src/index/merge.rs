@@ -65,6 +65,9 @@ pub(super) fn merge(
     gone: &HashSet<PackId>,
     path: &Path,
 ) -> Result<Option<Run>> {
+    for run in inputs {
+        run.forget_filter();
+    }
     let (packs, mut cursors) = renumber(inputs, gone);
     let mut heap = BinaryHeap::new();
     for (number, cursor) in cursors.iter_mut().enumerate() {

@@ -8,9 +8,9 @@
 //! adopted from its footer. So nothing is lost when a process dies, and several processes may
 //! write runs beside each other: an entry that stands in two runs is the same entry.
 //!
-//! Memory: 8 bytes for each 84 entries, a byte for each entry in the filters ([`filter`]), twice that
-//! while runs are merged, 52 bytes for each pack, and the entries not yet in a run; about 26 MiB for
-//! each TiB in chunks of 64 KiB.
+//! Memory: 8 bytes for each 84 entries, a byte for each entry in the filters ([`filter`]), 56 bytes for
+//! each pack, and the entries not yet in a run; about 20 MiB for each TiB in chunks of 64 KiB. Runs
+//! that are being merged have no filter.
 
 mod filter;
 mod merge;

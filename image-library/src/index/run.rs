@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 use super::filter::{Filter, LINE_LENGTH};
 use super::{Entry, Location, PackRecord};
@@ -53,7 +54,7 @@ pub(crate) struct Run {
     file: File,
     fences: Vec<u64>,
     packs: Vec<PackRecord>,
-    filter: Filter,
+    filter: RwLock<Filter>,
     entry_count: u64,
 }
 
@@ -103,7 +104,7 @@ impl Run {
             file,
             fences: fences.chunks_exact(8).map(fence_from_bytes).collect(),
             packs: packs.chunks_exact(64).map(pack_from_bytes).collect(),
-            filter,
+            filter: RwLock::new(filter),
             entry_count: number(&footer, 24, 8),
         })
     }
@@ -124,6 +125,19 @@ impl Run {
         self.fences.len()
     }
 
+    fn may_have(&self, id: &ChunkId) -> bool {
+        let filter = self.filter.read();
+        // Filters are whole at any time.
+        filter.unwrap_or_else(PoisonError::into_inner).may_have(id)
+    }
+
+    /// Frees the memory of the filter: from now on every look-up reads a block. For runs that are
+    /// merged: their filters and that of the merged one are as large again as the whole index.
+    pub(super) fn forget_filter(&self) {
+        let filter = self.filter.write();
+        *filter.unwrap_or_else(PoisonError::into_inner) = Filter::of_everything();
+    }
+
     /// Every entry with this id.
     pub(crate) fn find(&self, id: &ChunkId) -> Result<Vec<Entry>> {
         let found = self.find_places(id)?.into_iter();
@@ -133,7 +147,7 @@ impl Run {
     /// Every entry with this id and its place: blocks before it times entries of a full block, and
     /// the entries before it in its block.
     pub(super) fn find_places(&self, id: &ChunkId) -> Result<Vec<(u64, Entry)>> {
-        if !self.filter.may_have(id) {
+        if !self.may_have(id) {
             return Ok(Vec::new());
         }
         let prefix = id.prefix();
@@ -302,6 +316,8 @@ impl RunWriter {
             // A cache, but one that should not have to be discarded after a power failure.
             .and_then(|()| self.file.get_ref().sync_all())
             .map_err(Error::file("write", &self.temporary))?;
+        // Else there would be two of the same in memory, which for 1 TiB are 16 MiB each.
+        self.filter = Filter::of_everything();
         file::rename(&self.temporary, &self.path)?;
         Run::open(&self.path)
     }
