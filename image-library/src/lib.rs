@@ -62,6 +62,7 @@ mod tls;
 mod token;
 mod tokens;
 mod upload;
+mod wanted;
 
 pub use access::{
     ChunkState, ChunkUpload, DiskHashes, ImageReader, ImageWriter, Library, Upload, UploadTarget,
@@ -69,7 +70,7 @@ pub use access::{
 pub use audit::{AuditAction, AuditActor, AuditEvent, AuditOutcome};
 #[cfg(feature = "server")]
 pub use authority::Authority;
-pub use check::{Share, VerifyReport, VerifyScope};
+pub use check::{Share, VerifyOptions, VerifyReport, VerifyScope};
 pub use chunk::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN};
 pub use config::InitOptions;
 pub use crypto::Cipher;

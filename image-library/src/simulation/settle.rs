@@ -58,6 +58,13 @@ pub(super) fn settle(history: &mut History) {
     if before != after && !history.world.is_damaged() {
         settle.violation(&format!("without the index: {before:?}, {after:?}"));
     }
+    drop(settle);
+
+    // Another program heals than the one that found the damage.
+    let settle = Settle {
+        world: &history.world,
+        library: reopen(),
+    };
     settle.heal();
     settle.prune_all(&history.world);
 }
@@ -225,8 +232,8 @@ impl Settle<'_> {
         self.world.count(Event::DoubtfulGone, gone);
     }
 
-    /// Every server is taken again: the new image is whole, whatever was damaged before. `verify`
-    /// was done with this library, so it knows what not to rely on.
+    /// Every server is taken again: the new image is whole, whatever was damaged before. What `verify`
+    /// found is known from the library alone.
     fn heal(&self) {
         let servers = lock(&self.world.model).servers.clone();
         for server in servers {

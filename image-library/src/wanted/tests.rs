@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Damage that one program finds is healed by whichever takes the next image.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use disk::Silent;
+
+use super::Wanted;
+use crate::pack::{BlobKind, PackId};
+use crate::store::{list_packs, names};
+use crate::tests::{TestLibrary, begin, draft, noise, put_all, put_disk, read, store};
+use crate::{Image, ImageId, LocalLibrary, PruneOptions, VerifyOptions, VerifyScope};
+
+/// Chunks of 16 KiB.
+const CHUNK: usize = 16 << 10;
+
+/// An image whose chunks stand in one pack and whose manifest stands in another.
+fn library_with_image() -> (TestLibrary, Image, Vec<u8>) {
+    let test = TestLibrary::new();
+    let disk = noise(1, 20 * CHUNK);
+    let upload = test.begin("web");
+    let hashes = put_all(&test.library, &*upload, &disk);
+    drop(upload);
+    let upload = test.begin("web");
+    put_disk(&*upload, "sda", disk.len() as u64, &hashes).expect("puts");
+    let image = upload.commit(&draft()).expect("commits");
+    (test, image, disk)
+}
+
+/// The library as another program has it open, which has met no damage yet.
+fn another(test: &TestLibrary) -> LocalLibrary {
+    LocalLibrary::open(test.directory.path()).expect("opens")
+}
+
+/// The pack with the first blob of this kind, and the middle of that blob.
+fn blob(library: &LocalLibrary, kind: BlobKind) -> (PackId, PathBuf, usize) {
+    let core = library.core();
+    for listed in list_packs(&*core.store).expect("lists") {
+        let footer = core.open_pack(listed.id).and_then(|pack| pack.footer());
+        let footer = footer.expect("is whole");
+        if let Some(entry) = footer.entries.iter().find(|entry| entry.kind == kind) {
+            let path = core.store.place(&names::pack(&listed.id)).into();
+            let middle = entry.extent.offset + entry.extent.length / 2;
+            return (listed.id, path, middle as usize);
+        }
+    }
+    panic!("no blob of kind {kind:?}");
+}
+
+fn flip(path: &PathBuf, at: usize) {
+    let mut bytes = fs::read(path).expect("reads");
+    bytes[at] ^= 1;
+    fs::write(path, bytes).expect("writes");
+}
+
+fn damage(library: &LocalLibrary, kind: BlobKind) -> PackId {
+    let (pack, path, at) = blob(library, kind);
+    flip(&path, at);
+    pack
+}
+
+fn verify(library: &LocalLibrary) -> bool {
+    library.verify(&Silent).expect("verifies").is_sound()
+}
+
+fn records(library: &LocalLibrary) -> Vec<String> {
+    let stored = library.core().store.list(names::WANTED).expect("lists");
+    stored.into_iter().map(|stored| stored.name).collect()
+}
+
+fn is_readable(library: &LocalLibrary, image: &Image) -> bool {
+    let image = VerifyScope::Images(vec![image.id]);
+    let options = VerifyOptions {
+        scope: image,
+        dry_run: true,
+    };
+    let report = library.verify_with(&options, &Silent);
+    report.expect("verifies").is_sound()
+}
+
+fn wanted(library: &LocalLibrary) -> std::sync::Arc<Wanted> {
+    library.core().wanted().expect("reads")
+}
+
+#[test]
+fn another_program_takes_a_damaged_chunk_again_and_the_old_image_is_whole() {
+    for kind in [BlobKind::Data, BlobKind::Leaf, BlobKind::Root] {
+        let (test, old, disk) = library_with_image();
+        damage(&test.library, kind);
+        assert!(!verify(&another(&test)), "{kind:?}");
+        assert_eq!(records(&test.library).len(), 1, "{kind:?}");
+
+        let new = store(&another(&test), "web", &disk);
+        assert!(new.stored_bytes > 0, "{kind:?}");
+        for image in [&old, &new] {
+            assert_eq!(read(&another(&test), image), disk, "{kind:?}");
+        }
+        // Nothing more is sent the next time.
+        let third = store(&another(&test), "web", &disk);
+        assert_eq!(third.stored_bytes, 0, "{kind:?}");
+    }
+}
+
+#[test]
+fn what_stood_in_a_missing_pack_is_known_to_be_in_none() {
+    let (test, old, disk) = library_with_image();
+    let (_, path, _) = blob(&test.library, BlobKind::Data);
+    fs::remove_file(path).expect("removes");
+    assert!(!verify(&another(&test)));
+    let names = records(&test.library);
+    assert!(names[0].starts_with("wanted/none."), "{names:?}");
+    assert_eq!(wanted(&test.library).nowhere.len(), 20);
+
+    store(&another(&test), "web", &disk);
+    assert_eq!(read(&another(&test), &old), disk);
+    assert!(verify(&another(&test)));
+    assert_eq!(records(&test.library), [""; 0]);
+}
+
+#[test]
+fn an_image_or_a_sample_that_is_verified_leaves_records_too() {
+    let scopes = [
+        |image: ImageId| VerifyScope::Images(vec![image]),
+        |_| VerifyScope::Sample("100%".parse().expect("a share")),
+    ];
+    for scope in scopes {
+        let (test, image, _) = library_with_image();
+        let pack = damage(&test.library, BlobKind::Data);
+        let mut options = VerifyOptions {
+            scope: scope(image.id),
+            dry_run: true,
+        };
+        let verify = |options: &VerifyOptions| {
+            let report = another(&test).verify_with(options, &Silent);
+            report.expect("verifies").is_sound()
+        };
+        assert!(!verify(&options));
+        assert_eq!(records(&test.library), [""; 0], "it was a dry run");
+        options.dry_run = false;
+        assert!(!verify(&options));
+        let names = records(&test.library);
+        assert_eq!(names.len(), 1);
+        assert!(
+            names[0].starts_with(&format!("wanted/{pack}.")),
+            "{names:?}"
+        );
+        // Found again, it is the same record.
+        assert!(!verify(&options));
+        assert_eq!(records(&test.library), names);
+    }
+}
+
+#[test]
+fn a_record_stays_with_its_damaged_pack_and_goes_when_that_is_whole_or_gone() {
+    let (test, _, disk) = library_with_image();
+    let (_, path, at) = blob(&test.library, BlobKind::Data);
+    flip(&path, at);
+    verify(&another(&test));
+    store(&another(&test), "web", &disk);
+    verify(&another(&test));
+    assert_eq!(records(&test.library).len(), 1, "its pack is damaged still");
+    flip(&path, at);
+    assert!(verify(&another(&test)));
+    assert_eq!(records(&test.library), [""; 0], "its pack was brought back");
+
+    flip(&path, at);
+    verify(&another(&test));
+    fs::remove_file(&path).expect("removes");
+    verify(&another(&test));
+    let names = records(&test.library);
+    assert!(names.iter().all(|name| name.contains("none")), "{names:?}");
+}
+
+#[test]
+fn a_damaged_record_is_told_and_its_pack_is_not_relied_on() {
+    let (test, old, disk) = library_with_image();
+    let pack = damage(&test.library, BlobKind::Data);
+    verify(&another(&test));
+    let name = records(&test.library).remove(0);
+    flip(&test.directory.path().join(&name), 100);
+
+    let chunk = crate::chunk::ChunkId::from_bytes([0; 32]);
+    assert!(wanted(&another(&test)).covers(&pack, &chunk), "any of it");
+    let new = store(&another(&test), "web", &disk);
+    assert!(new.stored_bytes > disk.len() as u64, "all of it");
+    assert_eq!(read(&another(&test), &old), disk);
+
+    let report = another(&test).verify(&Silent).expect("verifies");
+    let found = |code: &str| report.findings.iter().any(|finding| finding.code == code);
+    assert!(found("library.record.damaged"), "{report:?}");
+    // It was written again.
+    assert_eq!(records(&test.library), [name]);
+    assert!(!wanted(&another(&test)).covers(&pack, &chunk));
+}
+
+#[test]
+fn foreign_files_among_the_records_are_ignored() {
+    let (test, _, disk) = library_with_image();
+    let root = test.directory.path().join("wanted");
+    fs::create_dir(&root).expect("creates");
+    fs::write(root.join("notes.txt"), "x").expect("writes");
+    fs::write(root.join("none.0"), "x").expect("writes");
+    let library = another(&test);
+    let known = wanted(&library);
+    assert!(known.packs.is_empty() && known.nowhere.is_empty());
+    assert_eq!(store(&library, "web", &disk).stored_bytes, 0);
+    assert!(verify(&library));
+    assert_eq!(fs::read_dir(root).expect("lists").count(), 2);
+}
+
+/// By programs of which none knows what another has found.
+fn prune(test: &TestLibrary) {
+    let options = PruneOptions {
+        keep: None,
+        grace: Duration::ZERO,
+        dry_run: false,
+        is_sole_pruner: false,
+    };
+    for _ in 0..3 {
+        another(test).prune(&options, &Silent).expect("prunes");
+    }
+}
+
+#[test]
+fn a_prune_keeps_the_whole_copy_of_a_chunk() {
+    let (test, old, disk) = library_with_image();
+    damage(&test.library, BlobKind::Data);
+    verify(&another(&test));
+    store(&another(&test), "web", &disk);
+    prune(&test);
+    assert_eq!(
+        records(&test.library).len(),
+        1,
+        "the rest of its pack is in use"
+    );
+    assert_eq!(read(&another(&test), &old), disk);
+}
+
+#[test]
+fn a_prune_removes_a_damaged_pack_of_which_all_was_taken_again_and_its_record() {
+    let (test, old, disk) = library_with_image();
+    let (_, path, _) = blob(&test.library, BlobKind::Data);
+    flip(&path, 20);
+    verify(&another(&test));
+    assert_eq!(records(&test.library).len(), 1);
+    store(&another(&test), "web", &disk);
+    prune(&test);
+    assert!(!path.exists());
+    assert_eq!(records(&test.library), [""; 0]);
+    assert_eq!(read(&another(&test), &old), disk);
+    assert!(verify(&another(&test)));
+}
+
+#[test]
+fn an_upload_that_goes_on_keeps_to_what_it_was_told() {
+    let (test, _, disk) = library_with_image();
+    let library = another(&test);
+    let upload = begin(&library, "web");
+    let hashes = put_all(&library, &*upload, &disk);
+    damage(&test.library, BlobKind::Data);
+    verify(&another(&test));
+    put_disk(&*upload, "sda", disk.len() as u64, &hashes).expect("puts");
+    let image = upload.commit(&draft()).expect("commits");
+    // Its image is damaged; the next one is not, and heals it.
+    assert!(!is_readable(&another(&test), &image));
+    store(&another(&test), "web", &disk);
+    assert_eq!(read(&another(&test), &image), disk);
+}
