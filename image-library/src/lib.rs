@@ -93,6 +93,7 @@ pub use store::{BucketAccess, BucketAddress};
 pub use tls::use_ring;
 pub use token::{Fingerprint, Token, TokenId};
 pub use tokens::{Grant, Role, TokenRecord};
+pub use wanted::{WantedRange, read_again};
 
 #[cfg(test)]
 mod simulation;

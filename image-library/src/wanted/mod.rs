@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! verify -> Losses -> records in wanted/ -> Wanted -> uploads do not deduplicate against it
+//!                                                  -> ranges that an agent is asked for
 //!                                                  -> prunes keep a whole copy, not that one
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! not relied on at all.
 
 mod losses;
+mod ranges;
 mod record;
 
 use std::collections::{HashMap, HashSet};
@@ -26,6 +28,7 @@ use crate::index::Location;
 use crate::pack::PackId;
 use crate::store::{Stored, for_each_object, names};
 pub(crate) use losses::Losses;
+pub use ranges::{WantedRange, read_again};
 pub(crate) use record::Place;
 use record::{Lost, Record};
 
@@ -49,6 +52,10 @@ enum InPack {
 }
 
 impl Wanted {
+    fn is_empty(&self) -> bool {
+        self.packs.is_empty() && self.nowhere.is_empty()
+    }
+
     /// Whether the copy of a chunk in that pack is damaged.
     pub(crate) fn covers(&self, pack: &PackId, id: &ChunkId) -> bool {
         match self.packs.get(pack) {

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use disk::Silent;
 
-use super::Wanted;
+use super::{Wanted, WantedRange, read_again};
 use crate::pack::{BlobKind, PackId};
 use crate::store::{list_packs, names};
 use crate::tests::{TestLibrary, begin, draft, noise, put_all, put_disk, read, store};
-use crate::{Image, ImageId, LocalLibrary, PruneOptions, VerifyOptions, VerifyScope};
+use crate::{Image, ImageId, ImageWriter, LocalLibrary, PruneOptions, VerifyOptions, VerifyScope};
 
 /// Chunks of 16 KiB.
 const CHUNK: usize = 16 << 10;
@@ -203,8 +203,7 @@ fn foreign_files_among_the_records_are_ignored() {
     fs::write(root.join("notes.txt"), "x").expect("writes");
     fs::write(root.join("none.0"), "x").expect("writes");
     let library = another(&test);
-    let known = wanted(&library);
-    assert!(known.packs.is_empty() && known.nowhere.is_empty());
+    assert!(wanted(&library).is_empty());
     assert_eq!(store(&library, "web", &disk).stored_bytes, 0);
     assert!(verify(&library));
     assert_eq!(fs::read_dir(root).expect("lists").count(), 2);
@@ -267,4 +266,83 @@ fn an_upload_that_goes_on_keeps_to_what_it_was_told() {
     assert!(!is_readable(&another(&test), &image));
     store(&another(&test), "web", &disk);
     assert_eq!(read(&another(&test), &image), disk);
+}
+
+fn ranges(library: &LocalLibrary) -> Vec<(u64, u64)> {
+    let server = "web".parse().expect("a legal name");
+    let ranges = library.wanted(&server).expect("reads");
+    assert!(ranges.iter().all(|range| range.disk == "sda"));
+    let numbers = ranges
+        .iter()
+        .map(|range| (range.first_chunk, range.chunk_count));
+    numbers.collect()
+}
+
+#[test]
+fn what_is_wanted_of_a_server_is_what_has_no_whole_copy() {
+    let (test, _, disk) = library_with_image();
+    let core = test.library.core();
+    let (pack, path, _) = blob(&test.library, BlobKind::Data);
+    let footer = core.open_pack(pack).and_then(|pack| pack.footer());
+    let entries = footer.expect("is whole").entries;
+    for chunk in [3, 4, 5, 19] {
+        flip(&path, entries[chunk].extent.offset as usize + 100);
+    }
+    assert_eq!(ranges(&another(&test)), [], "nobody knows");
+    verify(&another(&test));
+    assert_eq!(ranges(&another(&test)), [(3, 3), (19, 1)]);
+    let other = "other".parse().expect("a legal name");
+    assert_eq!(another(&test).wanted(&other).expect("reads"), []);
+    // The copies of another server are as good.
+    store(&another(&test), "other", &disk[4 * CHUNK..5 * CHUNK]);
+    assert_eq!(ranges(&another(&test)), [(3, 1), (5, 1), (19, 1)]);
+    store(&another(&test), "web", &disk);
+    assert_eq!(ranges(&another(&test)), []);
+    assert_eq!(records(&test.library).len(), 1);
+}
+
+#[test]
+fn all_of_a_leaf_or_a_disk_is_wanted_when_its_manifest_is_lost() {
+    for kind in [BlobKind::Leaf, BlobKind::Root] {
+        let (test, ..) = library_with_image();
+        damage(&test.library, kind);
+        verify(&another(&test));
+        assert_eq!(ranges(&another(&test)), [(0, 20)], "{kind:?}");
+    }
+}
+
+#[test]
+fn a_whole_pack_that_is_lost_is_wanted() {
+    let (test, _, disk) = library_with_image();
+    let (_, path, _) = blob(&test.library, BlobKind::Data);
+    let length = fs::metadata(&path).expect("is there").len() as usize;
+    flip(&path, length - 40);
+    verify(&another(&test));
+    assert_eq!(ranges(&another(&test)), [(0, 20)]);
+    store(&another(&test), "web", &disk);
+    assert_eq!(ranges(&another(&test)), []);
+}
+
+#[test]
+fn notes_of_wanted_chunks_are_not_believed() {
+    let (test, _, _) = library_with_image();
+    let server = "web".parse().expect("a legal name");
+    let kept = test.library.latest_hashes(&server, "sda").expect("reads");
+    let kept = kept.expect("there is an image");
+    let before = kept.leaf(0).expect("reads");
+    let range = |disk: &str, first_chunk, chunk_count| WantedRange {
+        disk: disk.to_owned(),
+        first_chunk,
+        chunk_count,
+    };
+    // A server may say anything.
+    let told = [
+        range("sda", 2, 3),
+        range("sdb", 0, 20),
+        range("sda", 19, u64::MAX),
+        range("sda", u64::MAX, u64::MAX),
+    ];
+    let doubted = read_again(kept, "sda", &told).leaf(0).expect("reads");
+    let changed: Vec<usize> = (0..20).filter(|&at| before[at] != doubted[at]).collect();
+    assert_eq!(changed, [2, 3, 4, 19]);
 }
