@@ -106,6 +106,7 @@ impl Settle<'_> {
         if !self.world.is_damaged() && !report.is_sound() {
             self.violation(&format!("nothing is damaged, and {:?}", report.findings));
         }
+        self.check_records();
         let told: BTreeSet<&str> = report.damaged_images.iter().map(String::as_str).collect();
         for (id, answer) in &answers {
             if let Err(problem) = answer
@@ -116,6 +117,16 @@ impl Settle<'_> {
         }
         self.check_missing(&known, &listed, &told);
         answers
+    }
+
+    /// What `verify` has just written down: nothing, as long as nothing is damaged.
+    fn check_records(&self) {
+        let records = self.library.core().store.list(names::WANTED);
+        let records = records.unwrap_or_default();
+        if !self.world.is_damaged() && !records.is_empty() {
+            self.violation(&format!("nothing is damaged, and {records:?}"));
+        }
+        self.world.count(Event::DamageKnown, records.len() as u64);
     }
 
     /// An image that must be there and is not listed is told of, unless nothing is left of it.
