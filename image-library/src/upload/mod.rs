@@ -200,6 +200,17 @@ impl LocalUpload {
         self.core.index.flush()
     }
 
+    /// Stores a blob that an image of the server names and the library has lost.
+    pub(crate) fn put_lost(&self, kind: BlobKind, blob: &CheckedChunk) -> Result<()> {
+        self.step(|| self.store(kind, blob))
+    }
+
+    /// Makes what was stored durable, without an image. What interrupted uploads of the server had
+    /// proved stays for the next one.
+    pub(crate) fn finish_healing(self) -> Result<()> {
+        self.step(|| self.finish_all())
+    }
+
     /// Whether this upload may name a chunk that stands in the library already.
     fn may_name(&self, hash: &ContentHash) -> Result<bool> {
         let id = self.core.key.chunk_id(hash);

@@ -64,16 +64,20 @@ impl Losses {
 
     /// A chunk cannot be given back: which copies are damaged is noted, or that there is none.
     pub(crate) fn lose(&mut self, core: &Core, id: &ChunkId) -> Result<()> {
-        let copies = core.find_all(id)?;
-        for copy in &copies {
-            if !core.is_sound(id, copy) {
-                self.lose_copy(copy.pack, *id);
-            }
-        }
-        if copies.is_empty() && self.chunks < CHUNKS_IN_MEMORY_MAX {
+        let has_copies = self.lose_copies(core, id)?;
+        if !has_copies && self.chunks < CHUNKS_IN_MEMORY_MAX {
             self.chunks += usize::from(self.nowhere.insert(*id));
         }
         Ok(())
+    }
+
+    /// The same of a chunk that is given back by other means. `false` when it has no copy.
+    pub(crate) fn lose_copies(&mut self, core: &Core, id: &ChunkId) -> Result<bool> {
+        let copies = core.find_all(id)?;
+        for copy in copies.iter().filter(|copy| !core.is_sound(id, copy)) {
+            self.lose_copy(copy.pack, *id);
+        }
+        Ok(!copies.is_empty())
     }
 
     /// All of a pack was read again.
