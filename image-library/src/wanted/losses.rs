@@ -22,8 +22,8 @@ pub(crate) struct Losses {
     packs: BTreeMap<PackId, Lost>,
     nowhere: BTreeSet<ChunkId>,
     chunks: usize,
-    /// The records that were there at the beginning.
-    before: Vec<(String, Place)>,
+    /// The names of the records that were there at the beginning.
+    before: BTreeMap<Place, Vec<String>>,
     /// Packs with records that were read again since.
     read: HashSet<PackId>,
     /// Every image was looked through since.
@@ -33,15 +33,13 @@ pub(crate) struct Losses {
 impl Losses {
     /// Begins, before anything is read.
     pub(crate) fn begin(core: &Core) -> Result<Self> {
-        let listed = core.store.list(names::WANTED)?;
-        let before = listed.into_iter().filter_map(|stored| {
-            let place = names::parse_wanted(&stored.name)?;
-            Some((stored.name, place))
-        });
-        Ok(Self {
-            before: before.collect(),
-            ..Self::default()
-        })
+        let mut losses = Self::default();
+        for stored in core.store.list(names::WANTED)? {
+            if let Some(place) = names::parse_wanted(&stored.name) {
+                losses.before.entry(place).or_default().push(stored.name);
+            }
+        }
+        Ok(losses)
     }
 
     /// Nothing in this pack is to be relied on.
@@ -82,11 +80,7 @@ impl Losses {
 
     /// All of a pack was read again.
     pub(crate) fn note_read(&mut self, pack: PackId) {
-        if self
-            .before
-            .iter()
-            .any(|(_, place)| *place == Place::Pack(pack))
-        {
+        if self.before.contains_key(&Place::Pack(pack)) {
             self.read.insert(pack);
         }
     }
@@ -99,10 +93,12 @@ impl Losses {
     /// The records that were there at the beginning and cannot be read.
     pub(crate) fn unreadable(&self, core: &Core) -> Result<Vec<(String, Error)>> {
         let mut found = Vec::new();
-        for (name, place) in &self.before {
-            match core.read_wanted(name, *place) {
-                Err(error) if is_unreadable(&error) => found.push((name.clone(), error)),
-                other => drop(other?),
+        for (place, names) in &self.before {
+            for name in names {
+                match core.read_wanted(name, *place) {
+                    Err(error) if is_unreadable(&error) => found.push((name.clone(), error)),
+                    other => drop(other?),
+                }
             }
         }
         Ok(found)
@@ -116,18 +112,27 @@ impl Losses {
                 written.insert(core.write_wanted(&record)?);
             }
         }
-        for (name, place) in &self.before {
-            let is_replaced = match place {
-                Place::Pack(pack) => {
-                    self.read.contains(pack) || !core.store.exists(&names::pack(pack))?
-                }
-                Place::Nowhere => self.has_seen_images,
+        for (place, names) in &self.before {
+            let is_gone = match place {
+                Place::Pack(pack) => !core.store.exists(&names::pack(pack))?,
+                Place::Nowhere => false,
             };
-            if is_replaced && !written.contains(name) {
+            if !is_gone && !self.is_replaced(*place) {
+                continue;
+            }
+            for name in names.iter().filter(|name| !written.contains(*name)) {
                 core.store.remove(name)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether all that can be said of a place was found again, or not any more.
+    fn is_replaced(&self, place: Place) -> bool {
+        match place {
+            Place::Pack(pack) => self.read.contains(&pack),
+            Place::Nowhere => self.has_seen_images,
+        }
     }
 
     fn records(&self) -> impl Iterator<Item = Record> {
@@ -145,15 +150,11 @@ impl Losses {
 
     /// Whether a record that stays says the same or more.
     fn is_known(&self, core: &Core, new: &Record) -> Result<bool> {
-        let stays = match new.place {
-            Place::Pack(pack) => !self.read.contains(&pack),
-            Place::Nowhere => !self.has_seen_images,
-        };
-        for (name, place) in self.before.iter().filter(|_| stays) {
-            if *place != new.place {
-                continue;
-            }
-            match core.read_wanted(name, *place) {
+        if self.is_replaced(new.place) {
+            return Ok(false);
+        }
+        for name in self.before.get(&new.place).into_iter().flatten() {
+            match core.read_wanted(name, new.place) {
                 Ok(Some(old)) if is_part(&new.lost, &old.lost) => return Ok(true),
                 Err(error) if !is_unreadable(&error) => return Err(error),
                 _ => {}

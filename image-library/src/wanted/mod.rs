@@ -34,6 +34,8 @@ use record::{Lost, Record};
 
 /// How many chunks are held in memory, 32 bytes each.
 const CHUNKS_IN_MEMORY_MAX: usize = 1 << 20;
+/// How many records are read before they are taken in: at most 32 MiB.
+const RECORDS_AT_ONCE: usize = 32;
 
 /// What the records of a library say.
 #[derive(Debug, Default)]
@@ -134,12 +136,14 @@ impl Core {
         if let Some(known) = self.read_records.of(&listed) {
             return Ok(known);
         }
-        let records = for_each_object(&*self.store, &listed, |stored| {
-            self.readable_wanted(&stored.name)
-        })?;
         let mut wanted = Wanted::default();
-        for record in records.into_iter().flatten() {
-            wanted.add(record);
+        for some in listed.chunks(RECORDS_AT_ONCE) {
+            let read = |stored: &Stored| self.readable_wanted(&stored.name);
+            let records = for_each_object(&*self.store, some, read)?;
+            records
+                .into_iter()
+                .flatten()
+                .for_each(|record| wanted.add(record));
         }
         let wanted = Arc::new(wanted);
         *self.read_records.lock() = (listed, Arc::clone(&wanted));

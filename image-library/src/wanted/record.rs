@@ -135,10 +135,11 @@ impl Core {
     pub(super) fn write_wanted(&self, record: &Record) -> Result<String> {
         let json = record.to_json()?;
         let name = names::wanted(record.place, &json);
-        let is_new = self.create_record(&name, &json)?;
-        // What stands there has the same content, or is damaged.
-        if !is_new && self.read_wanted(&name, record.place).is_err() {
-            self.replace_record(&name, &json)?;
+        match self.read_wanted(&name, record.place) {
+            // The name is made of the content.
+            Ok(Some(_)) => {}
+            Ok(None) => drop(self.create_record(&name, &json)?),
+            Err(_) => self.replace_record(&name, &json)?,
         }
         Ok(name)
     }

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use disk::Silent;
 
-use super::{Wanted, WantedRange, read_again};
-use crate::pack::BlobKind;
+use super::record::{Lost, Place, Record};
+use super::{CHUNKS_IN_MEMORY_MAX, Wanted, WantedRange, read_again};
+use crate::chunk::ChunkId;
+use crate::pack::{BlobKind, PackId};
 use crate::store::names;
 use crate::tests::damaged::{CHUNK, another, blob, damage, flip, library_with_image, verify};
 use crate::tests::{TestLibrary, begin, draft, put_all, put_disk, read, store};
@@ -129,7 +131,7 @@ fn a_damaged_record_is_told_and_its_pack_is_not_relied_on() {
     let name = records(&test.library).remove(0);
     flip(&test.directory.path().join(&name), 100);
 
-    let chunk = crate::chunk::ChunkId::from_bytes([0; 32]);
+    let chunk = ChunkId::from_bytes([0; 32]);
     assert!(wanted(&another(&test)).covers(&pack, &chunk), "any of it");
     let new = store(&another(&test), "web", &disk);
     assert!(new.stored_bytes > disk.len() as u64, "all of it");
@@ -293,4 +295,32 @@ fn notes_of_wanted_chunks_are_not_believed() {
     let doubted = read_again(kept, "sda", &told).leaf(0).expect("reads");
     let changed: Vec<usize> = (0..20).filter(|&at| before[at] != doubted[at]).collect();
     assert_eq!(changed, [2, 3, 4, 19]);
+}
+
+#[test]
+fn of_more_damage_than_can_be_told_apart_whole_packs_are_avoided() {
+    let chunks = |numbers: std::ops::Range<u8>| {
+        let ids = numbers.map(|number| ChunkId::from_bytes([number; 32]));
+        Lost::Chunks(ids.collect())
+    };
+    let pack = |number| PackId::from_bytes([number; 32]);
+    let in_pack = |number, lost| Record {
+        place: Place::Pack(pack(number)),
+        lost,
+    };
+    let mut wanted = Wanted {
+        chunks: CHUNKS_IN_MEMORY_MAX - 5,
+        ..Wanted::default()
+    };
+    let other = ChunkId::from_bytes([99; 32]);
+    wanted.add(in_pack(1, chunks(0..3)));
+    wanted.add(in_pack(2, chunks(0..3)));
+    wanted.add(Record {
+        place: Place::Nowhere,
+        lost: chunks(10..20),
+    });
+    assert!(!wanted.covers(&pack(1), &other), "there was room for it");
+    assert!(wanted.covers(&pack(2), &other));
+    assert_eq!(wanted.nowhere.len(), 2);
+    assert_eq!(wanted.chunks, CHUNKS_IN_MEMORY_MAX);
 }
