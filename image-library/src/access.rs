@@ -9,6 +9,7 @@ use disk::ReadAt;
 use crate::document::{DiskDraft, Image, ImageDraft};
 use crate::error::Result;
 use crate::id::{ContentHash, DiskIndex, ImageId, ServerName};
+use crate::wanted::WantedRange;
 
 /// Reads images. Implemented by the local library and by the client of a server.
 pub trait ImageReader: Debug + Send + Sync {
@@ -45,6 +46,11 @@ pub trait ImageWriter: Debug + Send + Sync {
         server: &ServerName,
         disk_name: &str,
     ) -> Result<Option<Arc<dyn DiskHashes>>>;
+
+    /// What of the disks of this server's latest image the library has lost and wants again; nothing
+    /// in the usual case, which costs next to nothing. Who keeps hashes of that image believes them
+    /// for the rest only: see [`read_again`](crate::read_again).
+    fn wanted(&self, server: &ServerName) -> Result<Vec<WantedRange>>;
 }
 
 /// The content hashes of a disk's chunks, read leaf by leaf: those of 1 TiB would take 512 MiB.

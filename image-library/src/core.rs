@@ -21,6 +21,7 @@ use crate::manifest::{Root, leaf_from_bytes, leaf_length};
 use crate::pack::{OpenPack, PackId};
 use crate::store::{Conditional, ListedPack, Store, Workspace, for_each_object, list_packs, names};
 use crate::surroundings::{Machine, Surroundings};
+use crate::wanted::{Avoided, ReadRecords};
 
 /// How many packs stay open.
 const OPEN_PACKS_MAX: usize = 64;
@@ -35,7 +36,8 @@ const NOBODY: OwnerTag = OwnerTag([0; 16]);
 const DAMAGED_MAX: usize = 1 << 20;
 
 /// Copies of chunks that turned out to be damaged since the library was opened. Nothing is
-/// deduplicated against them, so that what is sent again heals the library.
+/// deduplicated against them, so that what is sent again heals the library. What `verify` finds
+/// is kept for other programs too: see [`Wanted`](crate::wanted::Wanted).
 #[derive(Debug, Default)]
 struct Damaged {
     records: HashSet<(PackId, ChunkId)>,
@@ -52,6 +54,7 @@ pub(crate) struct Core {
     pub(crate) index: Index,
     pub(crate) clock: fn() -> Timestamp,
     pub(crate) surroundings: Arc<dyn Surroundings>,
+    pub(crate) read_records: ReadRecords,
     packs: Cache<PackId, Arc<OpenPack>>,
     chunks: Cache<ChunkId, Arc<[u8]>>,
     damaged: RwLock<Damaged>,
@@ -75,6 +78,7 @@ impl Core {
             index,
             clock,
             surroundings: Arc::new(Machine),
+            read_records: ReadRecords::default(),
             packs: Cache::new(OPEN_PACKS_MAX),
             chunks: Cache::new(CHUNK_CACHE_LENGTH),
             damaged: RwLock::default(),
@@ -161,17 +165,12 @@ impl Core {
         }
     }
 
-    /// The same, and copies in condemned packs do not count either.
-    pub(crate) fn find_outside(
-        &self,
-        id: &ChunkId,
-        condemned: &HashSet<PackId>,
-    ) -> Result<Option<Location>> {
+    /// The same, and copies that are avoided do not count either.
+    pub(crate) fn find_outside(&self, id: &ChunkId, avoided: &Avoided) -> Result<Option<Location>> {
         match self.find(id)? {
-            Some(location) if condemned.contains(&location.pack) => {
+            Some(location) if avoided.covers(id, &location) => {
                 let mut others = self.find_all(id)?.into_iter();
-                Ok(others
-                    .find(|other| !condemned.contains(&other.pack) && !self.is_damaged(id, other)))
+                Ok(others.find(|other| !avoided.covers(id, other) && !self.is_damaged(id, other)))
             }
             found => Ok(found),
         }

@@ -88,6 +88,19 @@ impl ImageDevice {
         self.root.chunk_size
     }
 
+    /// What cannot be read when the chunk at that byte cannot: it, or the leaf that names it.
+    pub(crate) fn needed_at(&self, offset: u64) -> Option<ChunkId> {
+        let chunk = offset / u64::from(self.root.chunk_size);
+        let hash = match self.hash_of(chunk) {
+            Ok(hash) => hash,
+            Err(_) => *self
+                .root
+                .leaves
+                .get((chunk / LEAF_CHUNKS as u64) as usize)?,
+        };
+        Some(self.core.key.chunk_id(&hash?))
+    }
+
     fn leaf(&self, number: usize) -> Result<Leaf> {
         if let Some(leaf) = self.leaves.get(&number) {
             return Ok(leaf);

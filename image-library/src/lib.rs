@@ -27,6 +27,7 @@ mod disk_writer;
 mod document;
 mod error;
 mod file_error;
+mod heal;
 mod id;
 mod image;
 mod index;
@@ -62,6 +63,7 @@ mod tls;
 mod token;
 mod tokens;
 mod upload;
+mod wanted;
 
 pub use access::{
     ChunkState, ChunkUpload, DiskHashes, ImageReader, ImageWriter, Library, Upload, UploadTarget,
@@ -69,7 +71,7 @@ pub use access::{
 pub use audit::{AuditAction, AuditActor, AuditEvent, AuditOutcome};
 #[cfg(feature = "server")]
 pub use authority::Authority;
-pub use check::{Share, VerifyReport, VerifyScope};
+pub use check::{Share, VerifyOptions, VerifyReport, VerifyScope};
 pub use chunk::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN};
 pub use config::InitOptions;
 pub use crypto::Cipher;
@@ -78,6 +80,7 @@ pub use disk_writer::DiskWriter;
 pub use document::{Consistency, DiskDraft, Image, ImageDisk, ImageDraft};
 pub use error::{BucketFailure, Error, Result};
 pub use file_error::FileError;
+pub use heal::{HealOptions, HealReport};
 pub use id::{ContentHash, DiskIndex, ImageId, ServerName};
 pub use ingest::{Ingest, IngestDisk, IngestStats, NoteHashes, ingest};
 pub use key_file::{KeyAccess, Passphrase, PassphraseSource};
@@ -92,6 +95,7 @@ pub use store::{BucketAccess, BucketAddress};
 pub use tls::use_ring;
 pub use token::{Fingerprint, Token, TokenId};
 pub use tokens::{Grant, Role, TokenRecord};
+pub use wanted::{WantedRange, read_again};
 
 #[cfg(test)]
 mod simulation;

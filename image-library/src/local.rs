@@ -20,6 +20,7 @@ use crate::location::{self, LibraryAccess, Location};
 use crate::store::{Directory, Store, Workspace, file, names, probe};
 use crate::stored_hashes::StoredHashes;
 use crate::upload::LocalUpload;
+use crate::wanted::WantedRange;
 
 /// A library in a directory or a bucket that this program opens itself. Clones share everything;
 /// several processes may have it open at once, in a bucket on several machines.
@@ -196,5 +197,9 @@ impl ImageWriter for LocalLibrary {
         };
         let hashes = StoredHashes::open(&self.core, &image, disk)?;
         Ok(hashes.map(|hashes| Arc::new(hashes) as Arc<dyn DiskHashes>))
+    }
+
+    fn wanted(&self, server: &ServerName) -> Result<Vec<WantedRange>> {
+        self.core.wanted_ranges(server)
     }
 }

@@ -2,6 +2,7 @@
 //! The program `image-library`: serves and administers a library.
 
 mod audit_command;
+mod heal_command;
 mod key_command;
 mod prune_command;
 mod replicate_command;
@@ -25,6 +26,7 @@ use image_library::{
 };
 
 use crate::audit_command::AuditArguments;
+use crate::heal_command::HealArguments;
 use crate::key_command::KeyCommand;
 use crate::prune_command::{PruneArguments, parse_duration};
 use crate::replicate_command::ReplicateArguments;
@@ -85,6 +87,12 @@ enum Command {
     /// on where it was. To fill a far library by a disk that is sent there, replicate into a directory
     /// on that disk, and there from the disk into the library.
     Replicate(ReplicateArguments),
+    /// Take what a library has lost from another one that has copies of its images.
+    ///
+    /// What is damaged is known from `verify`, which comes first. Everything is checked against the
+    /// hashes that are known here. What both have lost is told, and exit code 1 with it. An image whose
+    /// document is lost is brought back by `replicate`.
+    Heal(HealArguments),
     /// Delete the images that no rule keeps, and free what no image needs any more.
     ///
     /// What is unused is condemned first and removed by a later prune, when the grace is over and it
@@ -165,6 +173,7 @@ fn run(arguments: &Arguments) -> Result<Verdict> {
         Command::Audit(chosen) => chosen.run(&access()?),
         Command::Verify(chosen) => chosen.run(&access()?, &terminal(arguments.quiet)),
         Command::Replicate(chosen) => chosen.run(&access()?, &terminal(arguments.quiet)),
+        Command::Heal(chosen) => chosen.run(&access()?, &terminal(arguments.quiet)),
         Command::Prune(chosen) => chosen.run(&access()?, &terminal(arguments.quiet)),
         Command::Delete { library, image } => prune_command::delete(library, &access()?, image),
         Command::Undelete { library, image } => prune_command::undelete(library, &access()?, image),

@@ -16,6 +16,7 @@
 //! | `GET /v1/images/{id}/disks/{n}/extents?from=a` | | [`ExtentPage`] |
 //! | `GET, PUT /v1/images/{id}/files/{name}` | bytes | bytes |
 //! | `GET /v1/servers/{server}/hashes?disk=name&leaf=n` | | [`HashPage`], or 204 |
+//! | `GET /v1/servers/{server}/wanted` | | [`WantedList`] |
 //! | `POST /v1/uploads` | [`UploadRequest`] | [`UploadOpened`] |
 //! | `POST /v1/uploads/{u}/states` | hashes | one byte each: 0 missing, 1 stored |
 //! | `POST /v1/uploads/{u}/chunks` | frames | 204 |
@@ -46,6 +47,7 @@ use uuid::Uuid;
 
 use crate::access::ChunkUpload;
 use crate::id::{ContentHash, ImageId, ServerName};
+use crate::wanted::WantedRange;
 
 /// The version of this protocol.
 pub(crate) const API_VERSION: u32 = 1;
@@ -109,6 +111,13 @@ pub(crate) struct ExtentPage {
 pub(crate) struct WireExtent {
     pub(crate) length: u64,
     pub(crate) zero: bool,
+}
+
+/// What a library wants again of a server's latest image, in order of its disks; bounded, see
+/// [`WantedRange`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WantedList {
+    pub(crate) ranges: Vec<WantedRange>,
 }
 
 /// Why a request was not done.

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use image_library::program::{Verdict, print, print_json};
-use image_library::terminal::{AccessPaths, Terminal, bytes_text, other_library_access};
+use image_library::terminal::{
+    AccessPaths, OtherLibrary, Terminal, bytes_text, other_library_access,
+};
 use image_library::{
     Error, LibraryAccess, LocalLibrary, Location, ReplicateOptions, ReplicateReport, Result,
     ServerName, open_library,
@@ -45,11 +47,12 @@ pub(crate) struct ReplicateArguments {
 impl ReplicateArguments {
     pub(crate) fn run(&self, access: &LibraryAccess, terminal: &Terminal) -> Result<Verdict> {
         let library = LocalLibrary::open_with_key(&self.library, access)?;
-        let other = other_library_access(AccessPaths {
+        let paths = AccessPaths {
             token_file: self.to_token_file.as_deref(),
             ca_file: self.to_ca_file.as_deref(),
             workspace: access.workspaces.as_deref(),
-        })?;
+        };
+        let other = other_library_access(OtherLibrary::To, paths)?;
         let to = open_library(&self.to, other)?;
         let options = ReplicateOptions {
             servers: self.servers.clone(),
@@ -69,7 +72,8 @@ impl ReplicateArguments {
     }
 }
 
-fn stop_on_signal(stop: &Arc<AtomicBool>) -> Result<()> {
+/// From now on a signal sets `stop`.
+pub(crate) fn stop_on_signal(stop: &Arc<AtomicBool>) -> Result<()> {
     let stop = Arc::clone(stop);
     ctrlc::set_handler(move || stop.store(true, Ordering::Relaxed)).map_err(|error| Error::File {
         action: "wait for",

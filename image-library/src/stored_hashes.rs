@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The hashes of a stored disk, for whoever takes the next snapshot of it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::access::DiskHashes;
@@ -10,11 +9,11 @@ use crate::document::{Image, ImageDisk};
 use crate::error::Result;
 use crate::id::{ContentHash, ImageId};
 use crate::manifest::Root;
-use crate::pack::PackId;
+use crate::wanted::Avoided;
 
 /// Stands for a chunk that the library has lost, or is about to: no bytes have this hash, so its chunk is sent
 /// again and the library heals.
-const LOST: ContentHash = ContentHash::from_bytes([0xff; 32]);
+pub(crate) const LOST: ContentHash = ContentHash::from_bytes([0xff; 32]);
 
 /// The hashes of one disk of an image.
 #[derive(Debug)]
@@ -32,10 +31,10 @@ pub(crate) struct StoredHashes {
 enum Told {
     /// As they were.
     AsTheyAre,
-    /// As lost, and those in these packs too. An image that was committed after its packs were
-    /// condemned names chunks that no upload may rely on before a prune has spared those packs:
-    /// they have to be sent again.
-    Lost(HashSet<PackId>),
+    /// As lost, and those of which only such copies are left too: no upload may rely on these, so
+    /// they have to be sent again. An image that was committed after its packs were condemned names
+    /// chunks in them.
+    Lost(Avoided),
 }
 
 impl StoredHashes {
@@ -60,7 +59,10 @@ impl StoredHashes {
                 image: image.id,
                 root,
                 place,
-                told: Told::Lost(core.pruned()?.condemned),
+                told: Told::Lost(Avoided {
+                    condemned: core.pruned()?.condemned,
+                    wanted: core.wanted()?,
+                }),
             })),
             Err(error) if error.is_damage() => Ok(None),
             Err(error) => Err(error),
@@ -80,7 +82,7 @@ impl DiskHashes for StoredHashes {
     fn leaf(&self, number: u64) -> Result<Vec<Option<ContentHash>>> {
         let number = usize::try_from(number).unwrap_or(usize::MAX);
         let leaf = self.core.read_leaf(&self.root, number, &self.place);
-        let Told::Lost(condemned) = &self.told else {
+        let Told::Lost(avoided) = &self.told else {
             return leaf;
         };
         let mut hashes = match leaf {
@@ -90,7 +92,7 @@ impl DiskHashes for StoredHashes {
         };
         for hash in hashes.iter_mut().flatten() {
             let id = self.core.key.chunk_id(hash);
-            if self.core.find_outside(&id, condemned)?.is_none() {
+            if self.core.find_outside(&id, avoided)?.is_none() {
                 *hash = LOST;
             }
         }

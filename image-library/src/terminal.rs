@@ -311,14 +311,30 @@ pub fn library_access(given: AccessPaths<'_>) -> crate::Result<LibraryAccess> {
     access_by("RELEVO_", given)
 }
 
-/// The same for the library at the other end of a copy: its variables begin with `RELEVO_TO_`. The
-/// workspace and the variables of buckets are the same.
+/// The library at the other end of a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtherLibrary {
+    /// The one that is copied to: its variables begin with `RELEVO_TO_`.
+    To,
+    /// The one that is copied from: with `RELEVO_FROM_`.
+    From,
+}
+
+/// The same for another library, which has variables of its own. The workspace and the variables of
+/// buckets are the same.
 ///
 /// # Errors
 ///
 /// As [`library_access`].
-pub fn other_library_access(given: AccessPaths<'_>) -> crate::Result<LibraryAccess> {
-    access_by("RELEVO_TO_", given)
+pub fn other_library_access(
+    other: OtherLibrary,
+    given: AccessPaths<'_>,
+) -> crate::Result<LibraryAccess> {
+    let prefix = match other {
+        OtherLibrary::To => "RELEVO_TO_",
+        OtherLibrary::From => "RELEVO_FROM_",
+    };
+    access_by(prefix, given)
 }
 
 fn access_by(prefix: &str, given: AccessPaths<'_>) -> crate::Result<LibraryAccess> {

@@ -5,7 +5,8 @@ use clap::Args;
 use image_library::program::{Verdict, print_json, print_line};
 use image_library::terminal::{Terminal, bytes_text};
 use image_library::{
-    ImageRef, LibraryAccess, LocalLibrary, Location, Result, Share, VerifyReport, VerifyScope,
+    ImageRef, LibraryAccess, LocalLibrary, Location, Result, Share, VerifyOptions, VerifyReport,
+    VerifyScope,
 };
 
 #[derive(Debug, Args)]
@@ -17,6 +18,9 @@ pub(crate) struct VerifyArguments {
     /// All documents and manifests, but of the packs only this share, chosen anew each time: 5%.
     #[arg(long, value_name = "SHARE", conflicts_with = "images")]
     sample: Option<Share>,
+    /// Say what is damaged, and write nothing down: it is not taken again then.
+    #[arg(long)]
+    dry_run: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -25,13 +29,16 @@ pub(crate) struct VerifyArguments {
 impl VerifyArguments {
     pub(crate) fn run(&self, access: &LibraryAccess, terminal: &Terminal) -> Result<Verdict> {
         let library = LocalLibrary::open_with_key(&self.library, access)?;
-        let scope = self.scope(&library)?;
-        let report = library.verify_scope(&scope, terminal)?;
+        let options = VerifyOptions {
+            scope: self.scope(&library)?,
+            dry_run: self.dry_run,
+        };
+        let report = library.verify_with(&options, terminal)?;
         terminal.finish();
         if self.json {
             print_json(&report);
         } else {
-            print_line(&report_text(&scope, &report));
+            print_line(&report_text(&options.scope, &report));
         }
         Ok(Verdict::of(report.is_sound()))
     }

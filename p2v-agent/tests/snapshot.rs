@@ -214,6 +214,50 @@ fn the_next_snapshot_sends_only_what_changed_with_and_without_notes() {
     }
 }
 
+/// Changes a byte in the middle of a chunk's record in the only pack of that length or more.
+fn damage_a_chunk(site: &Site) {
+    let packs = site.library().join("packs");
+    let directories = fs::read_dir(packs)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let files = directories.flat_map(|directory| fs::read_dir(directory).unwrap());
+    let pack = files
+        .map(|entry| entry.unwrap().path())
+        .find(|path| fs::metadata(path).unwrap().len() > MIB as u64)
+        .unwrap();
+    let mut bytes = fs::read(&pack).unwrap();
+    bytes[10 * CHUNK + CHUNK / 2] ^= 1;
+    fs::write(&pack, bytes).unwrap();
+}
+
+#[test]
+fn what_the_library_lost_is_sent_again_though_nothing_changed_and_the_agent_has_notes() {
+    for over_https in [false, true] {
+        let site = Site::new();
+        let bytes = noise(4 * MIB, 11);
+        site.write_disk(&bytes);
+        let server = over_https.then(|| site.serve());
+        let url = server.as_ref().map(RunningServer::url);
+        let library: Vec<&str> = url.iter().flat_map(|url| ["--library", url]).collect();
+        let first = report(&mut site.snapshot(&library));
+        damage_a_chunk(&site);
+        // By another program than the server.
+        assert!(!site.open().verify(&disk::Silent).unwrap().is_sound());
+
+        let output = site.snapshot(&library).output().unwrap();
+        let told = stderr(&output);
+        assert!(told.contains("agent.snapshot.wanted-again"), "{told}");
+        assert!(!told.contains("agent.snapshot.notes-dropped"), "{told}");
+        let second: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(second["disks"][0]["sent_bytes"], CHUNK);
+        for image in [&first, &second] {
+            assert!(site.content(image) == bytes, "the old image is whole again");
+        }
+        let third = report(&mut site.snapshot(&library));
+        assert_eq!(third["disks"][0]["sent_bytes"], 0);
+    }
+}
+
 #[test]
 fn notes_of_another_library_are_not_believed() {
     let site = Site::new();

@@ -38,6 +38,7 @@ pub(super) fn check(core: &Core, damage: &Damage, findings: &Findings<'_>) -> Re
         }
         findings.monitor.advance(1);
     }
+    findings.losses().note_images();
     Ok(())
 }
 
@@ -59,12 +60,25 @@ fn check_image(
         match core.read_root(&disk.manifest, &place) {
             Ok(root) => check_disk(core, &root, disk, &place, damage, sound, findings)?,
             Err(error) => {
+                lose_root(core, disk, findings)?;
                 let problem = format!("its manifest cannot be read: {}", text(&error));
                 findings.add("library.image.damaged", place, problem, Some(REMEDY));
             }
         }
     }
     Ok(())
+}
+
+/// The root of a disk's manifest is lost.
+pub(super) fn lose_root(core: &Core, disk: &ImageDisk, findings: &Findings<'_>) -> Result<()> {
+    // A document that names no hash is told of anyway.
+    let Ok(hash) = blake3::Hash::from_hex(&disk.manifest) else {
+        return Ok(());
+    };
+    let id = core
+        .key
+        .chunk_id(&ContentHash::from_bytes(*hash.as_bytes()));
+    findings.losses().lose(core, &id)
 }
 
 fn check_disk(
@@ -88,7 +102,7 @@ fn check_disk(
             continue;
         };
         let first = leaf as u64 * LEAF_CHUNKS as u64;
-        let problems = leaf_problems(core, root, leaf, place, damage);
+        let problems = leaf_problems(core, root, leaf, place, damage, findings)?;
         if problems.iter().all(Option::is_none) {
             sound.add(&hash);
         }
@@ -128,40 +142,54 @@ fn leaf_problems(
     leaf: usize,
     place: &str,
     damage: &Damage,
-) -> Vec<Option<String>> {
-    match core.read_leaf(root, leaf, place) {
-        Ok(entries) => entries
-            .iter()
-            .map(|hash| hash.and_then(|hash| lost_chunk(core, &hash, damage)))
-            .collect(),
+    findings: &Findings<'_>,
+) -> Result<Vec<Option<String>>> {
+    let entries = core.read_leaf(root, leaf, place);
+    if let Some(hash) = root.leaves.get(leaf).copied().flatten() {
+        lost_chunk(core, &hash, damage, findings)?;
+    }
+    match entries {
+        Ok(entries) => {
+            let problem = |hash: &Option<ContentHash>| match hash {
+                Some(hash) => lost_chunk(core, hash, damage, findings),
+                None => Ok(None),
+            };
+            entries.iter().map(problem).collect()
+        }
         Err(error) => {
             let problem = format!("a leaf of its manifest: {}", text(&error));
-            vec![Some(problem); root.leaf_entries(leaf)]
+            Ok(vec![Some(problem); root.leaf_entries(leaf)])
         }
     }
 }
 
 /// Why a chunk cannot be given back; `None` when one whole copy stands somewhere.
-fn lost_chunk(core: &Core, hash: &ContentHash, damage: &Damage) -> Option<String> {
+fn lost_chunk(
+    core: &Core,
+    hash: &ContentHash,
+    damage: &Damage,
+    findings: &Findings<'_>,
+) -> Result<Option<String>> {
     let id = core.key.chunk_id(hash);
     // Most chunks stand once and are whole.
     if let Ok(Some(location)) = core.find(&id)
         && !damage.covers(location.pack, id)
     {
-        return None;
+        return Ok(None);
     }
     let found = match core.find_all(&id) {
         Ok(found) => found,
-        Err(error) => return Some(text(&error)),
+        Err(error) => return Ok(Some(text(&error))),
     };
+    findings.losses().lose(core, &id)?;
     let is_whole = |pack| !damage.covers(pack, id);
     if found.iter().any(|location| is_whole(location.pack)) {
-        return None;
+        return Ok(None);
     }
-    Some(match found.first() {
+    Ok(Some(match found.first() {
         Some(location) => format!("chunk {id} in pack {} is damaged", location.pack),
         None => format!("no pack holds chunk {id}"),
-    })
+    }))
 }
 
 /// Neighbouring lost chunks are one finding.

@@ -11,6 +11,9 @@
 //! manifests: what it has not read is presumed whole as long as a pack of its name is there. *Images*
 //! are read as a restore would read them, and nothing else is.
 //!
+//! Which copies of chunks are damaged is written down in the library, so that they are taken again
+//! with the next images of their servers (`wanted`). Nothing else is changed.
+//!
 //! Limits: at most [`FINDINGS_MAX`] findings are kept; the numbers count all of them.
 
 mod images;
@@ -20,18 +23,20 @@ mod restored;
 
 use std::collections::HashSet;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use disk::{Finding, Level, Monitor};
 use serde::Serialize;
 
 use crate::chunk::ChunkId;
+use crate::core::Core;
 use crate::crypto::random_bytes;
 use crate::error::Result;
 use crate::id::ImageId;
 use crate::local::LocalLibrary;
 use crate::pack::PackId;
 use crate::store::{ListedPack, list_packs};
+use crate::wanted::Losses;
 
 /// More findings are only counted.
 const FINDINGS_MAX: usize = 1000;
@@ -75,6 +80,15 @@ impl FromStr for Share {
     }
 }
 
+/// How a library is verified.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct VerifyOptions {
+    /// How much of it.
+    pub scope: VerifyScope,
+    /// Say what is damaged, and write nothing down.
+    pub dry_run: bool,
+}
+
 /// What `verify` found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
@@ -110,12 +124,17 @@ impl VerifyReport {
 struct Findings<'a> {
     monitor: &'a dyn Monitor,
     report: Mutex<VerifyReport>,
+    losses: Mutex<Losses>,
 }
 
 impl Findings<'_> {
     fn update(&self, change: impl FnOnce(&mut VerifyReport)) {
         // Nothing panics while it is held.
         change(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn losses(&self) -> MutexGuard<'_, Losses> {
+        self.losses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, code: &str, place: String, problem: String, remedy: Option<&str>) {
@@ -157,35 +176,43 @@ impl LocalLibrary {
     ///
     /// Damage is in the report; an error means that the check itself could not be done.
     pub fn verify(&self, monitor: &dyn Monitor) -> Result<VerifyReport> {
-        self.verify_scope(&VerifyScope::Everything, monitor)
+        self.verify_with(&VerifyOptions::default(), monitor)
     }
 
-    /// The same for so much of the library.
-    pub fn verify_scope(&self, scope: &VerifyScope, monitor: &dyn Monitor) -> Result<VerifyReport> {
+    /// The same for a part of the library, or without writing down what is damaged.
+    pub fn verify_with(
+        &self,
+        options: &VerifyOptions,
+        monitor: &dyn Monitor,
+    ) -> Result<VerifyReport> {
         let core = self.core();
+        let losses = Losses::begin(core)?;
         core.sync_index()?;
         let findings = Findings {
             monitor,
             report: Mutex::default(),
+            losses: Mutex::new(losses),
         };
         let packs = list_packs(&*core.store)?;
         findings.update(|report| report.packs_in_library = packs.len() as u64);
-        match scope {
-            VerifyScope::Everything => {
-                let damage = packs::check(core, &packs, &findings)?;
-                images::check(core, &damage, &findings)?;
-                records::check(core, &findings)?;
-            }
-            VerifyScope::Sample(share) => {
-                let damage = packs::check(core, &sample(packs, *share)?, &findings)?;
-                images::check(core, &damage, &findings)?;
-                records::check(core, &findings)?;
-            }
+        match &options.scope {
+            VerifyScope::Everything => check_all(core, &packs, &findings)?,
+            VerifyScope::Sample(share) => check_all(core, &sample(packs, *share)?, &findings)?,
             VerifyScope::Images(ids) => restored::check(core, ids, &findings)?,
+        }
+        if !options.dry_run {
+            records::publish(core, &findings);
         }
         let report = findings.report.into_inner();
         Ok(report.unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Checks these packs, and all that is not packs.
+fn check_all(core: &Core, packs: &[ListedPack], findings: &Findings<'_>) -> Result<()> {
+    let damage = packs::check(core, packs, findings)?;
+    images::check(core, &damage, findings)?;
+    records::check(core, findings)
 }
 
 /// Some of the packs, each as likely as the other.

@@ -82,6 +82,7 @@ fn check_pack(core: &Core, listed: &ListedPack, findings: &Findings<'_>) -> Resu
         })?;
         OpenPack::open(object, id, &core.key, *core.config.id.as_bytes())
     });
+    findings.losses().note_read(id);
     match opened {
         Ok(pack) => check_records(core, &pack, bytes, findings, &mut damage)?,
         // Where the hash is right, the pack was made wrong, or of another library.
@@ -93,6 +94,7 @@ fn check_pack(core: &Core, listed: &ListedPack, findings: &Findings<'_>) -> Resu
 fn lose_pack(core: &Core, id: PackId, error: &Error, findings: &Findings<'_>, damage: &mut Damage) {
     damage.packs.insert(id);
     core.note_damaged_pack(id);
+    findings.losses().lose_pack(id);
     report_pack(findings, id, &problem_of(error));
 }
 
@@ -115,7 +117,11 @@ fn check_records(
         }
     };
     for entry in &footer.entries {
-        if let Err(problem) = check_record(core, pack, entry, &mut bytes) {
+        let checked = check_record(core, pack, entry, &mut bytes);
+        if checked.is_err() {
+            findings.losses().lose_copy(id, entry.id);
+        }
+        if let Err(problem) = checked.and_then(|()| check_index(core, pack, entry)) {
             damage.records.insert((id, entry.id));
             core.note_damaged_record(id, entry.id);
             report_record(findings, id, entry, &problem);
@@ -143,9 +149,13 @@ fn check_record(
     if kind != entry.kind {
         return Err(format!("expected a {:?}, found a {kind:?}", entry.kind));
     }
-    // The index is a cache, but readers go by it: it must know this copy.
+    Ok(())
+}
+
+/// The index is a cache, but readers go by it: it must know this copy.
+fn check_index(core: &Core, pack: &OpenPack, entry: &FooterEntry) -> Result<(), String> {
     let found = core.find_all(&entry.id);
-    let is_this = |found: &Location| found.pack == pack.id() && found.extent == *extent;
+    let is_this = |found: &Location| found.pack == pack.id() && found.extent == entry.extent;
     if found.is_ok_and(|found| found.iter().any(is_this)) {
         Ok(())
     } else {

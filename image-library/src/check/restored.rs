@@ -7,7 +7,7 @@ use disk::block::ExtentKind;
 use disk::{ReadAt, Unit};
 
 use super::Findings;
-use super::images::{LostRun, REMEDY, check_side_files, findings_so_far, text};
+use super::images::{LostRun, REMEDY, check_side_files, findings_so_far, lose_root, text};
 use crate::core::Core;
 use crate::document::{Image, ImageDisk};
 use crate::error::{Error, Result, chain_text};
@@ -46,8 +46,9 @@ fn check_image(core: &Arc<Core>, image: &Image, findings: &Findings<'_>) -> Resu
     for disk in &image.disks {
         let place = format!("image {}, disk {:?}", image.id, disk.name);
         match ImageDevice::open(Arc::clone(core), image, disk) {
-            Ok(device) => check_disk(&device, disk, &place, findings)?,
+            Ok(device) => check_disk(core, &device, disk, &place, findings)?,
             Err(error) => {
+                lose_root(core, disk, findings)?;
                 let problem = format!("its manifest cannot be read: {}", text(&error));
                 findings.add("library.image.damaged", place, problem, Some(REMEDY));
             }
@@ -57,6 +58,7 @@ fn check_image(core: &Arc<Core>, image: &Image, findings: &Findings<'_>) -> Resu
 }
 
 fn check_disk(
+    core: &Core,
     device: &ImageDevice,
     disk: &ImageDisk,
     place: &str,
@@ -84,6 +86,11 @@ fn check_disk(
             for start in (at..end).step_by(chunk_size as usize) {
                 let length = (disk.size_bytes - start).min(chunk_size) as usize;
                 let problem = device.read_exact_at(start, &mut buffer[..length]).err();
+                if problem.is_some()
+                    && let Some(id) = device.needed_at(start)
+                {
+                    findings.losses().lose(core, &id)?;
+                }
                 let problem = problem.map(|error| chain_text(&error));
                 lost.next(start / chunk_size, problem, place, findings);
             }

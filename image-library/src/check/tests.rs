@@ -5,7 +5,7 @@ use std::fs;
 
 use disk::Silent;
 
-use super::{Share, VerifyScope, sample};
+use super::{Share, VerifyOptions, VerifyScope, sample};
 use crate::pack::PackId;
 use crate::store::{ListedPack, list_packs, names};
 use crate::tests::{TestLibrary, noise};
@@ -27,8 +27,17 @@ fn one_of_two_damaged() -> (TestLibrary, Image, Image) {
     (test, first, second)
 }
 
+fn options(scope: &VerifyScope) -> VerifyOptions {
+    VerifyOptions {
+        scope: scope.clone(),
+        dry_run: false,
+    }
+}
+
 fn verify(test: &TestLibrary, scope: &VerifyScope) -> VerifyReport {
-    test.library.verify_scope(scope, &Silent).expect("verifies")
+    test.library
+        .verify_with(&options(scope), &Silent)
+        .expect("verifies")
 }
 
 #[test]
@@ -60,7 +69,7 @@ fn an_image_that_does_not_exist_cannot_be_verified() {
     let image = test.store("one", b"bytes");
     let other = TestLibrary::new();
     let scope = VerifyScope::Images(vec![image.id]);
-    let error = other.library.verify_scope(&scope, &Silent);
+    let error = other.library.verify_with(&options(&scope), &Silent);
     assert!(matches!(error, Err(Error::NoSuchImage { .. })), "{error:?}");
 }
 

@@ -27,8 +27,9 @@ use crate::document::Image;
 use crate::error::{Error, Result};
 use crate::id::{DiskIndex, ImageId, ServerName};
 use crate::protocol::{
-    API_VERSION, NOT_FOUND, SERVICE, ServiceDescription, UploadOpened, UploadRequest,
+    API_VERSION, NOT_FOUND, SERVICE, ServiceDescription, UploadOpened, UploadRequest, WantedList,
 };
+use crate::wanted::WantedRange;
 
 /// For how long the first question to a server is repeated.
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
@@ -161,5 +162,18 @@ impl ImageWriter for RemoteLibrary {
     ) -> Result<Option<Arc<dyn DiskHashes>>> {
         let hashes = RemoteHashes::open(Arc::clone(&self.connection), server, disk_name)?;
         Ok(hashes.map(|hashes| Arc::new(hashes) as Arc<dyn DiskHashes>))
+    }
+
+    fn wanted(&self, server: &ServerName) -> Result<Vec<WantedRange>> {
+        let path = ["v1", "servers", server.as_str(), "wanted"];
+        let answer = self
+            .connection
+            .get_json("say what it wants again", &path, &[]);
+        match answer {
+            Ok(WantedList { ranges }) => Ok(ranges),
+            // A server that is older than this question.
+            Err(Error::ServerRefused { code, .. }) if code == NOT_FOUND => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! Memory: 2 MiB of bits and 256 KiB of visited leaves for each TiB of different data.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use disk::Monitor;
 
@@ -11,8 +12,9 @@ use crate::core::Core;
 use crate::document::{Image, ImageDisk};
 use crate::error::Result;
 use crate::id::ContentHash;
-use crate::index::View;
+use crate::index::{Numbered, View};
 use crate::pack::PackId;
+use crate::wanted::Wanted;
 
 /// How much of a pack is in use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub(super) struct Marks<'a> {
     view: &'a View,
     /// Copies in these are used only when there is no other.
     condemned: &'a HashSet<PackId>,
+    /// Copies that are known to be damaged: only when there is no whole one at all.
+    wanted: Arc<Wanted>,
     bits: Vec<u64>,
     leaves: HashSet<[u8; 16]>,
     /// Chunks that an image names and no pack has.
@@ -37,15 +41,20 @@ pub(super) struct Marks<'a> {
 }
 
 impl<'a> Marks<'a> {
-    pub(super) fn new(core: &'a Core, view: &'a View, condemned: &'a HashSet<PackId>) -> Self {
-        Self {
+    pub(super) fn new(
+        core: &'a Core,
+        view: &'a View,
+        condemned: &'a HashSet<PackId>,
+    ) -> Result<Self> {
+        Ok(Self {
             core,
             view,
             condemned,
+            wanted: core.wanted()?,
             bits: vec![0; view.numbers().div_ceil(64) as usize],
             leaves: HashSet::new(),
             missing: 0,
-        }
+        })
     }
 
     /// Marks everything that these images reach. A damaged manifest is an error: what it names
@@ -85,11 +94,13 @@ impl<'a> Marks<'a> {
     fn mark_chunk(&mut self, hash: &ContentHash) -> Result<()> {
         let id = self.core.key.chunk_id(hash);
         let found = self.view.find(&id)?;
-        let is_whole = |pack: &PackId| !self.condemned.contains(pack);
-        let whole = |numbered: &&crate::index::Numbered| {
-            is_whole(&numbered.location.pack) && self.core.is_sound(&id, &numbered.location)
+        // A whole copy that is condemned is spared rather than a damaged one kept.
+        let rank = |numbered: &&Numbered| {
+            let copy = &numbered.location;
+            let is_damaged = !self.core.is_sound(&id, copy) || self.wanted.covers(&copy.pack, &id);
+            (is_damaged, self.condemned.contains(&copy.pack))
         };
-        let Some(chosen) = found.iter().find(whole).or_else(|| found.first()) else {
+        let Some(chosen) = found.iter().min_by_key(rank) else {
             self.missing += 1;
             return Ok(());
         };

@@ -195,7 +195,7 @@ impl Prune<'_> {
         monitor: &dyn Monitor,
     ) -> Result<HashMap<PackId, Use>> {
         let view = self.core.index.view()?;
-        let mut marks = Marks::new(self.core, &view, condemned);
+        let mut marks = Marks::new(self.core, &view, condemned)?;
         monitor.stage("Marking what is in use");
         monitor.expect(reaching.len() as u64, Unit::Items);
         marks.mark(reaching, monitor)?;
@@ -349,9 +349,11 @@ impl Prune<'_> {
         let Some(decision) = self.register.floor.removing else {
             return self.forget_decisions();
         };
-        for pack in self.core.removal(decision)? {
-            self.core.store.remove(&names::pack(&pack))?;
+        let packs = self.core.removal(decision)?;
+        for pack in &packs {
+            self.core.store.remove(&names::pack(pack))?;
         }
+        self.core.forget_wanted(&packs.into_iter().collect())?;
         self.change(|floor| floor.removing = None)?;
         let name = names::removing(&decision.to_string());
         self.core.store.remove(&name)

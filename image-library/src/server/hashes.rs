@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What an agent may read back: the content hashes of its own server's latest image, page by page.
+//! What an agent may read back of its own server's latest image: the content hashes, page by page,
+//! and what of it the library wants again.
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::StatusCode;
@@ -11,7 +13,7 @@ use crate::access::Library;
 use crate::error::Result;
 use crate::id::ServerName;
 use crate::manifest::leaf_count;
-use crate::protocol::{HashPage, PAGE_LEAVES_MAX, wire_hash};
+use crate::protocol::{HashPage, PAGE_LEAVES_MAX, WantedList, wire_hash};
 use crate::server::failure::RequestFailure;
 use crate::server::gate::Principal;
 use crate::server::{Shared, blocking};
@@ -37,6 +39,19 @@ pub(super) async fn latest_hashes(
         || StatusCode::NO_CONTENT.into_response(),
         |page| Body::from(page.to_bytes()).into_response(),
     ))
+}
+
+pub(super) async fn wanted(
+    State(shared): State<Shared>,
+    Extension(principal): Extension<Principal>,
+    Path(server): Path<String>,
+) -> Result<Json<WantedList>, RequestFailure> {
+    let server: ServerName = server
+        .parse()
+        .map_err(|error| RequestFailure::from(&error))?;
+    principal.check_server(&server)?;
+    let ranges = blocking(move || shared.library.wanted(&server)).await?;
+    Ok(Json(WantedList { ranges }))
 }
 
 /// The hashes of a disk of the latest image from a leaf on.

@@ -21,6 +21,7 @@ pub(super) enum Event {
     ImageDropped,
     CommitRefused,
     DamageFound,
+    DamageKnown,
     DamageRead,
     ImageHealed,
     NothingSent,
@@ -29,7 +30,7 @@ pub(super) enum Event {
 }
 
 impl Event {
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::ProcessKilled,
         Self::PowerLost,
         Self::WorkspaceFull,
@@ -40,6 +41,7 @@ impl Event {
         Self::ImageDropped,
         Self::CommitRefused,
         Self::DamageFound,
+        Self::DamageKnown,
         Self::DamageRead,
         Self::ImageHealed,
         Self::NothingSent,

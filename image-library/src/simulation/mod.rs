@@ -15,8 +15,8 @@
 //!
 //! After every history: each image whose commit returned reads back bit for bit, or (only where
 //! the medium was damaged) its damage is told by reading and by `verify`; nothing is listed that
-//! was not committed; what the medium damaged is healed by the next upload; and all of that is the
-//! same when the index is deleted.
+//! was not committed; what the medium damaged and one program found is healed by the next upload of
+//! another; and all of that is the same when the index is deleted.
 //!
 //! `RELEVO_SEEDS=10000` runs so many, `RELEVO_SEED=17` only this one.
 

@@ -29,6 +29,8 @@ pub(super) enum Mutant {
     SweepUnmarked,
     /// Packs get their names while their bytes are not durable.
     PackNotSynced,
+    /// Uploads do not know of damage that another program found.
+    DamageForgotten,
     /// A commit does not look whether the library was pruned past it.
     FloorIgnored,
 }
@@ -166,6 +168,9 @@ impl Store for Mutated {
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Stored>> {
+        if self.mutant == Mutant::DamageForgotten && prefix == names::WANTED {
+            return Ok(Vec::new());
+        }
         let mut listed = self.inner.list(prefix)?;
         listed.extend(self.waiting.list(prefix)?);
         listed.sort_unstable_by(|a, b| a.name.cmp(&b.name));

@@ -58,6 +58,13 @@ pub(super) fn settle(history: &mut History) {
     if before != after && !history.world.is_damaged() {
         settle.violation(&format!("without the index: {before:?}, {after:?}"));
     }
+    drop(settle);
+
+    // Another program heals than the one that found the damage.
+    let settle = Settle {
+        world: &history.world,
+        library: reopen(),
+    };
     settle.heal();
     settle.prune_all(&history.world);
 }
@@ -99,6 +106,7 @@ impl Settle<'_> {
         if !self.world.is_damaged() && !report.is_sound() {
             self.violation(&format!("nothing is damaged, and {:?}", report.findings));
         }
+        self.check_records();
         let told: BTreeSet<&str> = report.damaged_images.iter().map(String::as_str).collect();
         for (id, answer) in &answers {
             if let Err(problem) = answer
@@ -109,6 +117,16 @@ impl Settle<'_> {
         }
         self.check_missing(&known, &listed, &told);
         answers
+    }
+
+    /// What `verify` has just written down: nothing, as long as nothing is damaged.
+    fn check_records(&self) {
+        let records = self.library.core().store.list(names::WANTED);
+        let records = records.unwrap_or_default();
+        if !self.world.is_damaged() && !records.is_empty() {
+            self.violation(&format!("nothing is damaged, and {records:?}"));
+        }
+        self.world.count(Event::DamageKnown, records.len() as u64);
     }
 
     /// An image that must be there and is not listed is told of, unless nothing is left of it.
@@ -225,8 +243,8 @@ impl Settle<'_> {
         self.world.count(Event::DoubtfulGone, gone);
     }
 
-    /// Every server is taken again: the new image is whole, whatever was damaged before. `verify`
-    /// was done with this library, so it knows what not to rely on.
+    /// Every server is taken again: the new image is whole, whatever was damaged before. What `verify`
+    /// found is known from the library alone.
     fn heal(&self) {
         let servers = lock(&self.world.model).servers.clone();
         for server in servers {

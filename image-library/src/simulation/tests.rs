@@ -86,8 +86,15 @@ fn a_seed_replays_exactly() {
 #[case(Mutant::SweepUnmarked)]
 #[case(Mutant::PackNotSynced)]
 #[case(Mutant::FloorIgnored)]
+#[case(Mutant::DamageForgotten)]
 fn a_broken_library_is_caught(#[case] mutant: Mutant) {
-    for seed in 0..MUTANT_SEEDS {
+    // Only a medium that damages what it keeps shows what is wrong with this one.
+    let step = if mutant == Mutant::DamageForgotten {
+        4
+    } else {
+        1
+    };
+    for seed in (step - 1..MUTANT_SEEDS).step_by(step as usize) {
         if let Err(violations) = simulate(seed, Some(mutant)) {
             println!("{mutant:?} is caught by seed {seed}: {}", violations[0]);
             return;

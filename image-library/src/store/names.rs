@@ -4,6 +4,7 @@
 use crate::id::ImageId;
 use crate::pack::PackId;
 use crate::token::TokenId;
+use crate::wanted::Place;
 
 /// What the library is.
 pub(crate) const CONFIG: &str = "library.json";
@@ -27,6 +28,28 @@ pub(crate) const AUTHORITY: &str = "tls/authority";
 pub(crate) const TOKENS: &str = "tokens/";
 /// What was done, by whom, is below.
 pub(crate) const AUDIT: &str = "audit/";
+
+/// What is known of damage is below.
+pub(crate) const WANTED: &str = "wanted/";
+
+/// The name of a record of damage with this content.
+pub(crate) fn wanted(place: Place, content: &[u8]) -> String {
+    let hash = blake3::hash(content).to_hex();
+    format!("{WANTED}{place}.{}", &hash[..32])
+}
+
+/// Of which place a record of damage is, by its name.
+pub(crate) fn parse_wanted(name: &str) -> Option<Place> {
+    let (place, hash) = name.strip_prefix(WANTED)?.split_once('.')?;
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if hash.len() != 32 || !hash.bytes().all(is_digit) {
+        return None;
+    }
+    match place {
+        "none" => Some(Place::Nowhere),
+        pack => PackId::from_hex(pack).map(Place::Pack),
+    }
+}
 
 /// The name of a token's record.
 pub(crate) fn token(id: &TokenId) -> String {
@@ -133,5 +156,13 @@ mod tests {
         assert_eq!(parse_image(&image(id)), Some(id));
         assert_eq!(parse_image(&image(id).replace('-', "")), None);
         assert_eq!(parse_image("images/x.image"), None);
+
+        for place in [Place::Pack(PackId::from_bytes([0xab; 32])), Place::Nowhere] {
+            let name = wanted(place, b"content");
+            assert_eq!(parse_wanted(&name), Some(place));
+            assert_eq!(parse_wanted(&name.to_uppercase()), None);
+            assert_eq!(parse_wanted(&name[..name.len() - 1]), None);
+        }
+        assert_eq!(parse_wanted("wanted/none"), None);
     }
 }

@@ -196,9 +196,12 @@ fn damage_is_told_never_given_out_and_healed(
     let is_index = matches!(place, Place::IndexBlock | Place::IndexFooter);
     assert_eq!(report.is_sound(), leaves_no_trace || is_index, "{report:?}");
 
-    // Upload: the server still has its disk.
-    let healed = store(&library, "web", &disk);
-    assert_eq!(read(&library, &healed).expect("reads"), disk);
+    // Upload: the server still has its disk. Another program takes it than the one that verified.
+    let another = LocalLibrary::open(test.directory.path()).expect("opens");
+    let healed = store(&another, "web", &disk);
+    for library in [&library, &another] {
+        assert_eq!(read(library, &healed).expect("reads"), disk);
+    }
     let later = LocalLibrary::open(test.directory.path()).expect("opens");
     assert_eq!(read(&later, &healed).expect("reads"), disk);
 }

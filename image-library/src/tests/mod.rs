@@ -3,6 +3,7 @@
 
 mod catalogue;
 mod damage;
+pub(crate) mod damaged;
 mod keys;
 mod matrix;
 mod round_trip;

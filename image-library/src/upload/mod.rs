@@ -32,6 +32,7 @@ use crate::prune::Pruned;
 use crate::session::Session;
 use crate::store::lock::FileLock;
 use crate::store::names;
+use crate::wanted::Avoided;
 use disks::Leaves;
 use finisher::{Finisher, Pending};
 
@@ -47,8 +48,10 @@ pub(crate) struct LocalUpload {
     previous: Option<Image>,
     /// The root of a disk of that image, by the disk's name: it is wanted once for each leaf.
     previous_root: Mutex<Option<(String, Option<Arc<Root>>)>>,
-    /// What had been pruned when it began.
-    pruned: Pruned,
+    /// To which generation it belongs: how much had been pruned when it began.
+    generation: u64,
+    /// What was condemned or known to be damaged when it began.
+    avoided: Avoided,
     /// Held by every upload; whoever removes packs must hold it alone.
     _writers: FileLock,
     session: Session,
@@ -73,7 +76,11 @@ impl LocalUpload {
     pub(crate) fn begin(core: Arc<Core>, target: &UploadTarget) -> Result<Self> {
         let writers = FileLock::shared(&core.workspace.lock("writers"))?;
         // Before the packs are listed: those of a list that is dealt with are gone by then.
-        let pruned = core.pruned()?;
+        let Pruned {
+            generation,
+            condemned,
+        } = core.pruned()?;
+        let wanted = core.wanted()?;
         core.sync_index()?;
         let owner = core.key.owner(&target.server);
         let session = Session::begin(&core.workspace, owner)?;
@@ -83,7 +90,8 @@ impl LocalUpload {
             owner,
             previous,
             previous_root: Mutex::default(),
-            pruned,
+            generation,
+            avoided: Avoided { condemned, wanted },
             _writers: writers,
             session,
             state: Mutex::new(State::default()),
@@ -95,7 +103,7 @@ impl LocalUpload {
 
     /// Where a chunk stands that may be deduplicated against.
     fn find(&self, id: &ChunkId) -> Result<Option<Location>> {
-        self.core.find_outside(id, &self.pruned.condemned)
+        self.core.find_outside(id, &self.avoided)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -192,6 +200,17 @@ impl LocalUpload {
         self.core.index.flush()
     }
 
+    /// Stores a blob that an image of the server names and the library has lost.
+    pub(crate) fn put_lost(&self, kind: BlobKind, blob: &CheckedChunk) -> Result<()> {
+        self.step(|| self.store(kind, blob))
+    }
+
+    /// Makes what was stored durable, without an image. What interrupted uploads of the server had
+    /// proved stays for the next one.
+    pub(crate) fn finish_healing(self) -> Result<()> {
+        self.step(|| self.finish_all())
+    }
+
     /// Whether this upload may name a chunk that stands in the library already.
     fn may_name(&self, hash: &ContentHash) -> Result<bool> {
         let id = self.core.key.chunk_id(hash);
@@ -222,7 +241,7 @@ impl LocalUpload {
         let copies = self.core.find_all(id)?;
         Ok(copies.iter().any(|copy| {
             copy.owner == self.owner
-                && !self.pruned.condemned.contains(&copy.pack)
+                && !self.avoided.covers(id, copy)
                 && self.core.is_sound(id, copy)
         }))
     }
@@ -324,7 +343,7 @@ impl LocalUpload {
             Some(problem) => Err(refused_commit(problem)),
             None => Ok(Image {
                 stored_bytes: state.stored_bytes,
-                generation: self.pruned.generation,
+                generation: self.generation,
                 ..original.clone()
             }),
         }
@@ -351,7 +370,7 @@ impl LocalUpload {
             disks: state.disks.clone(),
             parent: self.previous.as_ref().map(|image| image.id),
             stored_bytes: state.stored_bytes,
-            generation: self.pruned.generation,
+            generation: self.generation,
         })
     }
 }

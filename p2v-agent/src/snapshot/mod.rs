@@ -14,6 +14,7 @@
 //! | `agent.snapshot.begun-again` | the library server was restarted meanwhile |
 //! | `agent.snapshot.notes-dropped` | the library lacks what was noted: it is asked instead |
 //! | `agent.snapshot.notes-not-written` | the next snapshot will ask the library |
+//! | `agent.snapshot.wanted-again` | the library has lost something: it is sent though unchanged |
 
 mod notes;
 
@@ -28,7 +29,7 @@ use image_library::machine::MachineDescription;
 use image_library::terminal::bytes_text;
 use image_library::{
     Consistency, DiskDraft, DiskHashes, ImageDraft, ImageId, Ingest, IngestDisk, IngestStats,
-    Library, ServerName, Upload, UploadTarget,
+    Library, ServerName, Upload, UploadTarget, WantedRange, read_again,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -288,9 +289,11 @@ impl Run<'_> {
             server: self.options.server.clone(),
         };
         let upload = self.library.begin(&target)?;
+        let wanted = self.wanted(trust)?;
         let (mut disks, mut noted) = (Vec::new(), Vec::new());
         for source in self.sources {
-            let (report, notes) = self.disk(source, &*upload, trust)?;
+            let previous = self.previous(source, trust, &wanted)?;
+            let (report, notes) = self.disk(source, &*upload, previous)?;
             disks.push(report);
             noted.push(notes);
         }
@@ -326,7 +329,7 @@ impl Run<'_> {
         self,
         source: &Source,
         upload: &dyn Upload,
-        trust: Trust,
+        previous: Option<Arc<dyn DiskHashes>>,
     ) -> Result<(DiskReport, NotesWriter)> {
         let monitor = self.context.monitor;
         let size_bytes = source.device.length_bytes();
@@ -354,7 +357,6 @@ impl Run<'_> {
             monitor,
             stop: self.context.stop,
         };
-        let previous = self.previous(source, trust)?;
         let chunk_count = size_bytes.div_ceil(u64::from(chunk_size_bytes));
         let mut notes = NotesWriter::create(self.notes_path(source), chunk_size_bytes, chunk_count);
         let stats = ingest.disk(&disk, previous, &mut |hashes| notes.push(hashes))?;
@@ -376,9 +378,35 @@ impl Run<'_> {
             .any(|source| self.notes_path(source).exists())
     }
 
+    /// What the library has lost of what the agent's notes say it has.
+    fn wanted(self, trust: Trust) -> Result<Vec<WantedRange>> {
+        // The library's own hashes leave out what it has lost.
+        if trust == Trust::Library || !self.has_notes() {
+            return Ok(Vec::new());
+        }
+        let wanted = self.library.wanted(&self.options.server)?;
+        if !wanted.is_empty() {
+            let counts = wanted.iter().map(|range| range.chunk_count);
+            let chunks = counts.fold(0, u64::saturating_add);
+            self.context.monitor.finding(&Finding {
+                level: Level::Note,
+                code: "agent.snapshot.wanted-again".to_owned(),
+                place: self.options.server.to_string(),
+                problem: format!("the library has lost chunks of the last image, up to {chunks}"),
+                remedy: Some("nothing: they are sent again where the disk has them".to_owned()),
+            });
+        }
+        Ok(wanted)
+    }
+
     /// What the library has of this disk: by the agent's notes where they are of its latest image,
     /// else by asking.
-    fn previous(self, source: &Source, trust: Trust) -> Result<Option<Arc<dyn DiskHashes>>> {
+    fn previous(
+        self,
+        source: &Source,
+        trust: Trust,
+        wanted: &[WantedRange],
+    ) -> Result<Option<Arc<dyn DiskHashes>>> {
         let server = &self.options.server;
         let path = self.notes_path(source);
         let latest = self.library.latest_hashes(server, &source.name)?;
@@ -389,7 +417,7 @@ impl Run<'_> {
             && notes.chunk_size_bytes() == self.library.chunk_size_bytes()
             && notes.image() == latest.image()
         {
-            return Ok(Some(Arc::new(notes)));
+            return Ok(Some(read_again(Arc::new(notes), &source.name, wanted)));
         }
         Ok(latest)
     }

@@ -14,7 +14,7 @@ use crate::token::Token;
 use crate::tokens::{Grant, Role};
 
 /// Every route, and who may use it: `-` everybody, `a` agents, `o` operators, `A` administrators.
-const EXPECTED: [(&str, &str, &str); 22] = [
+const EXPECTED: [(&str, &str, &str); 23] = [
     ("GET", "/v1", "aoA"),
     ("GET", "/v1/authority", "-"),
     ("GET", "/v1/openapi.json", "-"),
@@ -29,6 +29,7 @@ const EXPECTED: [(&str, &str, &str); 22] = [
     ("GET", "/v1/images/{id}/files/{name}", "oA"),
     ("PUT", "/v1/images/{id}/files/{name}", "oA"),
     ("GET", "/v1/servers/{server}/hashes", "aoA"),
+    ("GET", "/v1/servers/{server}/wanted", "aA"),
     ("POST", "/v1/uploads", "aA"),
     ("DELETE", "/v1/uploads/{upload}", "aA"),
     ("POST", "/v1/uploads/{upload}/states", "aA"),
@@ -174,18 +175,19 @@ fn an_agent_learns_nothing_of_other_servers() {
         refusal(site.begin("db01", &web)),
         (403, "forbidden".to_owned())
     );
-    let answers: BTreeSet<String> = ["db01", "not-there"]
-        .iter()
-        .map(|server| {
-            let path = format!("/v1/servers/{server}/hashes?disk=sda&leaf=0");
-            let refused = site.get(&path, &web);
-            assert_eq!(refused.status().as_u16(), 403);
-            refused.text().unwrap()
-        })
-        .collect();
-    assert_eq!(answers.len(), 1, "{answers:?}");
-    let own = site.get("/v1/servers/web01/hashes?disk=sda&leaf=0", &web);
-    assert_eq!(own.status().as_u16(), 204);
+    for (question, status) in [("hashes?disk=sda&leaf=0", 204), ("wanted", 200)] {
+        let answers: BTreeSet<String> = ["db01", "not-there"]
+            .iter()
+            .map(|server| {
+                let refused = site.get(&format!("/v1/servers/{server}/{question}"), &web);
+                assert_eq!(refused.status().as_u16(), 403);
+                refused.text().unwrap()
+            })
+            .collect();
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        let own = site.get(&format!("/v1/servers/web01/{question}"), &web);
+        assert_eq!(own.status().as_u16(), status);
+    }
 }
 
 #[test]

@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use disk::Silent;
 use serde_json::{Value, json};
 
 use super::{Site, agent};
 use crate::server::routes::ROUTES;
+use crate::store::{list_packs, names};
 use crate::tests::{sample_disk, store};
 use crate::tokens::Grant;
 
@@ -207,6 +209,27 @@ fn real_answers_have_the_described_shapes() {
         &broken.json().unwrap(),
         "a broken request",
     );
+}
+
+#[test]
+fn what_is_wanted_again_has_the_described_shape() {
+    let site = Site::new();
+    let token = site.token(agent("web01"));
+    let ask = || -> Value { site.get("/v1/servers/web01/wanted", &token).json().unwrap() };
+    store(&site.library, "web01", &sample_disk(1, 300_000));
+    assert_eq!(ask(), json!({ "ranges": [] }));
+
+    let store = &site.library.core().store;
+    for pack in list_packs(&**store).unwrap() {
+        store.remove(&names::pack(&pack.id)).unwrap();
+    }
+    assert!(!site.library.verify(&Silent).unwrap().is_sound());
+    let answer = ask();
+    let document = document();
+    let schema = answer_schema(&document, "/v1/servers/{server}/wanted", "get", 200);
+    check(&document, &schema, &answer, "what is wanted");
+    let all = json!({ "disk": "sda", "first_chunk": 0, "chunk_count": 5 });
+    assert_eq!(answer, json!({ "ranges": [all] }));
 }
 
 #[test]
