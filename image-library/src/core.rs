@@ -27,8 +27,8 @@ use crate::wanted::{Avoided, ReadRecords};
 const OPEN_PACKS_MAX: usize = 64;
 /// Chunks that were read and may be wanted again, in bytes.
 const CHUNK_CACHE_LENGTH: usize = 32 << 20;
-/// Index entries that gather in memory: about 4 MiB, 4 GiB of disk.
-const INDEX_FLUSH_AT: usize = 1 << 16;
+/// Index entries that gather in memory: about 2 MiB, 2 GiB of disk.
+const INDEX_FLUSH_AT: usize = 1 << 15;
 
 /// The owner of a pack whose footer cannot be read.
 const NOBODY: OwnerTag = OwnerTag([0; 16]);
@@ -69,6 +69,9 @@ impl Core {
     ) -> Result<Self> {
         let config = Config::read(&*store)?;
         let key = key_file::read(&config, &*store, access)?;
+        // Copies of a library often come without its empty directories. A medium that cannot be
+        // written is read all the same; what needs them says so.
+        let _ = workspace.create();
         let index = Index::open(&workspace.index(), INDEX_FLUSH_AT)?;
         let core = Self {
             store,
