@@ -3,7 +3,7 @@
 # what they install before they do it.
 
 .DEFAULT_GOAL := help
-.PHONY: help drill test test-all tier0 simulate lint bench coverage servers clean-cache
+.PHONY: help drill test test-all tier0 simulate catalogue lint bench coverage servers clean-cache
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ tier0: ## the fast tests, which need nothing but Rust
 
 simulate: ## ten thousand simulated histories of a library whose store fails (RELEVO_SEEDS=n for others)
 	@scripts/simulate.sh
+
+catalogue: ## memory of every operation on a library as of 1 TiB (RELEVO_TIB=n for others)
+	@scripts/catalogue.sh
 
 lint: ## formatting, clippy, documentation, licences and advisories
 	@scripts/lint.sh

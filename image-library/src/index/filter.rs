@@ -15,24 +15,38 @@ const ENTRIES_PER_LINE: u64 = 64;
 /// Bits that an id sets in its line, 9 bits of the id for each.
 const BITS: u32 = 6;
 
+/// Lines of a piece, which is 1 MiB: filters come and go, and in one piece each they would leave
+/// holes in the heap that the next, larger one does not fit into.
+pub(super) const PIECE_LINES: usize = 1 << 14;
+
 /// The ids of a run, some others among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Filter {
-    lines: Vec<[u64; 8]>,
+    /// Each of [`PIECE_LINES`] lines, but for the last.
+    pieces: Vec<Vec<[u64; 8]>>,
+    lines: usize,
 }
 
 impl Filter {
     /// For so many entries.
     pub(super) fn new(entries: u64) -> Self {
         let lines = usize::try_from(entries.div_ceil(ENTRIES_PER_LINE)).unwrap_or(usize::MAX);
+        let lines = lines.max(1);
+        let firsts = (0..lines).step_by(PIECE_LINES);
         Self {
-            lines: vec![[0; 8]; lines.max(1)],
+            pieces: firsts
+                .map(|first| vec![[0; 8]; PIECE_LINES.min(lines - first)])
+                .collect(),
+            lines,
         }
     }
 
     /// For any entries: tells nothing, and takes no memory.
     pub(super) const fn of_everything() -> Self {
-        Self { lines: Vec::new() }
+        Self {
+            pieces: Vec::new(),
+            lines: 0,
+        }
     }
 
     /// The line of an id and the bits that are set in it. The first eight bytes of an id decide
@@ -45,7 +59,7 @@ impl Filter {
             u64::from_le_bytes(number)
         };
         // The high half of the product is evenly spread over the lines, and below their number.
-        let line = (u128::from(number(8)) * self.lines.len() as u128) >> 64;
+        let line = (u128::from(number(8)) * self.lines as u128) >> 64;
         let (mut bits, mut line_bits) = (number(16), [0; 8]);
         for _ in 0..BITS {
             let bit = (bits & 511) as usize;
@@ -58,29 +72,37 @@ impl Filter {
     /// Adds an id.
     pub(super) fn add(&mut self, id: &ChunkId) {
         let (line, bits) = self.place(id);
-        for (word, bits) in self.lines[line].iter_mut().zip(bits) {
+        let line = &mut self.pieces[line / PIECE_LINES][line % PIECE_LINES];
+        for (word, bits) in line.iter_mut().zip(bits) {
             *word |= bits;
         }
     }
 
     /// `false` when the id was not added; `true` when it was, and sometimes when it was not.
     pub(super) fn may_have(&self, id: &ChunkId) -> bool {
-        if self.lines.is_empty() {
+        if self.lines == 0 {
             return true;
         }
         let (line, bits) = self.place(id);
-        let words = self.lines[line].iter().zip(bits);
+        let line = &self.pieces[line / PIECE_LINES][line % PIECE_LINES];
+        let words = line.iter().zip(bits);
         words.fold(0, |missing, (word, bits)| missing | (bits & !word)) == 0
     }
 
-    /// As it stands in a run's file.
-    pub(super) fn lines(&self) -> &[[u64; 8]] {
-        &self.lines
+    /// How many lines there are.
+    pub(super) const fn line_count(&self) -> usize {
+        self.lines
     }
 
-    /// From a file. Without lines it is [`Self::of_everything`].
-    pub(super) const fn from_lines(lines: Vec<[u64; 8]>) -> Self {
-        Self { lines }
+    /// As it stands in a run's file, in pieces.
+    pub(super) fn pieces(&self) -> &[Vec<[u64; 8]>] {
+        &self.pieces
+    }
+
+    /// Adds what follows in a file: [`PIECE_LINES`] lines, or the last ones.
+    pub(super) fn push_piece(&mut self, piece: Vec<[u64; 8]>) {
+        self.lines += piece.len();
+        self.pieces.push(piece);
     }
 }
 
@@ -104,13 +126,13 @@ mod tests {
             .filter(|number| filter.may_have(&id(*number)))
             .count();
         assert!((1000..4000).contains(&passed), "{passed} of {count}");
-        assert_eq!(filter.lines().len(), 1563);
+        assert_eq!(filter.line_count(), 1563);
     }
 
     #[test]
     fn a_filter_of_nothing_has_a_line() {
         let filter = Filter::new(0);
-        assert_eq!(filter.lines().len(), 1);
+        assert_eq!(filter.line_count(), 1);
         assert!(!filter.may_have(&id(1)));
     }
 }

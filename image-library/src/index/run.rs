@@ -19,7 +19,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-use super::filter::{Filter, LINE_LENGTH};
+use super::filter::{Filter, LINE_LENGTH, PIECE_LINES};
 use super::{Entry, Location, PackRecord};
 use crate::chunk::ChunkId;
 use crate::crypto::OwnerTag;
@@ -45,7 +45,7 @@ const BLOCKS_MAX: u64 = 1 << 30;
 const LINES_MAX: u64 = 2 * BLOCKS_MAX;
 
 /// Filters are read and written in pieces of so many bytes.
-const FILTER_PIECE_LENGTH: usize = 1 << 20;
+const FILTER_PIECE_LENGTH: usize = PIECE_LINES * LINE_LENGTH;
 
 /// A run open for reading.
 #[derive(Debug)]
@@ -301,7 +301,7 @@ impl RunWriter {
         footer.extend_from_slice(&(packs.len() as u32).to_le_bytes());
         footer.extend_from_slice(&block_count.to_le_bytes());
         footer.extend_from_slice(&self.entry_count.to_le_bytes());
-        footer.extend_from_slice(&(self.filter.lines().len() as u64).to_le_bytes());
+        footer.extend_from_slice(&(self.filter.line_count() as u64).to_le_bytes());
         let mut hasher = blake3::Hasher::new();
         hasher.update(&tail);
         self.file
@@ -337,19 +337,20 @@ fn read_filter(
     line_count: u64,
     hasher: &mut blake3::Hasher,
 ) -> std::io::Result<Filter> {
-    let mut lines = Vec::new();
+    let mut filter = Filter::of_everything();
     let mut at = at;
     let end = at + line_count * LINE_LENGTH as u64;
-    let mut piece = vec![0; FILTER_PIECE_LENGTH];
+    let mut bytes = vec![0; FILTER_PIECE_LENGTH];
     while at < end {
         // At most a piece.
         let length = (end - at).min(FILTER_PIECE_LENGTH as u64) as usize;
-        file.read_exact_at(&mut piece[..length], at)?;
-        hasher.update(&piece[..length]);
-        lines.extend(piece[..length].as_chunks().0.iter().map(line_from_bytes));
+        let bytes = &mut bytes[..length];
+        file.read_exact_at(bytes, at)?;
+        hasher.update(bytes);
+        filter.push_piece(bytes.as_chunks().0.iter().map(line_from_bytes).collect());
         at += length as u64;
     }
-    Ok(Filter::from_lines(lines))
+    Ok(filter)
 }
 
 fn write_filter(
@@ -357,9 +358,11 @@ fn write_filter(
     filter: &Filter,
     hasher: &mut blake3::Hasher,
 ) -> std::io::Result<()> {
-    for lines in filter.lines().chunks(FILTER_PIECE_LENGTH / LINE_LENGTH) {
+    let mut bytes = Vec::with_capacity(FILTER_PIECE_LENGTH);
+    for lines in filter.pieces() {
+        bytes.clear();
         let words = lines.iter().flatten();
-        let bytes: Vec<u8> = words.flat_map(|word| word.to_le_bytes()).collect();
+        bytes.extend(words.flat_map(|word| word.to_le_bytes()));
         hasher.update(&bytes);
         file.write_all(&bytes)?;
     }

@@ -13,10 +13,11 @@ use std::time::Duration;
 use disk::Silent;
 use jiff::{SignedDuration, Timestamp};
 use object_store::memory::InMemory;
-use proptest::prelude::{Strategy, prop, prop_oneof, proptest};
+use proptest::prelude::{prop, proptest};
 use tempfile::TempDir;
 
 use super::lease::LEASE_TIME;
+use super::tests::{Step, step};
 use super::{PruneOptions, PruneReport};
 use crate::local::write_new;
 use crate::store::{
@@ -359,31 +360,6 @@ fn where_conditions_are_not_honoured_only_the_one_that_was_chosen_prunes() {
     assert!(bucket.list("packs/").expect("lists").is_empty());
 }
 
-/// What happens on one of two machines.
-#[derive(Debug, Clone)]
-enum Step {
-    Begin { server: usize, disk: u64 },
-    Commit(usize),
-    Abandon(usize),
-    Delete(usize),
-    Undelete(usize),
-    Prune,
-    Reopen,
-}
-
-fn step() -> impl Strategy<Value = (usize, Step)> {
-    let step = prop_oneof![
-        4 => (0usize..2, 0u64..5).prop_map(|(server, disk)| Step::Begin { server, disk }),
-        4 => (0usize..4).prop_map(Step::Commit),
-        1 => (0usize..4).prop_map(Step::Abandon),
-        2 => (0usize..4).prop_map(Step::Delete),
-        1 => (0usize..4).prop_map(Step::Undelete),
-        3 => prop::strategy::Just(Step::Prune),
-        1 => prop::strategy::Just(Step::Reopen),
-    ];
-    (0usize..2, step)
-}
-
 /// Two machines, and what must be there.
 struct History {
     site: Site,
@@ -495,7 +471,7 @@ proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
     #[test]
     fn two_servers_on_one_bucket_lose_nothing_and_keep_nothing_too_much(
-        steps in prop::collection::vec(step(), 1..30)
+        steps in prop::collection::vec((0usize..2, step()), 1..30)
     ) {
         let mut history = History::new();
         for (machine, step) in &steps {

@@ -208,9 +208,9 @@ fn a_damaged_manifest_stops_a_prune_before_it_removes_anything() {
     assert_eq!(pack_count(&test), 2);
 }
 
-/// What happens in a history.
+/// What happens in a history, on one machine or on several.
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     /// A server's upload begins, and puts its chunks.
     Begin {
         server: usize,
@@ -229,7 +229,7 @@ enum Step {
     Reopen,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0usize..2, 0u64..5).prop_map(|(server, disk)| Step::Begin { server, disk }),
         4 => (0usize..4).prop_map(Step::Commit),

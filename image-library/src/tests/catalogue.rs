@@ -9,11 +9,11 @@
 //! `RELEVO_CATALOGUE_CHUNKS` sets how many chunks there are; 2^24 are 1 TiB.
 
 use std::fs;
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::num::NonZero;
 use std::ops::Range;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, available_parallelism};
@@ -83,7 +83,7 @@ fn frame(chunk: u64) -> Vec<u8> {
 #[test]
 fn every_operation_stays_within_its_memory() {
     let directory = tempfile::tempdir().expect("tempdir");
-    let output = Command::new(std::env::current_exe().expect("this program"))
+    let mut child = Command::new(std::env::current_exe().expect("this program"))
         .args([
             "--exact",
             "tests::catalogue::operations",
@@ -91,25 +91,33 @@ fn every_operation_stays_within_its_memory() {
             "--nocapture",
         ])
         .env(PLACE, directory.path())
-        .output()
+        .stdout(Stdio::piped())
+        .spawn()
         .expect("runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}\n{errors}");
-    let peaks: Vec<(&str, u64)> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("peak of "))
-        .filter_map(|line| line.split_once(": "))
-        .map(|(what, rest)| (what, rest.split(' ').next().unwrap_or_default()))
-        .map(|(what, bytes)| (what, bytes.parse().expect("a number")))
-        .collect();
-    assert_eq!(peaks.len(), 10, "{text}");
-    let allowed = BYTES_AT_LEAST.max(BYTES_PER_TIB * chunk_count() / CHUNKS_PER_TIB);
-    for (what, bytes) in peaks {
-        assert!(
-            bytes < allowed,
-            "{what}: {bytes} bytes, {allowed} allowed\n{text}"
-        );
+    let mut peaks = Vec::new();
+    let output = BufReader::new(child.stdout.take().expect("is a pipe"));
+    for line in output.lines() {
+        let line = line.expect("is text");
+        if let Some(peak) = line.strip_prefix("peak of ") {
+            println!("{line}");
+            peaks.push(peak.to_owned());
+        }
+    }
+    assert!(child.wait().expect("ends").success());
+    assert_eq!(peaks.len(), 10, "{peaks:?}");
+    for peak in peaks {
+        let (what, rest) = peak.split_once(": ").expect("tells what");
+        let bytes: u64 = rest
+            .split(' ')
+            .next()
+            .unwrap_or_default()
+            .parse()
+            .expect("a number");
+        // The library and its copy are both open.
+        let libraries = if what == "replicating" { 2 } else { 1 };
+        let chunks = libraries * chunk_count();
+        let allowed = BYTES_AT_LEAST.max(BYTES_PER_TIB * chunks / CHUNKS_PER_TIB);
+        assert!(bytes < allowed, "{what}: {bytes} bytes, {allowed} allowed");
     }
 }
 
@@ -121,7 +129,7 @@ fn operations() {
     let chunks = chunk_count();
     let library = create(&place.join("here"));
     peak("making the packs", || {
-        make_packs(&library, &place.join("here"), chunks)
+        make_packs(&library, &place.join("here"), chunks);
     });
     drop(library);
     let open = || LocalLibrary::open(place.join("here").as_path()).expect("opens");

@@ -1,0 +1,22 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# The memory of every operation on a library with as many chunks as RELEVO_TIB TiB have (1 unless
+# told), in chunks of 64 KiB. Prints the peak and the time of each; fails beyond 64 MiB for a TiB.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tests/fixtures/build/lib/common.sh
+tib=${RELEVO_TIB:-1}
+place=$CACHE_DIR/catalogue
+mkdir -p "$place"
+
+# Two libraries of 2.3 GiB of packs and 0.8 GiB of index for a TiB, and room to merge an index.
+needed=$((8 * tib))
+free=$(df --output=avail -BG "$place" | tail -1 | tr -dc 0-9)
+[ "$free" -ge "$needed" ] || fail "$free GiB are free in $place, $needed are needed" \
+    "name a smaller library with RELEVO_TIB, or another place with RELEVO_CACHE"
+
+say "building an optimised test"
+cargo test --quiet --profile checked --package image-library --lib --no-run
+say "a library as of $tib TiB (some minutes for each)"
+RELEVO_CATALOGUE_CHUNKS=$((tib << 24)) TMPDIR=$place cargo test --quiet --profile checked \
+    --package image-library --lib -- --exact tests::catalogue::every_operation_stays_within_its_memory --nocapture
