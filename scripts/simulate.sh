@@ -6,4 +6,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export RELEVO_SEEDS=${RELEVO_SEEDS:-10000}
-cargo test --release --package image-library --lib simulation::tests::histories -- --nocapture
+cargo test --profile checked --package image-library --lib simulation::tests::histories -- --nocapture
