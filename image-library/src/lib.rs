@@ -64,7 +64,8 @@ mod tokens;
 mod upload;
 
 pub use access::{
-    ChunkState, ChunkUpload, DiskHashes, ImageReader, ImageWriter, Library, Upload, UploadTarget,
+    ChunkState, ChunkUpload, DiskHashes, ImageReader, ImageWriter, Library, PreparedChunk, Upload,
+    UploadTarget,
 };
 pub use audit::{AuditAction, AuditActor, AuditEvent, AuditOutcome};
 #[cfg(feature = "server")]
