@@ -312,6 +312,9 @@ fn build_programs() -> PathBuf {
 }
 
 fn built_example(name: &str) -> PathBuf {
+    if let Some(folder) = env::var_os("RELEVO_BIN_DIR") {
+        return PathBuf::from(folder).join("examples").join(name);
+    }
     cargo_build(&["--package", "image-library", "--example", name], true);
     profile_dir()
         .with_file_name("release")
