@@ -5,7 +5,7 @@ use e2e::Usage;
 use e2e::results::{Table, promise};
 
 use super::repository::{AGENT, IMPORT, SERVED, contenders};
-use super::{Chunks, ROUNDS, Sample, Samples, Step};
+use super::{Chunks, Sample, Samples, Step};
 
 /// What the others are compared with.
 pub(crate) const PIPELINE: &str = "blake3 + zstd -1 + AES-256-GCM";
@@ -20,13 +20,13 @@ const MEMORY_MAX_BYTES: u64 = 150 << 20;
 const CHANGE_MAX: f64 = 1.1;
 
 /// The whole section.
-pub(crate) fn text(samples: &Samples, changed: Chunks, slow_store: &str) -> String {
+pub(crate) fn text(samples: &Samples, rounds: usize, changed: Chunks, slow_store: &str) -> String {
     let figures = Figures(samples);
     let limit = changed.compressed_bytes as f64 * CHANGE_MAX;
     format!(
         "`cargo bench -p e2e --bench library`\n\n\
          The sample server's disk (Debian, ext4, 2 GiB with 400 MB of data), release build, median\n\
-         of {ROUNDS} rounds, the contenders taking turns; everybody encrypts but zstd and cp. Snapshots read\n\
+         of {rounds} rounds, the contenders taking turns; everybody encrypts but zstd and cp. Snapshots read\n\
          the disk from memory, a restore reads from the disk; all are measured to the point at which\n\
          what was written is durable, but for what restic and borg leave to the kernel. The pipeline\n\
          is what nobody can do without, on all processors: `examples/plain_pipeline.rs`. *Stored*:\n\
