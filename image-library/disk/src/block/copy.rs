@@ -27,6 +27,9 @@ use crate::monitor::{Monitor, Unit};
 const BUFFER_BYTES: u64 = 1 << 20;
 /// The most threads that copy one disk.
 const WORKERS_MAX: usize = 8;
+/// So much is written before it is made durable beside the work: all at once at the end, the
+/// processors would wait for the disk, and a disk of terabytes would fill the memory first.
+const DURABLE_EACH_BYTES: u64 = 64 << 20;
 /// Zeros are left out of raw files in this unit, the block size of the usual filesystems.
 const RAW_BLOCK_BYTES: usize = 4096;
 
@@ -50,12 +53,19 @@ pub fn copy_to_raw(source: &dyn ReadAt, path: &Path, monitor: &dyn Monitor) -> R
         let target = &*target;
         let written_bytes = AtomicU64::new(0);
         each_data_at_once(source, monitor, |offset, bytes| {
+            let mut length = 0;
             for (start, run) in data_runs(bytes) {
                 let at = offset + start as u64;
                 target
                     .write_all_at(run, at)
                     .map_err(|error| failed(at, run.len(), error))?;
-                written_bytes.fetch_add(run.len() as u64, Ordering::Relaxed);
+                length += run.len() as u64;
+            }
+            let before = written_bytes.fetch_add(length, Ordering::Relaxed);
+            if before / DURABLE_EACH_BYTES != (before + length) / DURABLE_EACH_BYTES {
+                target
+                    .sync_data()
+                    .map_err(|error| failed(offset, bytes.len(), error))?;
             }
             Ok(())
         })?;
@@ -134,10 +144,11 @@ fn each_data_at_once(
         }
         Ok(())
     };
+    // One more than there are processors: while one waits for the disk, the others work.
     let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut failures = Vec::new();
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..processors.min(WORKERS_MAX))
+        let workers: Vec<_> = (0..(processors + 1).min(WORKERS_MAX))
             .map(|_| scope.spawn(work))
             .collect();
         for worker in workers {
