@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Installs what the drill and the tests need from Debian's packages, and says so first. Nothing is
+# Installs what the drill, the tests or the benchmarks need from Debian's packages, and says so first. Nothing is
 # done when all of it is there. Works as root or with sudo.
 #
-# prepare-machine.sh [drill|test]
+# prepare-machine.sh [drill|test|bench]
 #
 # QEMU comes from the machine's own release. Only where qemu-utils of the backports is installed
 # already, which would not go together with it, QEMU is taken from the backports of the same mirror.
@@ -16,7 +16,9 @@ wanted=(
     cc:gcc qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils
     debootstrap:debootstrap mke2fs:e2fsprogs sfdisk:fdisk mkswap:util-linux perl:perl-base
 )
-[ "${1:-drill}" = drill ] || wanted+=(
+# What the library is measured beside.
+[ "${1:-drill}" != bench ] || wanted+=(restic:restic borg:borgbackup zstd:zstd)
+[ "${1:-drill}" != test ] || wanted+=(
     cpio:cpio depmod:kmod mkfs.fat:dosfstools mcopy:mtools sgdisk:gdisk xz:xz-utils zstd:zstd lz4:lz4
 )
 

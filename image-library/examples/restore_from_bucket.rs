@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Measures what it takes to read a disk back from a bucket whose store takes its time.
 //!
-//! `cargo run --release -p image-library --example restore_from_bucket -- [MIB]`
+//! `cargo run --release -p image-library --example restore_from_bucket -- DISK READS`
 //!
 //! The store is a small server in this process, objects in memory, that waits before each answer:
-//! 0, 10 and 50 ms. The disk is read from front to back in pieces of 1 MiB, as a copy does, and a
-//! part of it in pieces of 64 KiB, as a starting system does; every byte is compared.
+//! 0, 10 and 50 ms. The disk is written to a raw file, as an export does, and compared. Then the
+//! reads of a starting system are made, one after the other, from the file `READS`, which has a
+//! line `OFFSET LENGTH` in bytes for each. Prints a Markdown table.
 
 use std::collections::HashMap;
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use disk::block::MemoryDevice;
+use disk::block::{DiskFile, copy_to_raw};
 use disk::{ReadAt, SectorSize, Silent};
 use image_library::{
     BucketAccess, Consistency, DiskDraft, DiskIndex, ImageDraft, ImageId, ImageReader, IngestDisk,
@@ -200,105 +202,194 @@ impl Request {
     }
 }
 
-/// Bytes that no compression makes smaller, so that what is read is what is stored.
-fn noise(mib: u64) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let mut bytes = Vec::with_capacity((mib * MIB) as usize);
-    while (bytes.len() as u64) < mib * MIB {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes
+/// One read of a starting system.
+struct DiskRead {
+    offset: u64,
+    length: usize,
 }
 
-/// Reads `content` back in pieces; gives MB per second.
-fn read_back(disk: &dyn ReadAt, content: &[u8], piece: usize) -> Result<f64, Box<dyn Error>> {
-    let started = Instant::now();
-    let mut buffer = vec![0; piece];
-    for (number, expected) in content.chunks(piece).enumerate() {
-        let buffer = &mut buffer[..expected.len()];
-        disk.read_exact_at((number * piece) as u64, buffer)?;
-        if buffer != expected {
-            return Err("the disk is another one".into());
+fn reads_of(path: &Path) -> Result<Vec<DiskRead>, Box<dyn Error>> {
+    let text = std::fs::read_to_string(path)?;
+    let read = |line: &str| -> Result<DiskRead, Box<dyn Error>> {
+        let (offset, length) = line.split_once(' ').ok_or("a line is not OFFSET LENGTH")?;
+        Ok(DiskRead {
+            offset: offset.parse()?,
+            length: length.parse()?,
+        })
+    };
+    text.lines().map(read).collect()
+}
+
+/// What was measured with one delay.
+struct Figures {
+    restore: Duration,
+    restore_requests: u64,
+    /// Of each read, the quickest first.
+    reads: Vec<Duration>,
+    read_requests: u64,
+}
+
+impl Figures {
+    /// The time that so many of a hundred reads do not exceed.
+    fn percentile(&self, percent: usize) -> Duration {
+        let last = self.reads.len().saturating_sub(1);
+        self.reads
+            .get(last * percent / 100)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    fn row(&self, delay: u64, data_bytes: u64) -> String {
+        let seconds = self.restore.as_secs_f64();
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+        format!(
+            "| {delay} ms | {seconds:.2} | {:.0} | {} | {:.2} | {:.2} | {:.1} | {} |",
+            data_bytes as f64 / 1e6 / seconds,
+            self.restore_requests,
+            self.reads.iter().sum::<Duration>().as_secs_f64(),
+            milliseconds(self.percentile(50)),
+            milliseconds(self.percentile(99)),
+            self.read_requests,
+        )
+    }
+}
+
+/// A library in the bucket, and where it is used from.
+struct Bench {
+    store: Arc<Store>,
+    location: Location,
+    settings: Vec<(String, String)>,
+    work: tempfile::TempDir,
+    disk: DiskFile,
+    disk_path: PathBuf,
+    reads: Vec<DiskRead>,
+}
+
+impl Bench {
+    fn access(&self) -> LibraryAccess {
+        LibraryAccess {
+            bucket: BucketAccess {
+                settings: self.settings.clone(),
+                ..BucketAccess::default()
+            },
+            workspaces: Some(self.work.path().to_owned()),
+            ..LibraryAccess::default()
         }
     }
-    Ok(content.len() as f64 / 1e6 / started.elapsed().as_secs_f64())
+
+    /// The disk with nothing of it in memory; the index is on disk.
+    fn open(&self, image: ImageId) -> Result<Arc<dyn ReadAt>, Box<dyn Error>> {
+        let library = LocalLibrary::open_with_key(&self.location, self.access())?;
+        Ok(library.open_disk(image, DiskIndex(0))?)
+    }
+
+    fn measure(&self, image: ImageId, delay: u64) -> Result<Figures, Box<dyn Error>> {
+        self.store.delay_ms.store(delay, Ordering::Relaxed);
+        let copy = self.work.path().join("copy");
+        self.store.requests.store(0, Ordering::Relaxed);
+        let started = Instant::now();
+        copy_to_raw(&*self.open(image)?, &copy, &Silent)?;
+        let restore = started.elapsed();
+        let restore_requests = self.store.requests.swap(0, Ordering::Relaxed);
+        self.compare(&DiskFile::open(&copy)?)?;
+        std::fs::remove_file(&copy)?;
+        let disk = self.open(image)?;
+        let mut reads = Vec::new();
+        let (mut buffer, mut expected) = (Vec::new(), Vec::new());
+        for read in &self.reads {
+            buffer.resize(read.length, 0);
+            expected.resize(read.length, 0);
+            let started = Instant::now();
+            disk.read_exact_at(read.offset, &mut buffer)?;
+            reads.push(started.elapsed());
+            self.disk.read_exact_at(read.offset, &mut expected)?;
+            if buffer != expected {
+                return Err("a read gives other bytes".into());
+            }
+        }
+        reads.sort_unstable();
+        Ok(Figures {
+            restore,
+            restore_requests,
+            reads,
+            read_requests: self.store.requests.load(Ordering::Relaxed),
+        })
+    }
+
+    fn compare(&self, copy: &DiskFile) -> Result<(), Box<dyn Error>> {
+        let (mut left, mut right) = (vec![0; MIB as usize], vec![0; MIB as usize]);
+        let length = self.disk.length_bytes();
+        for start in (0..length).step_by(MIB as usize) {
+            let piece = MIB.min(length - start) as usize;
+            self.disk.read_exact_at(start, &mut left[..piece])?;
+            copy.read_exact_at(start, &mut right[..piece])?;
+            if left[..piece] != right[..piece] {
+                return Err("the restored disk is another one".into());
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&self) -> Result<(ImageId, u64), Box<dyn Error>> {
+        let options = InitOptions::default();
+        let library =
+            LocalLibrary::init_with_passphrase(&self.location, self.access(), &options, None)?;
+        let target = UploadTarget {
+            server: "bench".parse()?,
+        };
+        let disks = [IngestDisk {
+            draft: DiskDraft {
+                name: "sda".to_owned(),
+                size_bytes: self.disk.length_bytes(),
+                sector_size: SectorSize::B512,
+            },
+            device: Arc::new(DiskFile::open(&self.disk_path)?),
+            used: None,
+            known: None,
+        }];
+        let draft = ImageDraft {
+            taken_at: "2026-01-01T00:00:00Z".parse()?,
+            consistency: Consistency::Cold,
+            machine: None,
+        };
+        let (image, _) = ingest(&library, &target, &disks, &draft, &Silent)?;
+        Ok((image.id, image.disks[0].data_bytes))
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "its output is what it is run for")]
 fn main() -> Result<(), Box<dyn Error>> {
-    let mib = std::env::args()
-        .nth(1)
-        .map_or(Ok(256), |text| text.parse())?;
-    let content = noise(mib);
+    let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let [disk, reads] = &arguments[..] else {
+        return Err("usage: restore_from_bucket DISK READS".into());
+    };
     let store = Arc::<Store>::default();
     let settings = [
         ("AWS_ENDPOINT_URL", store.start()?),
         ("AWS_ACCESS_KEY_ID", "key".to_owned()),
         ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
     ];
-    let location: Location = "s3://bench/library".parse()?;
-    let access = |workspace: &tempfile::TempDir| LibraryAccess {
-        bucket: BucketAccess {
-            settings: settings
-                .clone()
-                .map(|(name, value)| (name.to_owned(), value))
-                .into(),
-            ..BucketAccess::default()
-        },
-        workspaces: Some(workspace.path().to_owned()),
-        ..LibraryAccess::default()
+    let bench = Bench {
+        store,
+        location: "s3://bench/library".parse()?,
+        settings: settings
+            .map(|(name, value)| (name.to_owned(), value))
+            .into(),
+        work: tempfile::tempdir()?,
+        disk: DiskFile::open(disk)?,
+        disk_path: disk.clone(),
+        reads: reads_of(reads)?,
     };
-    let workspace = tempfile::tempdir()?;
-    let options = InitOptions::default();
-    let library =
-        LocalLibrary::init_with_passphrase(&location, access(&workspace), &options, None)?;
-    let started = Instant::now();
-    let image = put(&library, &content)?;
-    let rate = content.len() as f64 / 1e6 / started.elapsed().as_secs_f64();
-    println!("stored {mib} MiB at {rate:.0} MB/s");
+    let (image, data_bytes) = bench.put()?;
+    let asked: usize = bench.reads.iter().map(|read| read.length).sum();
     println!(
-        "{:>6}  {:>14}  {:>14}  {:>8}",
-        "delay", "1 MiB pieces", "64 KiB pieces", "requests"
+        "| delay | restore s | MB/s of data | requests | {} reads of {:.1} MB, s | p50 ms | p99 ms | requests |",
+        bench.reads.len(),
+        asked as f64 / 1e6,
     );
+    println!("|---|---|---|---|---|---|---|---|");
     for delay in [0, 10, 50] {
-        store.delay_ms.store(delay, Ordering::Relaxed);
-        let mut rates = Vec::new();
-        store.requests.store(0, Ordering::Relaxed);
-        for piece in [1 << 20, 64 << 10] {
-            // Opened anew: nothing is in memory, the index is on disk.
-            let library = LocalLibrary::open_with_key(&location, access(&workspace))?;
-            let disk = library.open_disk(image, DiskIndex(0))?;
-            rates.push(read_back(&*disk, &content, piece)?);
-        }
-        let requests = store.requests.load(Ordering::Relaxed);
-        let [long, short] = rates[..] else { continue };
-        println!("{delay:>3} ms  {long:>9.0} MB/s  {short:>9.0} MB/s  {requests:>8}");
+        println!("{}", bench.measure(image, delay)?.row(delay, data_bytes));
     }
     Ok(())
-}
-
-fn put(library: &LocalLibrary, content: &[u8]) -> Result<ImageId, Box<dyn Error>> {
-    let target = UploadTarget {
-        server: "bench".parse()?,
-    };
-    let disks = [IngestDisk {
-        draft: DiskDraft {
-            name: "sda".to_owned(),
-            size_bytes: content.len() as u64,
-            sector_size: SectorSize::B512,
-        },
-        device: Arc::new(MemoryDevice::from(content.to_vec())),
-        used: None,
-        known: None,
-    }];
-    let draft = ImageDraft {
-        taken_at: "2026-01-01T00:00:00Z".parse()?,
-        consistency: Consistency::Cold,
-        machine: None,
-    };
-    let (image, _) = ingest(library, &target, &disks, &draft, &Silent)?;
-    Ok(image.id)
 }

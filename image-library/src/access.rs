@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use disk::ReadAt;
 
+use crate::chunk::{CheckedChunk, check_upload, compress, length_of};
 use crate::document::{DiskDraft, Image, ImageDraft};
 use crate::error::Result;
 use crate::id::{ContentHash, DiskIndex, ImageId, ServerName};
@@ -90,6 +91,46 @@ pub struct ChunkUpload {
     pub compressed: Vec<u8>,
 }
 
+/// A chunk that [`Upload::prepare`] made ready to be put.
+#[derive(Debug)]
+pub struct PreparedChunk(Prepared);
+
+#[derive(Debug)]
+enum Prepared {
+    Upload(ChunkUpload),
+    Checked(CheckedChunk),
+}
+
+impl PreparedChunk {
+    /// Bytes that are sent or stored of it.
+    #[must_use]
+    pub fn length_bytes(&self) -> u64 {
+        match &self.0 {
+            Prepared::Upload(chunk) => chunk.compressed.len() as u64,
+            Prepared::Checked(chunk) => chunk.body.len() as u64,
+        }
+    }
+
+    pub(crate) const fn checked(chunk: CheckedChunk) -> Self {
+        Self(Prepared::Checked(chunk))
+    }
+
+    /// As a library stores it, checked here unless it was before.
+    pub(crate) fn into_checked(self, chunk_size: u32) -> Result<CheckedChunk> {
+        match self.0 {
+            Prepared::Upload(chunk) => check_upload(chunk, chunk_size),
+            Prepared::Checked(chunk) => Ok(chunk),
+        }
+    }
+
+    fn into_upload(self) -> Result<ChunkUpload> {
+        match self.0 {
+            Prepared::Upload(chunk) => Ok(chunk),
+            Prepared::Checked(chunk) => chunk.into_upload(),
+        }
+    }
+}
+
 /// What the library has of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChunkState {
@@ -106,6 +147,22 @@ pub enum ChunkState {
 pub trait Upload: Debug + Send + Sync {
     /// Stores chunks; every one is decompressed and checked against its hash first.
     fn put_chunks(&self, chunks: Vec<ChunkUpload>) -> Result<()>;
+
+    /// Makes a chunk ready for [`Upload::put_prepared`]: what costs time and needs no order.
+    /// `hash` is that of `plain`; who has it from elsewhere has compared them.
+    fn prepare(&self, hash: ContentHash, plain: &[u8]) -> Result<PreparedChunk> {
+        Ok(PreparedChunk(Prepared::Upload(ChunkUpload {
+            hash,
+            length: length_of(plain)?,
+            compressed: compress(plain)?,
+        })))
+    }
+
+    /// [`Upload::put_chunks`] with chunks that this upload prepared.
+    fn put_prepared(&self, chunks: Vec<PreparedChunk>) -> Result<()> {
+        let chunks = chunks.into_iter().map(PreparedChunk::into_upload);
+        self.put_chunks(chunks.collect::<Result<_>>()?)
+    }
 
     /// Which of these this upload may leave out. Asks only about what the same server's latest
     /// image or this or an interrupted upload of the same server holds.

@@ -116,16 +116,7 @@ pub(crate) fn decompress(frame: &[u8], plain: &mut [u8]) -> Result<(), String> {
 /// Checks an uploaded chunk against its hash. Gives the bytes to store: the frame as it came, or
 /// the plain bytes where the frame is not shorter.
 pub(crate) fn check_upload(chunk: ChunkUpload, chunk_size: u32) -> Result<CheckedChunk> {
-    let refuse = |problem: String| Error::Refused {
-        what: "a chunk",
-        problem,
-    };
-    if chunk.length == 0 || chunk.length > chunk_size {
-        let found = chunk.length;
-        return Err(refuse(format!(
-            "expected 1 to {chunk_size} bytes, found {found}"
-        )));
-    }
+    check_length(chunk.length, chunk_size)?;
     SCRATCH.with_borrow_mut(|scratch| {
         scratch.resize(chunk.length as usize, 0);
         decompress(&chunk.compressed, scratch).map_err(refuse)?;
@@ -155,6 +146,22 @@ pub(crate) fn check_upload(chunk: ChunkUpload, chunk_size: u32) -> Result<Checke
     })
 }
 
+fn check_length(found: u32, chunk_size: u32) -> Result<()> {
+    if found == 0 || found > chunk_size {
+        return Err(refuse(format!(
+            "expected 1 to {chunk_size} bytes, found {found}"
+        )));
+    }
+    Ok(())
+}
+
+const fn refuse(problem: String) -> Error {
+    Error::Refused {
+        what: "a chunk",
+        problem,
+    }
+}
+
 /// How a chunk's bytes are stored in a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoding {
@@ -177,23 +184,73 @@ impl CheckedChunk {
     /// Of bytes that this program made itself.
     pub(crate) fn of(plain: Vec<u8>) -> Result<Self> {
         let hash = ContentHash::of(&plain);
+        let length = length_of(&plain)?;
         let frame = compress(&plain)?;
-        let length = u32::try_from(plain.len()).map_err(|_| Error::Limit {
-            what: "the length in bytes of a chunk",
-            limit: u64::from(u32::MAX),
-        })?;
-        let shrinks = frame.len() < plain.len();
+        let (encoding, body) = if frame.len() < plain.len() {
+            (Encoding::Zstd, frame)
+        } else {
+            (Encoding::Raw, plain)
+        };
         Ok(Self {
             hash,
             length,
-            encoding: if shrinks {
-                Encoding::Zstd
-            } else {
-                Encoding::Raw
-            },
-            body: if shrinks { frame } else { plain },
+            encoding,
+            body,
         })
     }
+
+    /// Compresses bytes that have this hash, and makes sure that they can be had back: what a bad
+    /// memory made of them is not stored.
+    pub(crate) fn compress(hash: ContentHash, plain: &[u8], chunk_size: u32) -> Result<Self> {
+        let length = length_of(plain)?;
+        check_length(length, chunk_size)?;
+        let frame = compress(plain)?;
+        let (encoding, body) = if frame.len() < plain.len() {
+            check_frame(&frame, plain)?;
+            (Encoding::Zstd, frame)
+        } else {
+            (Encoding::Raw, plain.to_vec())
+        };
+        Ok(Self {
+            hash,
+            length,
+            encoding,
+            body,
+        })
+    }
+
+    /// As it is sent to another program.
+    pub(crate) fn into_upload(self) -> Result<ChunkUpload> {
+        Ok(ChunkUpload {
+            hash: self.hash,
+            length: self.length,
+            compressed: match self.encoding {
+                Encoding::Raw => compress(&self.body)?,
+                Encoding::Zstd => self.body,
+            },
+        })
+    }
+}
+
+/// The length of a chunk or blob.
+pub(crate) fn length_of(plain: &[u8]) -> Result<u32> {
+    u32::try_from(plain.len()).map_err(|_| Error::Limit {
+        what: "the length in bytes of a chunk",
+        limit: u64::from(u32::MAX),
+    })
+}
+
+/// Decompresses what was just compressed and compares.
+fn check_frame(frame: &[u8], plain: &[u8]) -> Result<()> {
+    let is_right = SCRATCH.with_borrow_mut(|scratch| {
+        scratch.resize(plain.len(), 0);
+        decompress(frame, scratch).is_ok() && scratch == plain
+    });
+    if is_right {
+        return Ok(());
+    }
+    let problem = "the frame does not give the bytes back; is the memory sound?";
+    Err(compressing_failed(std::io::Error::other(problem)))
 }
 
 #[cfg(test)]
@@ -237,6 +294,32 @@ mod tests {
             self.fill(&mut bytes);
             bytes
         }
+    }
+
+    #[test]
+    fn what_is_compressed_here_is_stored_as_if_it_had_been_uploaded() {
+        let noise = blake3::Hasher::new().finalize_xof().fill_into(4096);
+        for plain in [vec![7; 4096], noise] {
+            let hash = ContentHash::of(&plain);
+            let made = CheckedChunk::compress(hash, &plain, CHUNK_SIZE_MIN).expect("is right");
+            let sent = check_upload(upload(&plain), CHUNK_SIZE_MIN).expect("is right");
+            assert_eq!((made.encoding, &made.body), (sent.encoding, &sent.body));
+            let again = made.into_upload().expect("compresses");
+            let again = check_upload(again, CHUNK_SIZE_MIN).expect("is right");
+            assert_eq!((again.encoding, again.body), (sent.encoding, sent.body));
+        }
+        for plain in [vec![], vec![1; CHUNK_SIZE_MIN as usize + 1]] {
+            let hash = ContentHash::of(&plain);
+            assert!(CheckedChunk::compress(hash, &plain, CHUNK_SIZE_MIN).is_err());
+        }
+    }
+
+    #[test]
+    fn a_frame_of_other_bytes_is_noticed_before_it_is_stored() {
+        let frame = compress(&[1; 5000]).expect("compresses");
+        assert!(check_frame(&frame, &[1; 5000]).is_ok());
+        assert!(check_frame(&frame, &[2; 5000]).is_err());
+        assert!(check_frame(&frame, &[1; 4999]).is_err());
     }
 
     #[test]

@@ -66,7 +66,8 @@ mod upload;
 mod wanted;
 
 pub use access::{
-    ChunkState, ChunkUpload, DiskHashes, ImageReader, ImageWriter, Library, Upload, UploadTarget,
+    ChunkState, ChunkUpload, DiskHashes, ImageReader, ImageWriter, Library, PreparedChunk, Upload,
+    UploadTarget,
 };
 pub use audit::{AuditAction, AuditActor, AuditEvent, AuditOutcome};
 #[cfg(feature = "server")]

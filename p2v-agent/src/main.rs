@@ -207,7 +207,15 @@ fn run_check(chosen: &CheckArguments) -> Result<Verdict> {
 
 fn snapshot(chosen: &SnapshotArguments, verbosity: Verbosity) -> Result<Verdict> {
     let terminal = Terminal::new(verbosity);
-    let machine = this_machine();
+    // An image of files alone has nothing of this machine: its load need not be waited for.
+    let only_files = |disks: &[String]| disks.iter().all(|disk| Path::new(disk).is_file());
+    let machine = match !chosen.disks.is_empty() && only_files(&chosen.disks) {
+        true => take_inventory(&InventoryOptions {
+            load_interval: Duration::ZERO,
+            ..InventoryOptions::default()
+        }),
+        false => this_machine(),
+    };
     let name = chosen
         .server
         .clone()

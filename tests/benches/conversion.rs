@@ -5,15 +5,15 @@
 //! Run by `make bench`. Every figure is that of one process, `relevo convert`, as a user starts it:
 //! first on an image that no command has seen, then again when what it prepared is kept. Each is
 //! measured several times, the disks taking turns, and the median counts: the machine is noisy.
-//! The table is printed and kept in `tests/benches/RESULTS.md`.
+//! The table is printed and kept in its section of `tests/benches/RESULTS.md`.
 
-use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use e2e::{Library, PROJECT_DIR, SampleServer, Usage, work_dir};
+use e2e::results::{Table, keep_section, promise};
+use e2e::{Library, SampleServer, Usage, work_dir};
 
 const RUNS: usize = 5;
 const TIB: u64 = 1 << 40;
@@ -38,8 +38,8 @@ fn main() -> Result<()> {
     let disks = [("2 GiB", server.disk()), ("1 TiB, sparse", grown)];
     let table = table(&measure(&disks));
     println!("{table}");
-    let file = Path::new(PROJECT_DIR).join("tests/benches/RESULTS.md");
-    fs::write(&file, page(&table)).with_context(|| file.display().to_string())
+    keep_section("Conversion", &section(&table));
+    Ok(())
 }
 
 /// The server's disk, copied to a larger one; its MBR stays valid.
@@ -69,8 +69,8 @@ fn measure(disks: &[(&'static str, PathBuf)]) -> Vec<Row> {
         .zip(samples)
         .map(|((disk, _), (first, again))| Row {
             disk,
-            first: median(&first),
-            again: median(&again),
+            first: Usage::median(&first),
+            again: Usage::median(&again),
         })
         .collect()
 }
@@ -84,48 +84,35 @@ fn convert(library: &Library, out: &Path) -> Usage {
         .usage
 }
 
-/// The middle one of each figure.
-fn median(samples: &[Usage]) -> Usage {
-    fn middle<T: Ord + Copy>(samples: &[Usage], figure: impl Fn(&Usage) -> T) -> T {
-        let mut figures: Vec<T> = samples.iter().map(figure).collect();
-        figures.sort();
-        figures[figures.len() / 2]
-    }
-    Usage {
-        cpu: middle(samples, |usage| usage.cpu),
-        wall: middle(samples, |usage| usage.wall),
-        memory_max_bytes: middle(samples, |usage| usage.memory_max_bytes),
-    }
-}
-
-fn table(rows: &[Row]) -> String {
-    let mut table = String::from(
-        "| disk | conversion | CPU s | wall s | peak MiB | promise |\n|---|---|---|---|---|---|\n",
-    );
+fn table(rows: &[Row]) -> Table {
+    let columns = [
+        "disk",
+        "conversion",
+        "CPU s",
+        "wall s",
+        "peak MiB",
+        "promise",
+    ];
+    let mut table = Table::new(&columns);
     for row in rows {
         for (kind, usage) in [("first", &row.first), ("again", &row.again)] {
             let kept = usage.cpu < CPU_MAX && usage.memory_max_bytes < MEMORY_MAX_BYTES;
-            // Writing into a string does not fail.
-            let _ = writeln!(
-                table,
-                "| {} | {kind} | {:.2} | {:.2} | {} | {} |",
-                row.disk,
-                usage.cpu.as_secs_f64(),
-                usage.wall.as_secs_f64(),
-                usage.memory_max_bytes >> 20,
-                if kept { "kept" } else { "NOT KEPT" },
-            );
+            table.row(&[
+                row.disk.to_owned(),
+                kind.to_owned(),
+                format!("{:.2}", usage.cpu.as_secs_f64()),
+                format!("{:.2}", usage.wall.as_secs_f64()),
+                (usage.memory_max_bytes >> 20).to_string(),
+                promise(kept),
+            ]);
         }
     }
     table
 }
 
-fn page(table: &str) -> String {
+fn section(table: &Table) -> String {
     format!(
-        "# Results of the benchmarks\n\n\
-         Written by `make bench` (`cargo bench -p e2e --bench conversion`). Compare ratios and CPU\n\
-         seconds; the elapsed time depends on what else the machine does.\n\n\
-         ## Conversion\n\n\
+        "`cargo bench -p e2e --bench conversion`\n\n\
          `relevo convert x --to qcow2 -o DIR` of the sample server (Debian, ext4, BIOS), release\n\
          build, median of {RUNS} runs, the disks taking turns. *First*: no command has seen the image\n\
          before. *Again*: what the first prepared is kept beside the image. Promised: under {:.1} s of\n\

@@ -14,7 +14,10 @@ mod damage;
 mod disks;
 mod garage;
 mod library;
+mod page_cache;
 mod program;
+mod relay;
+pub mod results;
 mod runbook;
 mod server;
 pub mod tidy;
@@ -22,11 +25,15 @@ mod toolbox;
 mod usage;
 
 pub use block_device::{LoopDevice, Mounted};
-pub use damage::{overwrite, scatter_writes, truncate_to_half};
+pub use damage::{overwrite, scatter_writes, scatter_writes_over_data, truncate_to_half};
 pub use disks::{PhonyServer, raw_disk, raw_ext4};
 pub use garage::Garage;
-pub use library::{Library, files_ending, the_only_disk, wait_until};
+pub use library::{
+    Library, bytes_below, differing_blocks, files_ending, the_only_disk, wait_until,
+};
+pub use page_cache::{forget, read_into_memory};
 pub use program::{Outcome, Program, Running};
+pub use relay::Relay;
 pub use runbook::Runbook;
 pub use server::{PROJECT_DIR, SampleServer};
 pub use toolbox::{can_mount, free_port, have_tool, one_machine_at_a_time, skip, work_dir};

@@ -217,8 +217,12 @@ impl Library {
 /// What disks are compared in.
 const BLOCK_BYTES: u64 = 4096;
 
-/// The numbers of the blocks in which two files of the same size differ.
-fn differing_blocks(left: &Path, right: &Path) -> Vec<u64> {
+/// The numbers of the blocks of 4 KiB in which two files of the same size differ.
+///
+/// # Panics
+/// When they cannot be read, or have different sizes.
+#[must_use]
+pub fn differing_blocks(left: &Path, right: &Path) -> Vec<u64> {
     let open = |path: &Path| File::open(path).expect("the disks of a test can be read");
     let (left, right) = (open(left), open(right));
     let length = left.metadata().expect("it is open").len();
@@ -323,7 +327,9 @@ pub fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
     }
 }
 
-fn bytes_below(folder: &Path) -> u64 {
+/// Bytes of all files in a folder and below.
+#[must_use]
+pub fn bytes_below(folder: &Path) -> u64 {
     // A file may vanish while it is counted: the program is at work.
     let Ok(entries) = fs::read_dir(folder) else {
         return 0;

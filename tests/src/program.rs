@@ -43,6 +43,18 @@ impl Program {
         Self::named("image-library")
     }
 
+    /// An example of the library's package, built in release mode if need be.
+    #[must_use]
+    pub fn example(name: &str) -> Self {
+        Self::of(Command::new(built_example(name)), name)
+    }
+
+    /// A tool of the machine.
+    #[must_use]
+    pub fn tool(name: &str) -> Self {
+        Self::of(Command::new(name), name)
+    }
+
     fn named(name: &str) -> Self {
         Self::of(Command::new(programs_dir().join(name)), name)
     }
@@ -293,19 +305,38 @@ fn programs_dir() -> &'static Path {
 }
 
 fn build_programs() -> PathBuf {
+    let profile_dir = profile_dir();
+    let release = profile_dir.file_name() == Some(OsStr::new("release"));
+    cargo_build(&["--workspace", "--bins"], release);
+    profile_dir
+}
+
+fn built_example(name: &str) -> PathBuf {
+    if let Some(folder) = env::var_os("RELEVO_BIN_DIR") {
+        return PathBuf::from(folder).join("examples").join(name);
+    }
+    cargo_build(&["--package", "image-library", "--example", name], true);
+    profile_dir()
+        .with_file_name("release")
+        .join("examples")
+        .join(name)
+}
+
+fn profile_dir() -> PathBuf {
     let test = env::current_exe().expect("a test knows where it is");
-    let profile_dir = test
-        .ancestors()
+    test.ancestors()
         .find(|folder| folder.join(".fingerprint").is_dir())
         .expect("cargo runs tests from its target directory")
-        .to_owned();
-    let release = profile_dir.file_name() == Some(OsStr::new("release"));
+        .to_owned()
+}
+
+fn cargo_build(what: &[&str], release: bool) {
     let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--workspace", "--bins"])
+        .args(["build", "--quiet"])
+        .args(what)
         .args(release.then_some("--release"))
         .current_dir(PROJECT_DIR)
         .status()
         .expect("cargo can be run");
     assert!(status.success(), "building the programs failed");
-    profile_dir
 }

@@ -23,6 +23,31 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// The middle one of each figure; zeros of none.
+    #[must_use]
+    pub fn median(samples: &[Self]) -> Self {
+        fn middle<T: Ord + Copy + Default>(samples: &[Usage], figure: impl Fn(&Usage) -> T) -> T {
+            let mut figures: Vec<T> = samples.iter().map(figure).collect();
+            figures.sort();
+            figures.get(figures.len() / 2).copied().unwrap_or_default()
+        }
+        Self {
+            cpu: middle(samples, |usage| usage.cpu),
+            wall: middle(samples, |usage| usage.wall),
+            memory_max_bytes: middle(samples, |usage| usage.memory_max_bytes),
+        }
+    }
+
+    /// Of two programs, one after the other.
+    #[must_use]
+    pub fn then(self, next: Self) -> Self {
+        Self {
+            cpu: self.cpu + next.cpu,
+            wall: self.wall + next.wall,
+            memory_max_bytes: self.memory_max_bytes.max(next.memory_max_bytes),
+        }
+    }
+
     /// Looks at a process that may have ended, but was not yet waited for.
     pub(crate) fn look(&mut self, process: u32) {
         // A process that cannot be looked at keeps what was seen last.
@@ -62,6 +87,19 @@ mod tests {
     fn cpu_time_is_the_sum_of_four_fields_after_a_name_with_spaces() {
         let stat = "7 (a (b) c) S 1 7 7 0 -1 4194304 100 0 0 0 12 3 40 5 20 0 1 0 9 1 1";
         assert_eq!(cpu_time(stat), Some(Duration::from_millis(600)));
+    }
+
+    #[test]
+    fn the_median_is_taken_of_each_figure() {
+        let usage = |cpu, wall, memory_max_bytes| Usage {
+            cpu: Duration::from_secs(cpu),
+            wall: Duration::from_secs(wall),
+            memory_max_bytes,
+        };
+        let samples = [usage(3, 1, 20), usage(1, 2, 10), usage(2, 9, 30)];
+        assert_eq!(Usage::median(&samples), usage(2, 2, 20));
+        assert_eq!(Usage::median(&[]), Usage::default());
+        assert_eq!(usage(1, 2, 10).then(usage(3, 1, 20)), usage(4, 3, 20));
     }
 
     #[test]

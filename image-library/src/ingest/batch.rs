@@ -3,14 +3,13 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::in_order::{InOrder, StopOnPanic};
 use super::plan::parts_to_read;
-use super::turn::{StopOnPanic, Turn};
 use super::{Ingest, IngestDisk, IngestStats, NoteHashes};
-use crate::access::{ChunkState, ChunkUpload};
-use crate::chunk::compress;
+use crate::access::{ChunkState, PreparedChunk};
 use crate::disk_writer::{DiskWriter, RecentLeaves};
 use crate::error::{Error, Result};
 use crate::id::ContentHash;
@@ -18,6 +17,8 @@ use crate::manifest::{LEAF_CHUNKS, chunk_length};
 
 /// Bytes of a batch; at least one chunk.
 const BATCH_LENGTH: u64 = 2 << 20;
+/// How many batches, for each worker, are begun and not put yet.
+const BATCHES_AHEAD: u64 = 2;
 
 /// What the workers of one disk share.
 pub(super) struct Batches<'a> {
@@ -30,7 +31,7 @@ pub(super) struct Batches<'a> {
     pub(super) known: Option<RecentLeaves>,
 }
 
-/// What putting batches changes; the turn says who may.
+/// What putting batches changes.
 struct Progress<'a> {
     writer: DiskWriter<'a>,
     note: &'a mut NoteHashes<'a>,
@@ -40,7 +41,7 @@ struct Progress<'a> {
 /// A batch that is ready to be put.
 struct Batch {
     hashes: Vec<Option<ContentHash>>,
-    uploads: Vec<ChunkUpload>,
+    uploads: Vec<PreparedChunk>,
     stats: IngestStats,
     used_bytes: u64,
 }
@@ -53,8 +54,7 @@ impl<'a> Batches<'a> {
         writer: DiskWriter<'a>,
         note: &mut NoteHashes<'_>,
     ) -> Result<IngestStats> {
-        let next = AtomicU64::new(0);
-        let turn = Turn::default();
+        let order = InOrder::new(BATCHES_AHEAD * workers as u64);
         let progress = Mutex::new(Progress {
             writer,
             note,
@@ -62,9 +62,8 @@ impl<'a> Batches<'a> {
         });
         std::thread::scope(|scope| -> Result<()> {
             let work = || {
-                let _guard = StopOnPanic(&turn);
-                self.work(&next, &turn, &progress)
-                    .inspect_err(|_| turn.stop())
+                let _guard = StopOnPanic(&order);
+                self.work(&order, &progress).inspect_err(|_| order.stop())
             };
             let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
             let mut outcome = Ok(());
@@ -83,27 +82,20 @@ impl<'a> Batches<'a> {
         Ok(stats)
     }
 
-    fn work(&self, next: &AtomicU64, turn: &Turn, progress: &Mutex<Progress<'_>>) -> Result<()> {
+    fn work(&self, order: &InOrder<Result<Batch>>, progress: &Mutex<Progress<'_>>) -> Result<()> {
         let chunks_per_batch = (BATCH_LENGTH / u64::from(self.ingest.chunk_size_bytes)).max(1);
         let mut buffer = Vec::new();
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
+        while let Some(number) = order.claim() {
             let first = number.saturating_mul(chunks_per_batch);
-            if first >= self.chunk_count || turn.is_stopped() {
+            if first >= self.chunk_count {
                 return Ok(());
-            }
-            if self.ingest.stop.load(Ordering::Relaxed) {
-                return Err(Error::Stopped);
             }
             let last = (first + chunks_per_batch).min(self.chunk_count);
             let batch = self.make(first..last, &mut buffer);
-            if !turn.wait(number) {
-                return Ok(());
-            }
             // A batch that cannot be read ends the work at its turn: those before it are kept.
-            self.put(batch?, progress)?;
-            turn.pass();
+            order.hand_in(number, batch, |batch| self.put(batch?, progress))?;
         }
+        Ok(())
     }
 
     /// Reads, hashes and compresses the chunks of one batch.
@@ -128,11 +120,11 @@ impl<'a> Batches<'a> {
             let changed = self.compare(&chunks, known, &mut batch)?;
             let missing = self.missing(changed, &mut batch)?;
             self.read_chunks(start..end, &missing, buffer, &mut batch)?;
-            self.compress(&chunks, buffer, missing, &mut batch)?;
+            self.prepare(&chunks, buffer, missing, &mut batch)?;
         } else if self.read_used(start..end, buffer, &mut batch)? {
             let changed = self.hash(&chunks, buffer, &mut batch)?;
             let missing = self.missing(changed, &mut batch)?;
-            self.compress(&chunks, buffer, missing, &mut batch)?;
+            self.prepare(&chunks, buffer, missing, &mut batch)?;
         }
         Ok(batch)
     }
@@ -149,11 +141,16 @@ impl<'a> Batches<'a> {
         if parts.is_empty() {
             return Ok(false);
         }
-        buffer.clear();
         buffer.resize((bytes.end - bytes.start) as usize, 0);
+        // What an earlier batch left in the buffer is cleared only where nothing is read.
+        let mut clear_from = bytes.start;
         for part in parts {
+            let place = |at: u64| (at - bytes.start) as usize;
+            buffer[place(clear_from)..place(part.start)].fill(0);
+            clear_from = part.end;
             self.read(part, bytes.start, buffer, batch)?;
         }
+        buffer[(clear_from - bytes.start) as usize..].fill(0);
         Ok(true)
     }
 
@@ -165,7 +162,7 @@ impl<'a> Batches<'a> {
         buffer: &mut Vec<u8>,
         batch: &mut Batch,
     ) -> Result<()> {
-        buffer.clear();
+        // Only what was read is looked at.
         buffer.resize((bytes.end - bytes.start) as usize, 0);
         let chunk_size = u64::from(self.ingest.chunk_size_bytes);
         let places = wanted.iter().map(|(chunk, _)| *chunk);
@@ -286,7 +283,7 @@ impl<'a> Batches<'a> {
         Ok(missing)
     }
 
-    fn compress(
+    fn prepare(
         &self,
         chunks: &Range<u64>,
         buffer: &[u8],
@@ -295,22 +292,28 @@ impl<'a> Batches<'a> {
     ) -> Result<()> {
         for (chunk, hash) in missing {
             let plain = self.plain(chunks, chunk, buffer);
-            let compressed = compress(plain)?;
+            if self.known.is_some() && ContentHash::of(plain) != hash {
+                let offset = chunk * u64::from(self.ingest.chunk_size_bytes);
+                return Err(Error::Refused {
+                    what: "a disk",
+                    problem: format!("what is read at byte {offset:#x} has not the known hash"),
+                });
+            }
+            let prepared = self.ingest.upload.prepare(hash, plain)?;
             batch.stats.new_chunks += 1;
             batch.stats.new_bytes += plain.len() as u64;
-            batch.stats.sent_bytes += compressed.len() as u64;
-            batch.uploads.push(ChunkUpload {
-                hash,
-                length: self.length_of(chunk),
-                compressed,
-            });
+            batch.stats.sent_bytes += prepared.length_bytes();
+            batch.uploads.push(prepared);
         }
         Ok(())
     }
 
     fn put(&self, batch: Batch, progress: &Mutex<Progress<'_>>) -> Result<()> {
+        if self.ingest.stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
         if !batch.uploads.is_empty() {
-            self.ingest.upload.put_chunks(batch.uploads)?;
+            self.ingest.upload.put_prepared(batch.uploads)?;
         }
         let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
         progress.writer.push(&batch.hashes)?;

@@ -2,21 +2,19 @@
 //! Takes disks into a library: read, skip what is empty or unused, hash, ask, compress, put.
 //!
 //! ```text
-//! worker: claim the next batch of chunks -> read -> hash -> compare -> ask -> compress
-//!                                                                              |
-//!            wait until every earlier batch is put (disk order) <--------------+
-//!                                                                -> put_chunks
+//! worker: claim the next batch of chunks -> read -> hash -> compare -> ask -> compress -> hand in
+//!                                                                                          |
+//!            whoever hands in the batch whose turn it is, in disk order: put <-------------+
 //! ```
 //!
-//! Several workers do all of it, each with one batch of 2 MiB in hand, so memory is bounded by
-//! their number whatever the disk's size, and packs are filled in disk order. The manifest goes up
-//! leaf by leaf beside the chunks. A worker that
-//! fails stops the others; the upload is then dropped, and the next one need not send again what
-//! was put.
+//! Several workers do all of it, each with one batch of 2 MiB in hand, and two more for each wait
+//! for their turn, so memory is bounded by their number whatever the disk's size, and packs are
+//! filled in disk order. The manifest goes up leaf by leaf beside the chunks. A worker that fails
+//! stops the others; the upload is then dropped, and the next one need not send again what was put.
 
 mod batch;
+mod in_order;
 mod plan;
-mod turn;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -33,7 +31,7 @@ use crate::id::ContentHash;
 use crate::manifest::chunk_count;
 use batch::Batches;
 
-/// The most threads that work on one disk; each holds about 5 MiB.
+/// The most threads that work on one disk; each has about 8 MiB, most of it when nothing shrinks.
 const WORKERS_MAX: usize = 12;
 
 /// Told the hashes of a disk's chunks, in order and once each.

@@ -9,7 +9,7 @@ use disk::{ReadAt, Silent};
 
 use super::{IngestDisk, IngestStats, ingest};
 use crate::tests::{TestLibrary, disk_draft, draft, sample_disk};
-use crate::{Image, UploadTarget};
+use crate::{ContentHash, DiskHashes, Image, ImageId, UploadTarget};
 
 /// A disk in memory that fails from some byte on, and counts what is read.
 #[derive(Debug)]
@@ -116,5 +116,51 @@ fn a_disk_that_cannot_be_read_leaves_no_image_and_the_next_try_goes_on() {
     let (image, stats) = take(&library, MemoryDisk::new(&disk), None).expect("ingests");
     // The batch that failed begins at 16 MiB; everything before it is in the library.
     assert_eq!(stats.new_bytes, 4 << 20);
+    assert_eq!(library.read(&image), disk);
+}
+
+/// Hashes of a disk that somebody else worked out.
+#[derive(Debug)]
+struct Known(Vec<Option<ContentHash>>);
+
+impl DiskHashes for Known {
+    fn image(&self) -> ImageId {
+        ImageId::from_uuid(uuid::Uuid::nil())
+    }
+
+    fn chunk_count(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn leaf(&self, _number: u64) -> crate::Result<Vec<Option<ContentHash>>> {
+        Ok(self.0.clone())
+    }
+}
+
+#[test]
+fn a_disk_that_is_not_what_its_known_hashes_say_is_refused() {
+    let library = TestLibrary::new();
+    let mut disk = crate::tests::noise(5, 40 << 14);
+    let hashes = disk
+        .chunks(1 << 14)
+        .map(|chunk| Some(ContentHash::of(chunk)));
+    let known: Arc<dyn DiskHashes> = Arc::new(Known(hashes.collect()));
+    let take = |bytes: &[u8]| {
+        let target = UploadTarget {
+            server: "web".parse().expect("legal"),
+        };
+        let disk = IngestDisk {
+            draft: disk_draft("sda", bytes.len() as u64),
+            device: Arc::new(MemoryDisk::new(bytes)),
+            used: None,
+            known: Some(Arc::clone(&known)),
+        };
+        ingest(&library.library, &target, &[disk], &draft(), &Silent)
+    };
+    disk[17 << 14] ^= 1;
+    let error = take(&disk).expect_err("another disk").to_string();
+    assert!(error.contains("at byte 0x44000"), "{error}");
+    disk[17 << 14] ^= 1;
+    let (image, _) = take(&disk).expect("the disk itself");
     assert_eq!(library.read(&image), disk);
 }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::SignedDuration;
 use uuid::{NoContext, Uuid};
 
-use crate::access::{ChunkState, ChunkUpload, Upload, UploadTarget};
+use crate::access::{ChunkState, ChunkUpload, PreparedChunk, Upload, UploadTarget};
 use crate::chunk::{CheckedChunk, ChunkId, check_upload};
 use crate::core::Core;
 use crate::crypto::OwnerTag;
@@ -382,6 +382,21 @@ impl Upload for LocalUpload {
             for chunk in chunks {
                 let checked = check_upload(chunk, chunk_size)?;
                 self.store(BlobKind::Data, &checked)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn prepare(&self, hash: ContentHash, plain: &[u8]) -> Result<PreparedChunk> {
+        let chunk_size = self.core.config.chunk_size_bytes;
+        CheckedChunk::compress(hash, plain, chunk_size).map(PreparedChunk::checked)
+    }
+
+    fn put_prepared(&self, chunks: Vec<PreparedChunk>) -> Result<()> {
+        let chunk_size = self.core.config.chunk_size_bytes;
+        self.step(|| {
+            for chunk in chunks {
+                self.store(BlobKind::Data, &chunk.into_checked(chunk_size)?)?;
             }
             Ok(())
         })

@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Copies of whole disks: to a sparse raw file or a standalone qcow2 image.
 //!
-//! What the source knows to be zeros is not read, and zeros that are read are not written. Memory
-//! is one buffer of 1 MiB, and for qcow2 the L1 table and one L2 table.
+//! What the source knows to be zeros is not read, and zeros that are read are not written. A raw
+//! file is written by several threads, because an image that is read is decrypted, decompressed
+//! and hashed by whoever reads it. Memory is a buffer of 1 MiB for each, at most
+//! [`WORKERS_MAX`]; for qcow2, which is written in order, one buffer, the L1 table and one L2 table.
 //!
 //! A file is written beside its name, as `NAME.partial`, and gets its name when it is whole and
 //! durable: a copy that was killed cannot be taken for a disk.
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use super::file::file_error;
 use super::qcow2::{CLUSTER_SIZE, Qcow2Writer};
@@ -19,6 +25,11 @@ use crate::error::{Error, Result};
 use crate::monitor::{Monitor, Unit};
 
 const BUFFER_BYTES: u64 = 1 << 20;
+/// The most threads that copy one disk.
+const WORKERS_MAX: usize = 8;
+/// So much is written before it is made durable beside the work: all at once at the end, the
+/// processors would wait for the disk, and a disk of terabytes would fill the memory first.
+const DURABLE_EACH_BYTES: u64 = 64 << 20;
 /// Zeros are left out of raw files in this unit, the block size of the usual filesystems.
 const RAW_BLOCK_BYTES: usize = 4096;
 
@@ -39,20 +50,28 @@ pub fn copy_to_raw(source: &dyn ReadAt, path: &Path, monitor: &dyn Monitor) -> R
         target
             .set_len(length)
             .map_err(|error| failed(0, 0, error))?;
-        let mut written_bytes = 0;
-        each_data(source, monitor, |offset, bytes| {
+        let target = &*target;
+        let written_bytes = AtomicU64::new(0);
+        each_data_at_once(source, monitor, |offset, bytes| {
+            let mut length = 0;
             for (start, run) in data_runs(bytes) {
                 let at = offset + start as u64;
                 target
                     .write_all_at(run, at)
                     .map_err(|error| failed(at, run.len(), error))?;
-                written_bytes += run.len() as u64;
+                length += run.len() as u64;
+            }
+            let before = written_bytes.fetch_add(length, Ordering::Relaxed);
+            if before / DURABLE_EACH_BYTES != (before + length) / DURABLE_EACH_BYTES {
+                target
+                    .sync_data()
+                    .map_err(|error| failed(offset, bytes.len(), error))?;
             }
             Ok(())
         })?;
         Ok(CopyStats {
             disk_bytes: length,
-            written_bytes,
+            written_bytes: written_bytes.into_inner(),
         })
     })?;
     file.finish()?;
@@ -94,31 +113,106 @@ fn each_data(
     monitor: &dyn Monitor,
     mut write: impl FnMut(u64, &[u8]) -> Result<()>,
 ) -> Result<()> {
-    let length = source.length_bytes();
-    monitor.expect(length, Unit::Bytes);
+    monitor.expect(source.length_bytes(), Unit::Bytes);
+    let mut pieces = Pieces::new(source, monitor);
     let mut buffer = vec![0; BUFFER_BYTES as usize];
-    let mut offset = 0;
-    while offset < length {
-        let extent = source.extent_at(offset)?;
-        let extent_end = offset.saturating_add(extent.length).min(length);
-        let zero_end = match extent_end == length {
-            true => length,
-            false => extent_end / CLUSTER_SIZE * CLUSTER_SIZE,
-        };
-        if extent.kind == ExtentKind::Zero && zero_end > offset {
-            monitor.advance(zero_end - offset);
-            offset = zero_end;
-            continue;
-        }
-        let data_end = extent_end.next_multiple_of(CLUSTER_SIZE);
-        let end = data_end.min(offset + BUFFER_BYTES).min(length);
-        let bytes = &mut buffer[..(end - offset) as usize];
-        source.read_exact_at(offset, bytes)?;
-        write(offset, bytes)?;
-        monitor.advance(end - offset);
-        offset = end;
+    while let Some(piece) = pieces.next()? {
+        copy_piece(source, monitor, &piece, &mut buffer, &mut write)?;
     }
     Ok(())
+}
+
+/// The same from several threads, in no order. Where several pieces fail, the error is that of the
+/// first of them.
+fn each_data_at_once(
+    source: &dyn ReadAt,
+    monitor: &dyn Monitor,
+    write: impl Fn(u64, &[u8]) -> Result<()> + Sync,
+) -> Result<()> {
+    monitor.expect(source.length_bytes(), Unit::Bytes);
+    let pieces = Mutex::new(Pieces::new(source, monitor));
+    let claim = || pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || -> std::result::Result<(), (u64, Error)> {
+        let mut buffer = vec![0; BUFFER_BYTES as usize];
+        // A piece that cannot be claimed is beyond all that were.
+        while let Some(piece) = claim().map_err(|error| (u64::MAX, error))? {
+            copy_piece(source, monitor, &piece, &mut buffer, &write).map_err(|error| {
+                let mut pieces = pieces.lock().unwrap_or_else(PoisonError::into_inner);
+                pieces.offset = source.length_bytes();
+                (piece.start, error)
+            })?;
+        }
+        Ok(())
+    };
+    // One more than there are processors: while one waits for the disk, the others work.
+    let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut failures = Vec::new();
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..(processors + 1).min(WORKERS_MAX))
+            .map(|_| scope.spawn(work))
+            .collect();
+        for worker in workers {
+            match worker.join() {
+                Ok(result) => failures.extend(result.err()),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    let first = failures.into_iter().min_by_key(|(offset, _)| *offset);
+    first.map_or(Ok(()), |(_, error)| Err(error))
+}
+
+fn copy_piece(
+    source: &dyn ReadAt,
+    monitor: &dyn Monitor,
+    piece: &Range<u64>,
+    buffer: &mut [u8],
+    mut write: impl FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let bytes = &mut buffer[..(piece.end - piece.start) as usize];
+    source.read_exact_at(piece.start, bytes)?;
+    write(piece.start, bytes)?;
+    monitor.advance(piece.end - piece.start);
+    Ok(())
+}
+
+/// The parts of a disk that are not known to be zeros, each at most a buffer long.
+struct Pieces<'a> {
+    source: &'a dyn ReadAt,
+    monitor: &'a dyn Monitor,
+    offset: u64,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(source: &'a dyn ReadAt, monitor: &'a dyn Monitor) -> Self {
+        Self {
+            source,
+            monitor,
+            offset: 0,
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Range<u64>>> {
+        let length = self.source.length_bytes();
+        while self.offset < length {
+            let offset = self.offset;
+            let extent = self.source.extent_at(offset)?;
+            let extent_end = offset.saturating_add(extent.length).min(length);
+            let zero_end = match extent_end == length {
+                true => length,
+                false => extent_end / CLUSTER_SIZE * CLUSTER_SIZE,
+            };
+            if extent.kind == ExtentKind::Zero && zero_end > offset {
+                self.monitor.advance(zero_end - offset);
+                self.offset = zero_end;
+                continue;
+            }
+            let data_end = extent_end.next_multiple_of(CLUSTER_SIZE);
+            self.offset = data_end.min(offset + BUFFER_BYTES).min(length);
+            return Ok(Some(offset..self.offset));
+        }
+        Ok(None)
+    }
 }
 
 /// The runs of blocks that are not all zeros, and where they begin.
@@ -220,7 +314,6 @@ mod tests {
     use super::*;
     use crate::block::{DiskFile, Extent, MemoryDevice, OpenOptions, open_disk};
     use crate::monitor::Silent;
-    use std::sync::atomic::{AtomicU64, Ordering};
 
     /// Bytes, of which ranges are known to be zeros; reading those is a mistake.
     #[derive(Debug)]

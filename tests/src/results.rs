@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What benchmarks measured: tables, and the page that keeps them, of which every benchmark writes
+//! sections of its own and leaves those of the others.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use crate::server::PROJECT_DIR;
+
+const PAGE: &str = "tests/benches/RESULTS.md";
+const HEAD: &str = "# Results of the benchmarks\n\n\
+    Written by `make bench`. Compare ratios and CPU seconds; the elapsed time depends on what else\n\
+    the machine does.\n";
+
+/// A Markdown table.
+#[derive(Debug)]
+pub struct Table(String);
+
+impl Table {
+    /// With a heading for each column.
+    #[must_use]
+    pub fn new(columns: &[&str]) -> Self {
+        let heading = format!("| {} |\n", columns.join(" | "));
+        Self(heading + &"|---".repeat(columns.len()) + "|\n")
+    }
+
+    /// One more row.
+    pub fn row(&mut self, cells: &[String]) {
+        self.0.push_str(&format!("| {} |\n", cells.join(" | ")));
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a promise's cell says.
+#[must_use]
+pub fn promise(is_kept: bool) -> String {
+    if is_kept { "kept" } else { "NOT KEPT" }.to_owned()
+}
+
+/// Keeps the text of one section on the page of results.
+///
+/// # Panics
+/// When the page cannot be written.
+pub fn keep_section(title: &str, text: &str) {
+    let path = Path::new(PROJECT_DIR).join(PAGE);
+    // A page that is not there is begun.
+    let page = fs::read_to_string(&path).unwrap_or_default();
+    fs::write(path, with_section(&page, title, text)).expect("the checkout can be written to");
+}
+
+/// The page with this section in place of its earlier text, or at the end.
+fn with_section(page: &str, title: &str, text: &str) -> String {
+    let wanted = format!("## {title}");
+    let mut sections: Vec<String> = Vec::new();
+    for line in page.lines() {
+        if line.starts_with("## ") {
+            sections.push(String::new());
+        }
+        if let Some(section) = sections.last_mut() {
+            section.push_str(line);
+            section.push('\n');
+        }
+    }
+    let new = format!("{wanted}\n\n{}", text.trim());
+    match sections
+        .iter_mut()
+        .find(|section| section.lines().next() == Some(&wanted))
+    {
+        Some(section) => *section = new,
+        None => sections.push(new),
+    }
+    sections.iter().fold(HEAD.to_owned(), |page, section| {
+        page + "\n" + section.trim() + "\n"
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_is_replaced_and_the_others_stay() {
+        let page = with_section("", "One", "first\n");
+        let page = with_section(&page, "Two", "second\n\nmore\n");
+        assert_eq!(
+            page,
+            format!("{HEAD}\n## One\n\nfirst\n\n## Two\n\nsecond\n\nmore\n")
+        );
+        let page = with_section(&page, "One", "changed");
+        assert_eq!(
+            page,
+            format!("{HEAD}\n## One\n\nchanged\n\n## Two\n\nsecond\n\nmore\n")
+        );
+        assert_eq!(with_section(&page, "One", "changed"), page);
+    }
+
+    #[test]
+    fn a_table_has_a_heading_and_rows() {
+        let mut table = Table::new(&["what", "s"]);
+        table.row(&["a copy".to_owned(), "1.00".to_owned()]);
+        assert_eq!(
+            table.to_string(),
+            "| what | s |\n|---|---|\n| a copy | 1.00 |\n"
+        );
+    }
+}
