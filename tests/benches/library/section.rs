@@ -133,7 +133,12 @@ impl Figures<'_> {
         {
             if let Some(sample) = self.of(name, step) {
                 let speed = self.speed(against, step, &sample);
-                let mut cells = cells(name, &sample, speed);
+                // The same program, another verb.
+                let label = match (name, step) {
+                    (IMPORT, Step::Restore) => "relevo image export",
+                    _ => name,
+                };
+                let mut cells = cells(label, &sample, speed);
                 cells.push(is_kept(name, &sample).map_or_else(String::new, promise));
                 table.row(&cells);
             } else if let Some(contender) = contenders.iter().find(|other| other.name == name)
