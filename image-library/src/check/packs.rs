@@ -16,6 +16,9 @@ use crate::store::{ListedPack, names};
 const REMEDY: &str = "take a new image of the servers concerned, or bring the pack back from a \
                       copy of the library";
 
+/// How many packs are in memory at once: each has 16 MiB.
+const PACKS_AT_ONCE: usize = 2;
+
 /// Checks these packs, several at a time.
 pub(super) fn check(core: &Core, packs: &[ListedPack], findings: &Findings<'_>) -> Result<Damage> {
     findings.monitor.stage("Reading packs");
@@ -36,7 +39,8 @@ pub(super) fn check(core: &Core, packs: &[ListedPack], findings: &Findings<'_>) 
         }
         Ok(())
     };
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = processors.min(PACKS_AT_ONCE);
     std::thread::scope(|scope| -> Result<()> {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         for worker in workers {
