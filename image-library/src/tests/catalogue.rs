@@ -121,7 +121,7 @@ fn operations() {
     let chunks = chunk_count();
     let library = create(&place.join("here"));
     peak("making the packs", || {
-        make_packs(&library, &place.join("here"), chunks)
+        make_packs(&library, &place.join("here"), chunks);
     });
     drop(library);
     let open = || LocalLibrary::open(place.join("here").as_path()).expect("opens");
