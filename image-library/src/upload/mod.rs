@@ -15,7 +15,7 @@ mod finisher;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use uuid::{NoContext, Uuid};
 
 use crate::access::{ChunkState, ChunkUpload, Upload, UploadTarget};
@@ -350,10 +350,8 @@ impl LocalUpload {
     }
 
     fn new_image(&self, draft: &ImageDraft, state: &State) -> Result<Image> {
-        // The order of images is the order of commits, whatever happens to the clock.
         let newest = self.core.images()?.last().map(|image| image.received_at);
-        let now = (self.core.clock)();
-        let received_at = newest.map_or(now, |newest| now.max(newest));
+        let received_at = after((self.core.clock)(), newest);
         let since_epoch = received_at.as_duration();
         let timestamp = uuid::Timestamp::from_unix(
             NoContext,
@@ -372,6 +370,18 @@ impl LocalUpload {
             stored_bytes: state.stored_bytes,
             generation: self.generation,
         })
+    }
+}
+
+/// When an image is received, now or later: the order of images is the order of commits, whatever
+/// happens to the clock. Ids tell milliseconds apart, and are random below.
+fn after(now: Timestamp, newest: Option<Timestamp>) -> Timestamp {
+    let millisecond = SignedDuration::from_millis(1);
+    match newest {
+        Some(newest) if newest.as_millisecond() >= now.as_millisecond() => {
+            newest.checked_add(millisecond).unwrap_or(newest)
+        }
+        _ => now,
     }
 }
 
