@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A request that is not done: status, stable code, message and hint.
 
+use std::io;
+
 use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -150,6 +152,9 @@ impl From<&Error> for RequestFailure {
             Error::Refused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
             Error::Limit { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
             Error::Locked { .. } => (StatusCode::SERVICE_UNAVAILABLE, "locked"),
+            Error::File { source, .. } if is_no_space(source) => {
+                (StatusCode::INSUFFICIENT_STORAGE, "no-space")
+            }
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "library"),
         };
         if status.is_server_error() {
@@ -159,6 +164,11 @@ impl From<&Error> for RequestFailure {
         failed.failure.hint = error.hint();
         failed
     }
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 impl IntoResponse for RequestFailure {

@@ -4,6 +4,7 @@
 mod admission;
 mod limits;
 mod openapi;
+mod trouble;
 
 use std::sync::Arc;
 
