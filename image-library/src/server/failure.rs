@@ -119,9 +119,14 @@ impl RequestFailure {
         Self::new(StatusCode::FORBIDDEN, "forbidden", message).with_hint(hint)
     }
 
-    /// What the framework refused in its own words.
+    /// What the framework refused in its own words. How it failed itself is nobody's business.
     pub(super) fn in_other_words(status: StatusCode, message: String) -> Self {
-        Self::new(status, "invalid", message)
+        let code = match status {
+            StatusCode::PAYLOAD_TOO_LARGE => "too-large",
+            status if status.is_client_error() => "invalid",
+            _ => return Self::internal(),
+        };
+        Self::new(status, code, message)
     }
 
     fn with_hint(mut self, hint: impl Into<String>) -> Self {
