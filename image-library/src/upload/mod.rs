@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use uuid::{NoContext, Uuid};
 
-use crate::access::{ChunkState, ChunkUpload, Upload, UploadTarget};
+use crate::access::{ChunkState, ChunkUpload, DiskHashes, Upload, UploadTarget};
 use crate::chunk::{CheckedChunk, ChunkId, check_upload};
 use crate::core::Core;
 use crate::crypto::OwnerTag;
@@ -32,6 +32,7 @@ use crate::prune::Pruned;
 use crate::session::Session;
 use crate::store::lock::FileLock;
 use crate::store::names;
+use crate::stored_hashes::StoredHashes;
 use crate::wanted::Avoided;
 use disks::Leaves;
 use finisher::{Finisher, Pending};
@@ -51,7 +52,7 @@ pub(crate) struct LocalUpload {
     /// To which generation it belongs: how much had been pruned when it began.
     generation: u64,
     /// What was condemned or known to be damaged when it began.
-    avoided: Avoided,
+    avoided: Arc<Avoided>,
     /// Held by every upload; whoever removes packs must hold it alone.
     _writers: FileLock,
     session: Session,
@@ -91,7 +92,7 @@ impl LocalUpload {
             previous,
             previous_root: Mutex::default(),
             generation,
-            avoided: Avoided { condemned, wanted },
+            avoided: Arc::new(Avoided { condemned, wanted }),
             _writers: writers,
             session,
             state: Mutex::new(State::default()),
@@ -395,6 +396,13 @@ impl Upload for LocalUpload {
             }
             Ok(())
         })
+    }
+
+    fn latest_hashes(&self, disk_name: &str) -> Result<Option<Arc<dyn DiskHashes>>> {
+        let Some(image) = &self.previous else {
+            return Ok(None);
+        };
+        StoredHashes::for_upload(&self.core, image, disk_name, Arc::clone(&self.avoided))
     }
 
     fn states(&self, hashes: &[ContentHash]) -> Result<Vec<ChunkState>> {

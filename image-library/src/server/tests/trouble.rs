@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::id::{ContentHash, DiskIndex};
 use crate::local::LocalLibrary;
 use crate::server::{Access, Limits, RunningServer, Server, ServerOptions, Transport};
-use crate::tests::{chunk, draft, put_disk, sample_disk, store};
+use crate::tests::{all_hashes, chunk, draft, put_disk, sample_disk, store};
 use crate::token::Token;
 use crate::tokens::Grant;
 
@@ -183,4 +183,38 @@ fn two_servers_of_one_directory_lose_nothing_of_each_other() {
     // What one of them stored need not be sent to the other.
     let stored = begin(&libraries[1]).states(&[ContentHash::of(&disks[0][..CHUNK])]);
     assert_eq!(stored.unwrap(), [crate::access::ChunkState::Stored]);
+}
+
+#[test]
+fn an_upload_is_told_the_hashes_that_it_was_begun_with() {
+    let site = Site::new();
+    let disk = sample_disk(1, 300_000);
+    let first = store(&site.library, "web01", &disk);
+    let library = site.connect(&site.token(agent("web01")));
+    let latest = || {
+        let server = "web01".parse().unwrap();
+        let hashes = library.latest_hashes(&server, "sda").unwrap();
+        hashes.unwrap().image()
+    };
+
+    let upload = begin(&library);
+    let second = store(&site.library, "web01", &sample_disk(2, 300_000));
+    site.library.delete_image(first.id).unwrap();
+    let hashes = upload.latest_hashes("sda").unwrap().unwrap();
+    assert_eq!(hashes.image(), first.id);
+    assert!(upload.latest_hashes("sdb").unwrap().is_none());
+    // Nothing is sent, and nothing refused.
+    let image = commit(upload, &disk, &all_hashes(&*hashes));
+    assert_eq!(image.parent, Some(first.id));
+    assert_eq!(latest(), image.id);
+
+    let stranger = site.connect(&site.token(Grant::Administrator));
+    let other = begin(&library);
+    site.library.delete_image(image.id).unwrap();
+    assert_eq!(latest(), image.id, "the upload's own");
+    let server = "web01".parse().unwrap();
+    let of_stranger = stranger.latest_hashes(&server, "sda").unwrap().unwrap();
+    assert_eq!(of_stranger.image(), second.id);
+    drop(other);
+    assert_eq!(latest(), second.id);
 }
