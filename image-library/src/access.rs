@@ -164,6 +164,10 @@ pub trait Upload: Debug + Send + Sync {
         self.put_chunks(chunks.collect::<Result<_>>()?)
     }
 
+    /// The content hashes of one disk of the server's latest image, as it was when this upload began:
+    /// what the upload may not rely on is told as lost. `None` when there is no such image or disk.
+    fn latest_hashes(&self, disk_name: &str) -> Result<Option<Arc<dyn DiskHashes>>>;
+
     /// Which of these this upload may leave out. Asks only about what the same server's latest
     /// image or this or an interrupted upload of the same server holds.
     fn states(&self, hashes: &[ContentHash]) -> Result<Vec<ChunkState>>;

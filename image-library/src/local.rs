@@ -20,7 +20,7 @@ use crate::location::{self, LibraryAccess, Location};
 use crate::store::{Directory, Store, Workspace, file, names, probe};
 use crate::stored_hashes::StoredHashes;
 use crate::upload::LocalUpload;
-use crate::wanted::WantedRange;
+use crate::wanted::{Avoided, WantedRange};
 
 /// A library in a directory or a bucket that this program opens itself. Clones share everything;
 /// several processes may have it open at once, in a bucket on several machines.
@@ -192,11 +192,11 @@ impl ImageWriter for LocalLibrary {
         let Some(image) = self.core.latest_image(server)? else {
             return Ok(None);
         };
-        let Some(disk) = image.disks.iter().find(|disk| disk.name == disk_name) else {
-            return Ok(None);
+        let avoided = Avoided {
+            condemned: self.core.pruned()?.condemned,
+            wanted: self.core.wanted()?,
         };
-        let hashes = StoredHashes::open(&self.core, &image, disk)?;
-        Ok(hashes.map(|hashes| Arc::new(hashes) as Arc<dyn DiskHashes>))
+        StoredHashes::for_upload(&self.core, &image, disk_name, Arc::new(avoided))
     }
 
     fn wanted(&self, server: &ServerName) -> Result<Vec<WantedRange>> {

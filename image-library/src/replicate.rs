@@ -162,7 +162,7 @@ impl LocalLibrary {
                 "Copying image {place}: {} of {}, disk {}",
                 image.received_at, image.server, disk.name
             ));
-            let previous = to.latest_hashes(&image.server, &disk.name)?;
+            let previous = upload.latest_hashes(&disk.name)?;
             let source = self.source(image, disk)?;
             stats.add(&ingest.disk(&source, previous, &mut |_| ())?);
         }

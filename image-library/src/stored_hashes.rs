@@ -34,7 +34,7 @@ enum Told {
     /// As lost, and those of which only such copies are left too: no upload may rely on these, so
     /// they have to be sent again. An image that was committed after its packs were condemned names
     /// chunks in them.
-    Lost(Avoided),
+    Lost(Arc<Avoided>),
 }
 
 impl StoredHashes {
@@ -50,20 +50,26 @@ impl StoredHashes {
         })
     }
 
-    /// `None` when the root of the disk's manifest is damaged: nothing is known then.
-    pub(crate) fn open(core: &Arc<Core>, image: &Image, disk: &ImageDisk) -> Result<Option<Self>> {
+    /// The hashes of a disk for an upload that relies on nothing of `avoided`; `None` when the image
+    /// has no such disk or the root of its manifest is damaged: nothing is known then.
+    pub(crate) fn for_upload(
+        core: &Arc<Core>,
+        image: &Image,
+        disk_name: &str,
+        avoided: Arc<Avoided>,
+    ) -> Result<Option<Arc<dyn DiskHashes>>> {
+        let Some(disk) = image.disks.iter().find(|disk| disk.name == disk_name) else {
+            return Ok(None);
+        };
         let place = format!("image {}, disk {:?}", image.id, disk.name);
         match core.read_root(&disk.manifest, &place) {
-            Ok(root) => Ok(Some(Self {
+            Ok(root) => Ok(Some(Arc::new(Self {
                 core: Arc::clone(core),
                 image: image.id,
                 root,
                 place,
-                told: Told::Lost(Avoided {
-                    condemned: core.pruned()?.condemned,
-                    wanted: core.wanted()?,
-                }),
-            })),
+                told: Told::Lost(avoided),
+            }))),
             Err(error) if error.is_damage() => Ok(None),
             Err(error) => Err(error),
         }

@@ -151,6 +151,7 @@ impl ImageWriter for RemoteLibrary {
                 .post_json("begin an upload", &["v1", "uploads"], &request)?;
         Ok(Box::new(RemoteUpload::new(
             Arc::clone(&self.connection),
+            request.server,
             opened.upload,
         )))
     }

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::access::{ChunkState, ChunkUpload, Upload};
+use crate::access::{ChunkState, ChunkUpload, DiskHashes, Upload};
 use crate::client::connection::{Answer, Connection, Method};
+use crate::client::hashes::RemoteHashes;
 use crate::document::{DiskDraft, Image, ImageDraft};
 use crate::error::{Error, Result};
-use crate::id::ContentHash;
+use crate::id::{ContentHash, ServerName};
 use crate::protocol::{
     PLAIN_BYTES_MAX, STATES_MAX, UNKNOWN_UPLOAD, append_frame, frame_length, wire_hash,
 };
@@ -24,14 +25,16 @@ const FRAMES_BYTES: usize = 8 << 20;
 #[derive(Debug)]
 pub(super) struct RemoteUpload {
     connection: Arc<Connection>,
+    server: ServerName,
     id: String,
     committed: AtomicBool,
 }
 
 impl RemoteUpload {
-    pub(super) fn new(connection: Arc<Connection>, id: Uuid) -> Self {
+    pub(super) fn new(connection: Arc<Connection>, server: ServerName, id: Uuid) -> Self {
         Self {
             connection,
+            server,
             id: id.to_string(),
             committed: AtomicBool::new(false),
         }
@@ -107,6 +110,13 @@ impl Upload for RemoteUpload {
             }
         }
         Ok(())
+    }
+
+    fn latest_hashes(&self, disk_name: &str) -> Result<Option<Arc<dyn DiskHashes>>> {
+        // The server answers who has an upload under way as of when that began.
+        let connection = Arc::clone(&self.connection);
+        let hashes = RemoteHashes::open(connection, &self.server, disk_name)?;
+        Ok(hashes.map(|hashes| Arc::new(hashes) as Arc<dyn DiskHashes>))
     }
 
     fn states(&self, hashes: &[ContentHash]) -> Result<Vec<ChunkState>> {

@@ -124,7 +124,7 @@ pub fn ingest(
     };
     for disk in disks {
         monitor.stage(&format!("Reading disk {}", disk.draft.name));
-        let previous = writer.latest_hashes(&target.server, &disk.draft.name)?;
+        let previous = upload.latest_hashes(&disk.draft.name)?;
         stats.add(&ingest.disk(disk, previous, &mut |_| ())?);
     }
     monitor.stage("Committing the image");

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A request that is not done: status, stable code, message and hint.
 
+use std::io;
+
 use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -117,9 +119,14 @@ impl RequestFailure {
         Self::new(StatusCode::FORBIDDEN, "forbidden", message).with_hint(hint)
     }
 
-    /// What the framework refused in its own words.
+    /// What the framework refused in its own words. How it failed itself is nobody's business.
     pub(super) fn in_other_words(status: StatusCode, message: String) -> Self {
-        Self::new(status, "invalid", message)
+        let code = match status {
+            StatusCode::PAYLOAD_TOO_LARGE => "too-large",
+            status if status.is_client_error() => "invalid",
+            _ => return Self::internal(),
+        };
+        Self::new(status, code, message)
     }
 
     fn with_hint(mut self, hint: impl Into<String>) -> Self {
@@ -150,6 +157,9 @@ impl From<&Error> for RequestFailure {
             Error::Refused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
             Error::Limit { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
             Error::Locked { .. } => (StatusCode::SERVICE_UNAVAILABLE, "locked"),
+            Error::File { source, .. } if is_no_space(source) => {
+                (StatusCode::INSUFFICIENT_STORAGE, "no-space")
+            }
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "library"),
         };
         if status.is_server_error() {
@@ -159,6 +169,11 @@ impl From<&Error> for RequestFailure {
         failed.failure.hint = error.hint();
         failed
     }
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 impl IntoResponse for RequestFailure {

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
-use crate::access::Library;
+use crate::access::DiskHashes;
 use crate::error::Result;
 use crate::id::ServerName;
 use crate::manifest::leaf_count;
@@ -34,7 +34,14 @@ pub(super) async fn latest_hashes(
         .parse()
         .map_err(|error| RequestFailure::from(&error))?;
     principal.check_server(&server)?;
-    let page = blocking(move || hash_page(&*shared.library, &server, &disk, leaf)).await?;
+    // Who has an upload under way is told what that was begun with: it relies on nothing else.
+    let session = shared.sessions.of_server(&server, &principal);
+    let page = blocking(move || {
+        let of_upload = session.and_then(|session| session.latest_hashes(&disk));
+        let found = of_upload.unwrap_or_else(|| shared.library.latest_hashes(&server, &disk))?;
+        found.map(|found| hash_page(&*found, leaf)).transpose()
+    })
+    .await?;
     Ok(page.map_or_else(
         || StatusCode::NO_CONTENT.into_response(),
         |page| Body::from(page.to_bytes()).into_response(),
@@ -54,16 +61,8 @@ pub(super) async fn wanted(
     Ok(Json(WantedList { ranges }))
 }
 
-/// The hashes of a disk of the latest image from a leaf on.
-fn hash_page(
-    library: &dyn Library,
-    server: &ServerName,
-    disk: &str,
-    first_leaf: u64,
-) -> Result<Option<HashPage>> {
-    let Some(found) = library.latest_hashes(server, disk)? else {
-        return Ok(None);
-    };
+/// The hashes of a disk from a leaf on.
+fn hash_page(found: &dyn DiskHashes, first_leaf: u64) -> Result<HashPage> {
     let leaves = leaf_count(found.chunk_count());
     let last = first_leaf.saturating_add(PAGE_LEAVES_MAX).min(leaves);
     let mut hashes = Vec::new();
@@ -72,9 +71,9 @@ fn hash_page(
             hashes.extend_from_slice(&wire_hash(hash.as_ref()));
         }
     }
-    Ok(Some(HashPage {
+    Ok(HashPage {
         image: found.image(),
         chunk_count: found.chunk_count(),
         hashes,
-    }))
+    })
 }

@@ -117,15 +117,29 @@ async fn in_our_words(response: Response) -> Response {
     let status = response.status();
     let is_json = |value: &HeaderValue| value.as_bytes().starts_with(b"application/json");
     let content_type = response.headers().get(CONTENT_TYPE);
-    if !status.is_client_error() || content_type.is_some_and(is_json) {
+    let is_error = status.is_client_error() || status.is_server_error();
+    if !is_error || content_type.is_some_and(is_json) {
         return response;
     }
     let (parts, body) = response.into_parts();
-    let message = axum::body::to_bytes(body, MESSAGE_BYTES_MAX).await;
-    let message = String::from_utf8_lossy(&message.unwrap_or_default()).into_owned();
-    let mut response = RequestFailure::in_other_words(status, message).into_response();
+    let mut response =
+        RequestFailure::in_other_words(status, beginning(body).await).into_response();
     response.extensions_mut().extend(parts.extensions);
     response
+}
+
+/// The beginning of a text: the framework repeats what it was sent, however long that is.
+async fn beginning(body: Body) -> String {
+    let mut pieces = body.into_data_stream();
+    let mut text = Vec::new();
+    while let Some(Ok(piece)) = pieces.next().await {
+        let room = MESSAGE_BYTES_MAX - text.len();
+        text.extend_from_slice(&piece[..room.min(piece.len())]);
+        if text.len() == MESSAGE_BYTES_MAX {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Where the rest of a body is put that a handler did not want.

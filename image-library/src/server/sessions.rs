@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::access::Upload;
+use crate::access::{DiskHashes, Upload};
 use crate::document::{DiskDraft, Image, ImageDraft};
 use crate::error::Result;
 use crate::id::{ContentHash, ServerName};
@@ -81,6 +81,14 @@ impl Session {
         }
     }
 
+    /// The hashes of a disk as they were when the upload began; `None` when it is over.
+    pub(super) fn latest_hashes(&self, disk: &str) -> Option<Result<Option<Arc<dyn DiskHashes>>>> {
+        match &*self.stage.read().unwrap_or_else(PoisonError::into_inner) {
+            Stage::Open(upload) => Some(upload.latest_hashes(disk)),
+            Stage::Committed(_) | Stage::Ended => None,
+        }
+    }
+
     /// Puts a disk; one that was put before with the same content is put already.
     pub(super) fn put_disk(
         &self,
@@ -123,6 +131,13 @@ impl Session {
         *self.stage.write().unwrap_or_else(PoisonError::into_inner) = Stage::Ended;
     }
 
+    fn touch(&self) {
+        *self
+            .last_used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
     fn is_idle(&self) -> bool {
         let last_used = *self
             .last_used
@@ -146,11 +161,22 @@ impl Sessions {
             .filter(|session| session.owner.is_same(principal))
             .map(Arc::clone)
             .ok_or_else(RequestFailure::unknown_upload)?;
-        *session
-            .last_used
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        session.touch();
         Ok(session)
+    }
+
+    /// The upload of a server that this principal began.
+    pub(super) fn of_server(
+        &self,
+        server: &ServerName,
+        principal: &Principal,
+    ) -> Option<Arc<Session>> {
+        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_own =
+            |session: &&Arc<Session>| session.server == *server && session.owner.is_same(principal);
+        let session = sessions.values().find(is_own).map(Arc::clone)?;
+        session.touch();
+        Some(session)
     }
 
     /// Takes out the sessions of `server` and those that nobody uses any more.

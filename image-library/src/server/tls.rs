@@ -147,8 +147,27 @@ impl Source {
                 key: read_key(private_key)?,
             },
         };
-        CertifiedKey::from_der(chain, key, &ring::default_provider())
-            .map_err(|error| failed("use the certificate and its private key", error.to_string()))
+        CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| {
+            let problem = match error {
+                rustls::Error::InconsistentKeys(_) => {
+                    "the private key is not that of the certificate".to_owned()
+                }
+                error => error.to_string(),
+            };
+            let problem = format!("{}{problem}", self.place());
+            failed("use the certificate and its private key", problem)
+        })
+    }
+
+    /// Where it is, for messages.
+    fn place(&self) -> String {
+        match self {
+            Self::Issued { .. } => String::new(),
+            Self::Files {
+                certificate,
+                private_key,
+            } => format!("{}, {}: ", certificate.display(), private_key.display()),
+        }
     }
 }
 
@@ -204,5 +223,34 @@ mod tests {
         assert_eq!(shown(), first);
         identity.renew(after(16 * 24)).unwrap();
         assert_ne!(shown(), first);
+    }
+
+    #[test]
+    fn a_certificate_from_files_is_read_again_and_stays_while_they_do_not_fit() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let write = |name: &str| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let parameters = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+            let certificate = parameters.self_signed(&key).unwrap();
+            std::fs::write(path("pem"), certificate.pem()).unwrap();
+            std::fs::write(path("key"), key.serialize_pem()).unwrap();
+            certificate.der().clone()
+        };
+        let first = write("first.example");
+        let identity = TlsIdentity::from_files(&path("pem"), &path("key")).unwrap();
+        let shown = || identity.shown.0.read().unwrap().0.cert[0].clone();
+        assert_eq!(shown(), first);
+
+        let second = write("second.example");
+        identity.renew(Timestamp::now()).unwrap();
+        assert_eq!(shown(), second);
+
+        // Between the two writes of whoever replaces them.
+        let kept = std::fs::read(path("key")).unwrap();
+        write("third.example");
+        std::fs::write(path("key"), kept).unwrap();
+        identity.renew(Timestamp::now()).unwrap_err();
+        assert_eq!(shown(), second);
     }
 }

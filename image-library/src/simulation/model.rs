@@ -83,63 +83,15 @@ pub(super) struct Model {
     pub(super) policies_going: u64,
     /// How many of them failed: nobody knows what they had dropped.
     pub(super) policies_failed: u64,
-    /// The same of deletions, and of what is taken back.
-    pub(super) deletion_edges: u64,
-    pub(super) deletions_going: u64,
-    /// The same of each server's uploads.
-    pub(super) upload_edges: BTreeMap<usize, u64>,
-    pub(super) uploads_going: BTreeMap<usize, u64>,
-}
-
-/// What an upload overlaps with decides whether it may be refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Beside {
-    is_alone: bool,
-    edges: (u64, u64, u64),
 }
 
 impl Model {
-    /// What goes on beside an upload of a server at this moment, without itself.
-    pub(super) fn beside(&self, server: usize) -> Beside {
-        let going = self.uploads_going.get(&server).copied().unwrap_or_default();
-        let edges = self.upload_edges.get(&server).copied().unwrap_or_default();
-        Beside {
-            is_alone: going <= 1 && self.prunes_going == 0 && self.deletions_going == 0,
-            edges: (edges, self.prune_edges, self.deletion_edges),
-        }
-    }
-
-    /// Whether nothing went on beside an upload that changes what its server's latest image is,
-    /// or what is condemned.
-    pub(super) fn was_alone(&self, server: usize, since: Beside) -> bool {
-        since.is_alone && since == self.beside(server)
-    }
-
     pub(super) fn count_prune(&mut self, begins: bool) {
         self.prune_edges += 1;
         self.prunes_going = if begins {
             self.prunes_going + 1
         } else {
             self.prunes_going.saturating_sub(1)
-        };
-    }
-
-    pub(super) fn count_deletion(&mut self, begins: bool) {
-        self.deletion_edges += 1;
-        self.deletions_going = if begins {
-            self.deletions_going + 1
-        } else {
-            self.deletions_going.saturating_sub(1)
-        };
-    }
-
-    pub(super) fn count_upload(&mut self, server: usize, begins: bool) {
-        *self.upload_edges.entry(server).or_default() += 1;
-        let going = self.uploads_going.entry(server).or_default();
-        *going = if begins {
-            *going + 1
-        } else {
-            going.saturating_sub(1)
         };
     }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use disk::Silent;
+use disk::{Finding, Monitor, Silent, Unit};
 
 use super::coverage::Event;
 use super::model::Places;
@@ -21,6 +21,9 @@ use crate::{
 
 /// The name of the side file that images get.
 pub(super) const SIDE: &str = "readiness.json";
+
+/// How often the turn passes on while a disk is read.
+const DISK_TURNS: usize = 10;
 
 /// What an operation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,20 +96,12 @@ impl Performance<'_> {
         match act {
             Act::Upload { server } => self.upload(*server),
             Act::Prune { grace, keep_last } => self.prune(*grace, *keep_last),
-            Act::Delete(id) => self.counted(|| self.delete(*id)),
-            Act::Undelete(id) => self.counted(|| self.undelete(*id)),
+            Act::Delete(id) => self.delete(*id),
+            Act::Undelete(id) => self.undelete(*id),
             Act::Read(id) => self.read(*id),
             Act::SideFile(id, content) => self.side_file(*id, content),
             Act::Verify => self.verify(),
         }
-    }
-
-    /// A deletion, or the contrary of one.
-    fn counted(&self, act: impl FnOnce() -> bool) -> bool {
-        lock(&self.world.model).count_deletion(true);
-        let is_done = act();
-        lock(&self.world.model).count_deletion(false);
-        is_done
     }
 
     /// An error that nothing explains is a violation.
@@ -118,22 +113,15 @@ impl Performance<'_> {
     }
 
     fn upload(&self, server: usize) -> bool {
-        lock(&self.world.model).count_upload(server, true);
-        let is_done = self.upload_counted(server);
-        lock(&self.world.model).count_upload(server, false);
-        is_done
-    }
-
-    fn upload_counted(&self, server: usize) -> bool {
         let world = self.world;
-        let beside = lock(&world.model).beside(server);
-        let index = server;
+        let prunes = self.prunes();
         let upload = lock(&world.model).begin_upload(server);
         let name = lock(&world.model).servers[server].name;
         let server = name.parse().expect("a legal name");
         let disks: Vec<_> = upload.disks.iter().map(|disk| disk.to_ingest()).collect();
         let target = UploadTarget { server };
-        match ingest(self.library, &target, &disks, &draft(), &Silent) {
+        let slow = SlowDisks(self);
+        match ingest(self.library, &target, &disks, &draft(), &slow) {
             Ok((image, stats)) => {
                 world.count(Event::NothingSent, u64::from(stats.new_chunks == 0));
                 lock(&world.model).commit(image.id, &upload);
@@ -146,12 +134,10 @@ impl Performance<'_> {
                     world.count(Event::CommitRefused, 1);
                     lock(&world.model).end_upload(&upload);
                 }
-                // What the latest image is, and what is condemned, is asked for after the upload has
-                // begun: another commit, a deletion or a prune between the two, or damage that somebody finds
-                // in between, makes them disagree.
-                let is_alone = lock(&world.model).was_alone(index, beside);
+                // A prune removes packs of which nothing was in use, and the upload may have begun
+                // before it: its commit would be refused too. Damage is found at any time.
                 let is_outdated = matches!(&error, Error::Refused { what, .. } if *what == "a disk")
-                    && (!is_alone || world.is_damaged());
+                    && (!self.had_no_prunes(prunes) || world.is_damaged());
                 self.explain("an upload failed", &error, is_refused || is_outdated);
                 false
             }
@@ -490,6 +476,25 @@ impl Performance<'_> {
         }
         true
     }
+}
+
+/// Disks take long to read: others go on meanwhile, as if the store were used.
+struct SlowDisks<'a>(&'a Performance<'a>);
+
+impl Monitor for SlowDisks<'_> {
+    fn stage(&self, _title: &str) {
+        let Performance { world, actor, .. } = self.0;
+        for _ in 0..DISK_TURNS {
+            world.turns.stop();
+            world.note_step(*actor);
+        }
+    }
+
+    fn expect(&self, _total: u64, _unit: Unit) {}
+
+    fn advance(&self, _amount: u64) {}
+
+    fn finding(&self, _finding: &Finding) {}
 }
 
 /// Whether an error tells of damage, whoever wraps it.

@@ -5,16 +5,20 @@
 //! says where; and after `verify` the next upload of a server that still has its disk heals it.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use disk::{ReadAt, Silent};
+use jiff::Timestamp;
+use object_store::memory::InMemory;
 use rstest::rstest;
 
 use super::{TestLibrary, begin, draft, put_all, put_disk, sample_disk, store};
+use crate::local::write_new;
 use crate::pack::BlobKind;
-use crate::store::{list_packs, names};
-use crate::{DiskIndex, Image, ImageReader, LocalLibrary};
+use crate::store::{Bucket, Workspace, list_packs, names};
+use crate::{DiskIndex, Image, ImageReader, InitOptions, KeyAccess, LocalLibrary};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Damage {
@@ -334,4 +338,35 @@ fn an_upload_that_could_not_store_something_is_never_committed() {
     put_disk(&*upload, "sda", size, &hashes).expect("is in memory");
     assert!(upload.commit(&draft()).is_err());
     assert_eq!(test.library.images().expect("lists"), vec![]);
+}
+
+#[test]
+fn a_full_disk_of_an_agent_is_told_and_leaves_no_half_image_in_the_bucket() {
+    let client = Arc::new(InMemory::new());
+    let options = InitOptions::default();
+    write_new(&Bucket::in_memory(&client), &options, None, None).expect("creates");
+    let directory = tempfile::tempdir().expect("a directory");
+    let workspace = Workspace::new(directory.path());
+    workspace.create().expect("creates");
+    let uploads = workspace.uploads();
+    let store = Arc::new(Bucket::in_memory(&client));
+    let key = KeyAccess::default();
+    let library = LocalLibrary::over(store, workspace, &key, Timestamp::now).expect("opens");
+    let disk = sample_disk(8, 400_000);
+
+    let upload = begin(&library, "web");
+    let session = fs::read_dir(uploads).expect("lists").next();
+    let pack = session.expect("is there").expect("lists").path();
+    symlink("/dev/full", pack.join("0.pack-part")).expect("links");
+    let hashes = put_all(&library, &*upload, &disk);
+    put_disk(&*upload, "sda", disk.len() as u64, &hashes).expect("is in memory");
+    let error = upload.commit(&draft()).expect_err("is full");
+    assert!(error.to_string().contains("0.pack-part"), "{error}");
+    let hint = error.hint().expect("has one");
+    assert!(hint.starts_with("make room on that filesystem"), "{hint}");
+    assert_eq!(library.images().expect("lists"), vec![]);
+
+    let image = super::store(&library, "web", &disk);
+    assert_eq!(read(&library, &image).expect("reads"), disk);
+    assert!(library.verify(&Silent).expect("verifies").is_sound());
 }

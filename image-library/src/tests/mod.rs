@@ -2,6 +2,7 @@
 //! Whole libraries in temporary directories: what goes in comes out, or its damage is told.
 
 mod catalogue;
+mod clock;
 mod damage;
 pub(crate) mod damaged;
 mod keys;

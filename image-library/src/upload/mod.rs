@@ -15,10 +15,10 @@ mod finisher;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use uuid::{NoContext, Uuid};
 
-use crate::access::{ChunkState, ChunkUpload, PreparedChunk, Upload, UploadTarget};
+use crate::access::{ChunkState, ChunkUpload, DiskHashes, PreparedChunk, Upload, UploadTarget};
 use crate::chunk::{CheckedChunk, ChunkId, check_upload};
 use crate::core::Core;
 use crate::crypto::OwnerTag;
@@ -32,6 +32,7 @@ use crate::prune::Pruned;
 use crate::session::Session;
 use crate::store::lock::FileLock;
 use crate::store::names;
+use crate::stored_hashes::StoredHashes;
 use crate::wanted::Avoided;
 use disks::Leaves;
 use finisher::{Finisher, Pending};
@@ -51,7 +52,7 @@ pub(crate) struct LocalUpload {
     /// To which generation it belongs: how much had been pruned when it began.
     generation: u64,
     /// What was condemned or known to be damaged when it began.
-    avoided: Avoided,
+    avoided: Arc<Avoided>,
     /// Held by every upload; whoever removes packs must hold it alone.
     _writers: FileLock,
     session: Session,
@@ -91,7 +92,7 @@ impl LocalUpload {
             previous,
             previous_root: Mutex::default(),
             generation,
-            avoided: Avoided { condemned, wanted },
+            avoided: Arc::new(Avoided { condemned, wanted }),
             _writers: writers,
             session,
             state: Mutex::new(State::default()),
@@ -350,10 +351,8 @@ impl LocalUpload {
     }
 
     fn new_image(&self, draft: &ImageDraft, state: &State) -> Result<Image> {
-        // The order of images is the order of commits, whatever happens to the clock.
         let newest = self.core.images()?.last().map(|image| image.received_at);
-        let now = (self.core.clock)();
-        let received_at = newest.map_or(now, |newest| now.max(newest));
+        let received_at = after((self.core.clock)(), newest);
         let since_epoch = received_at.as_duration();
         let timestamp = uuid::Timestamp::from_unix(
             NoContext,
@@ -372,6 +371,18 @@ impl LocalUpload {
             stored_bytes: state.stored_bytes,
             generation: self.generation,
         })
+    }
+}
+
+/// When an image is received, now or later: the order of images is the order of commits, whatever
+/// happens to the clock. Ids tell milliseconds apart, and are random below.
+fn after(now: Timestamp, newest: Option<Timestamp>) -> Timestamp {
+    let millisecond = SignedDuration::from_millis(1);
+    match newest {
+        Some(newest) if newest.as_millisecond() >= now.as_millisecond() => {
+            newest.checked_add(millisecond).unwrap_or(newest)
+        }
+        _ => now,
     }
 }
 
@@ -400,6 +411,13 @@ impl Upload for LocalUpload {
             }
             Ok(())
         })
+    }
+
+    fn latest_hashes(&self, disk_name: &str) -> Result<Option<Arc<dyn DiskHashes>>> {
+        let Some(image) = &self.previous else {
+            return Ok(None);
+        };
+        StoredHashes::for_upload(&self.core, image, disk_name, Arc::clone(&self.avoided))
     }
 
     fn states(&self, hashes: &[ContentHash]) -> Result<Vec<ChunkState>> {

@@ -2,8 +2,10 @@
 //! A server in this process, as requests of any kind find it.
 
 mod admission;
+mod hostile;
 mod limits;
 mod openapi;
+mod trouble;
 
 use std::sync::Arc;
 

@@ -442,6 +442,8 @@ impl Store for Bucket {
             })
             .collect();
         found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        // Pages of a listing may overlap.
+        found.dedup_by(|a, b| a.name == b.name);
         Ok(found)
     }
 }

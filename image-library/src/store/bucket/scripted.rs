@@ -24,6 +24,10 @@ pub(super) enum Step {
     HangUp,
     /// Nothing happens for so long, then the connection ends.
     Silence(Duration),
+    /// The object's bytes, one every so long.
+    Trickle(Vec<u8>, Duration),
+    /// The object, two times, on a connection that stays open.
+    Twice(Vec<u8>),
 }
 
 impl Step {
@@ -139,6 +143,12 @@ fn serve(stream: TcpStream, seen: &Mutex<Vec<String>>, steps: &[Step]) {
     match step {
         Step::HangUp => {}
         Step::Silence(duration) => thread::sleep(*duration),
+        Step::Trickle(content, pause) => trickle(&stream, content, *pause),
+        Step::Twice(content) => {
+            let once = [object_head(content).as_bytes(), content].concat();
+            let _ = (&stream).write_all(&once.repeat(2));
+            serve(stream, seen, steps);
+        }
         Step::Answer {
             status,
             headers,
@@ -157,6 +167,25 @@ fn serve(stream: TcpStream, seen: &Mutex<Vec<String>>, steps: &[Step]) {
             let _ = stream.write_all(b"\r\n");
             let _ = stream.write_all(body);
         }
+    }
+}
+
+fn object_head(content: &[u8]) -> String {
+    let (last, length) = (content.len() - 1, content.len());
+    format!(
+        "HTTP/1.1 206 x\r\nContent-Length: {length}\r\nContent-Range: bytes 0-{last}/{length}\r\n\
+         ETag: \"version-1\"\r\n\r\n"
+    )
+}
+
+/// Until the client has enough of it.
+fn trickle(mut stream: &TcpStream, content: &[u8], pause: Duration) {
+    let head = object_head(content);
+    for piece in std::iter::once(head.as_bytes()).chain(content.chunks(1)) {
+        if stream.write_all(piece).is_err() {
+            return;
+        }
+        thread::sleep(pause);
     }
 }
 

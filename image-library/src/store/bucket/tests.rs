@@ -186,6 +186,52 @@ fn a_store_that_is_silent_is_given_up_in_time() {
 }
 
 #[test]
+fn a_store_that_trickles_is_given_up_in_time() {
+    let pause = Duration::from_millis(50);
+    let server = Scripted::start(vec![Step::Trickle(vec![7; 1000], pause)]);
+    let started = Instant::now();
+    let error = read(&server.bucket()).unwrap_err();
+    assert!(started.elapsed() < TIME_LIMIT * 2);
+    assert_eq!(failure(&error), BucketFailure::TooSlow, "{error:?}");
+    let server = Scripted::start(vec![Step::Trickle(vec![7; 10], pause)]);
+    assert_eq!(read(&server.bucket()).expect("reads"), Some(vec![7; 10]));
+}
+
+#[test]
+fn an_answer_that_comes_twice_is_not_taken_for_the_next_one() {
+    let server = Scripted::start(vec![Step::Twice(b"first".to_vec()), Step::object(b"other")]);
+    let bucket = server.bucket();
+    assert_eq!(read(&bucket).expect("reads"), Some(b"first".to_vec()));
+    let other = bucket.read("images/b.image", 100, WHAT).expect("reads");
+    assert_eq!(other, Some(b"other".to_vec()));
+}
+
+#[test]
+fn an_object_that_is_listed_twice_is_one() {
+    let entry = |name: &str| {
+        format!(
+            "<Contents><Key>site/images/{name}.image</Key><Size>7</Size>\
+             <LastModified>2026-11-01T10:00:00.000Z</LastModified></Contents>"
+        )
+    };
+    let page = |entries: &str, more: &str| {
+        let page = format!("<ListBucketResult>{entries}{more}</ListBucketResult>");
+        Step::status(200).with_body(page.as_bytes())
+    };
+    let more = "<IsTruncated>true</IsTruncated>\
+                <NextContinuationToken>b</NextContinuationToken>";
+    let first = [entry("a"), entry("b"), entry("b")].concat();
+    let second = [entry("b"), entry("c")].concat();
+    let server = Scripted::start(vec![page(&first, more), page(&second, "")]);
+    let listed = server.bucket().list("images/").expect("lists");
+    let names: Vec<&str> = listed.iter().map(|stored| stored.name.as_str()).collect();
+    assert_eq!(
+        names,
+        ["images/a.image", "images/b.image", "images/c.image"]
+    );
+}
+
+#[test]
 fn a_store_that_is_not_there_is_unreachable() {
     let error = read(&bucket_at("127.0.0.1:1")).unwrap_err();
     assert_eq!(failure(&error), BucketFailure::Unreachable);
