@@ -10,14 +10,24 @@ use super::{Damage, Findings};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::index::Location;
-use crate::pack::{FooterEntry, OpenPack, PACK_LENGTH_MAX, PackId};
+use crate::pack::{FooterEntry, OpenPack, PackId};
 use crate::store::{ListedPack, names};
 
 const REMEDY: &str = "take a new image of the servers concerned, or bring the pack back from a \
                       copy of the library";
 
-/// How many packs are in memory at once: each has 16 MiB.
-const PACKS_AT_ONCE: usize = 2;
+/// How many packs are read at once: a bucket is slow to answer.
+const PACKS_AT_ONCE: usize = 8;
+/// How much of a pack is read at once, unless a record is longer. Neither a pack nor most of one is
+/// ever in memory.
+const PIECE_LENGTH: u64 = 1 << 20;
+
+/// What a thread reads into, again and again.
+#[derive(Debug, Default)]
+struct Buffers {
+    piece: Vec<u8>,
+    plain: Vec<u8>,
+}
 
 /// Checks these packs, several at a time.
 pub(super) fn check(core: &Core, packs: &[ListedPack], findings: &Findings<'_>) -> Result<Damage> {
@@ -27,8 +37,9 @@ pub(super) fn check(core: &Core, packs: &[ListedPack], findings: &Findings<'_>) 
     let next = AtomicUsize::new(0);
     let damage = Mutex::new(Damage::default());
     let work = || -> Result<()> {
+        let mut buffers = Buffers::default();
         while let Some(pack) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let found = check_pack(core, pack, findings)?;
+            let found = check_pack(core, pack, &mut buffers, findings)?;
             let mut damage = damage
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -40,7 +51,11 @@ pub(super) fn check(core: &Core, packs: &[ListedPack], findings: &Findings<'_>) 
         Ok(())
     };
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = processors.min(PACKS_AT_ONCE);
+    let threads = if core.store.is_shared() {
+        PACKS_AT_ONCE
+    } else {
+        processors.min(PACKS_AT_ONCE)
+    };
     std::thread::scope(|scope| -> Result<()> {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         for worker in workers {
@@ -57,42 +72,99 @@ pub(super) fn check(core: &Core, packs: &[ListedPack], findings: &Findings<'_>) 
 }
 
 /// Checks one pack. Damage is found and noted; an error is a failure of the world.
-fn check_pack(core: &Core, listed: &ListedPack, findings: &Findings<'_>) -> Result<Damage> {
+fn check_pack(
+    core: &Core,
+    listed: &ListedPack,
+    buffers: &mut Buffers,
+    findings: &Findings<'_>,
+) -> Result<Damage> {
     let mut damage = Damage::default();
     let id = listed.id;
-    let name = names::pack(&id);
-    let what = "the length of a pack in bytes";
-    let bytes = match core.store.read(&name, PACK_LENGTH_MAX, what) {
+    let object = match core.store.open(&names::pack(&id)) {
         // Removed since it was listed: what it held is missed by the second pass.
         Ok(None) => return Ok(damage),
-        Ok(Some(bytes)) => bytes,
-        Err(error @ (Error::Limit { .. } | Error::File { .. })) => {
+        Ok(Some(object)) => object,
+        Err(error @ Error::File { .. }) => {
             lose_pack(core, id, &error, findings, &mut damage);
             return Ok(damage);
         }
         Err(error) => return Err(error),
     };
-    findings.update(|report| {
-        report.packs += 1;
-        report.bytes_read += bytes.len() as u64;
-    });
-    let is_unchanged = blake3::hash(&bytes).as_bytes() == id.as_bytes();
-    if !is_unchanged {
-        report_pack(findings, id, "its bytes do not have the hash in its name");
-    }
-    let opened = core.store.open(&name).and_then(|object| {
-        let object = object.ok_or_else(|| Error::PackMissing {
-            place: core.store.place(&name),
-        })?;
-        OpenPack::open(object, id, &core.key, *core.config.id.as_bytes())
-    });
     findings.losses().note_read(id);
-    match opened {
-        Ok(pack) => check_records(core, &pack, bytes, findings, &mut damage)?,
-        // Where the hash is right, the pack was made wrong, or of another library.
-        Err(error) => lose_pack(core, id, &error, findings, &mut damage),
+    findings.update(|report| report.packs += 1);
+    let checked = OpenPack::open(object, id, &core.key, *core.config.id.as_bytes())
+        .and_then(|pack| check_bytes(core, &pack, buffers, findings, &mut damage));
+    match checked {
+        Ok(()) | Err(Error::PackMissing { .. }) => {}
+        // A file of another length, a sector that cannot be read, a pack of another library.
+        Err(error @ (Error::Corrupt { .. } | Error::Unsupported { .. } | Error::File { .. })) => {
+            lose_pack(core, id, &error, findings, &mut damage);
+        }
+        Err(error) => return Err(error),
     }
     Ok(damage)
+}
+
+/// Reads a pack from its beginning to its end, each byte once, and checks its hash and its records.
+fn check_bytes(
+    core: &Core,
+    pack: &OpenPack,
+    buffers: &mut Buffers,
+    findings: &Findings<'_>,
+    damage: &mut Damage,
+) -> Result<()> {
+    let id = pack.id();
+    let footer = match pack.footer() {
+        Err(error) if !matches!(error, Error::Corrupt { .. }) => return Err(error),
+        footer => footer,
+    };
+    let entries = footer.as_ref().map_or(&[][..], |footer| &footer.entries);
+    let mut hasher = blake3::Hasher::new();
+    // Told after what is wrong with the pack as a whole, which is known at its end.
+    let mut problems = Vec::new();
+    let mut start = 0;
+    let mut unread = entries;
+    while start < pack.length() {
+        let (count, end) = piece(start, unread, pack.length());
+        let (records, rest) = unread.split_at(count);
+        buffers.piece.resize((end - start) as usize, 0);
+        pack.read_raw(start, &mut buffers.piece)?;
+        hasher.update(&buffers.piece);
+        findings.update(|report| report.bytes_read += end - start);
+        for entry in records {
+            if let Err(problem) = check_entry(core, pack, entry, start, buffers, findings) {
+                problems.push((*entry, problem));
+            }
+        }
+        (start, unread) = (end, rest);
+    }
+    findings.update(|report| report.chunks += entries.len() as u64);
+    if hasher.finalize().as_bytes() != id.as_bytes() {
+        report_pack(findings, id, "its bytes do not have the hash in its name");
+    }
+    for (entry, problem) in problems {
+        damage.records.insert((id, entry.id));
+        core.note_damaged_record(id, entry.id);
+        report_record(findings, id, &entry, &problem);
+    }
+    if let Err(error) = footer {
+        lose_pack(core, id, &error, findings, damage);
+        let salvaged = pack.scan(&core.key)?;
+        findings.update(|report| report.chunks += salvaged.len() as u64);
+        damage.salvaged = salvaged.iter().map(|entry| (id, entry.id)).collect();
+    }
+    Ok(())
+}
+
+/// How many of these records, and up to where, are read at once from `start` on. Records stand one
+/// after the other, without gaps: the footer was checked for that.
+fn piece(start: u64, unread: &[FooterEntry], length: u64) -> (usize, u64) {
+    let longest = start + PIECE_LENGTH;
+    let count = unread.partition_point(|entry| entry.extent.end() <= longest);
+    match unread.get(..count.max(1)) {
+        Some(records) => (records.len(), records[records.len() - 1].extent.end()),
+        None => (0, longest.min(length)),
+    }
 }
 
 fn lose_pack(core: &Core, id: PackId, error: &Error, findings: &Findings<'_>, damage: &mut Damage) {
@@ -102,53 +174,35 @@ fn lose_pack(core: &Core, id: PackId, error: &Error, findings: &Findings<'_>, da
     report_pack(findings, id, &problem_of(error));
 }
 
-fn check_records(
+/// Checks a record that stands in the piece that was read from `start` on.
+fn check_entry(
     core: &Core,
     pack: &OpenPack,
-    mut bytes: Vec<u8>,
+    entry: &FooterEntry,
+    start: u64,
+    buffers: &mut Buffers,
     findings: &Findings<'_>,
-    damage: &mut Damage,
-) -> Result<()> {
-    let id = pack.id();
-    let footer = match pack.footer() {
-        Ok(footer) => footer,
-        Err(error) => {
-            lose_pack(core, id, &error, findings, damage);
-            let salvaged = pack.scan(&core.key)?;
-            findings.update(|report| report.chunks += salvaged.len() as u64);
-            damage.salvaged = salvaged.iter().map(|entry| (id, entry.id)).collect();
-            return Ok(());
-        }
-    };
-    for entry in &footer.entries {
-        let checked = check_record(core, pack, entry, &mut bytes);
-        if checked.is_err() {
-            findings.losses().lose_copy(id, entry.id);
-        }
-        if let Err(problem) = checked.and_then(|()| check_index(core, pack, entry)) {
-            damage.records.insert((id, entry.id));
-            core.note_damaged_record(id, entry.id);
-            report_record(findings, id, entry, &problem);
-        }
+) -> Result<(), String> {
+    let checked = check_record(core, pack, entry, start, buffers);
+    if checked.is_err() {
+        findings.losses().lose_copy(pack.id(), entry.id);
     }
-    findings.update(|report| report.chunks += footer.entries.len() as u64);
-    Ok(())
+    checked.and_then(|()| check_index(core, pack, entry))
 }
 
 fn check_record(
     core: &Core,
     pack: &OpenPack,
     entry: &FooterEntry,
-    bytes: &mut [u8],
+    start: u64,
+    buffers: &mut Buffers,
 ) -> Result<(), String> {
     let extent = &entry.extent;
-    let range = extent.offset as usize..extent.end() as usize;
-    let record = bytes
-        .get_mut(range)
-        .ok_or_else(|| "its record is cut off".to_owned())?;
-    let mut plain = vec![0; extent.plain_length as usize];
+    let offset = (u64::from(extent.offset) - start) as usize;
+    let record = &mut buffers.piece[offset..offset + extent.length as usize];
+    buffers.plain.resize(extent.plain_length as usize, 0);
     let kind = pack
-        .open_record(&core.key, &entry.id, extent, record, &mut plain)
+        .open_record(&core.key, &entry.id, extent, record, &mut buffers.plain)
         .map_err(|error| problem_of(&error))?;
     if kind != entry.kind {
         return Err(format!("expected a {:?}, found a {kind:?}", entry.kind));
