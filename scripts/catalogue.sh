@@ -9,8 +9,8 @@ tib=${RELEVO_TIB:-1}
 place=$CACHE_DIR/catalogue
 mkdir -p "$place"
 
-# Two libraries of 2.3 GiB of packs and 0.8 GiB of index for a TiB, and room to merge an index.
-needed=$((8 * tib))
+# 2.3 GiB of packs and 0.8 GiB of index for each TiB, room to merge an index, and for 1 TiB a copy.
+needed=$((4 * tib + 4))
 free=$(df --output=avail -BG "$place" | tail -1 | tr -dc 0-9)
 [ "$free" -ge "$needed" ] || fail "$free GiB are free in $place, $needed are needed" \
     "name a smaller library with RELEVO_TIB, or another place with RELEVO_CACHE"

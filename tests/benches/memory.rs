@@ -2,7 +2,7 @@
 //! What a library of 10 TiB asks of memory, operation by operation: `scripts/catalogue.sh` makes one
 //! of as many chunks and measures; this keeps what it says. `RELEVO_TIB` names another size.
 //!
-//! Run by `make bench`; hours, and 80 GB of disk.
+//! Run by `make bench`; an hour or two, and 50 GB of disk.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -34,7 +34,8 @@ fn main() -> Result<()> {
         "`RELEVO_TIB={tib} cargo bench -p e2e --bench memory`\n\n\
          A library of {} million chunks in {} thousand packs, as {tib} TiB have in chunks of 64 KiB; the\n\
          chunks are small, so that there are as many. Each operation in turn, the peak of its process.\n\
-         Promised: under {} MiB for each TiB; a copy has two libraries open.\n\n{table}",
+         Promised: under {} MiB for each TiB. What a copy needs at the other end is what a first\n\
+         image needs.\n\n{table}",
         (tib << 24) / 1_000_000,
         (tib << 24) / 640 / 1000,
         BYTES_PER_TIB >> 20,
