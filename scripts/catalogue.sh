@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # The memory of every operation on a library with as many chunks as RELEVO_TIB TiB have (1 unless
-# told), in chunks of 64 KiB. Prints the peak and the time of each; fails beyond 64 MiB for a TiB.
+# told), in chunks of 64 KiB. Prints the peak and the CPU time of each; fails beyond 64 MiB for a TiB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/fixtures/build/lib/common.sh

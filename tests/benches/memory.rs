@@ -20,6 +20,7 @@ const BYTES_PER_TIB: u64 = 64 << 20;
 struct Row {
     what: String,
     bytes: u64,
+    /// Of the processors.
     seconds: f64,
 }
 
@@ -71,10 +72,10 @@ fn say(line: &str) {
     eprintln!("{line}");
 }
 
-/// `peak of OPERATION: BYTES bytes, SECONDS s`
+/// `peak of OPERATION: BYTES bytes, SECONDS s of CPU`
 fn row(line: &str) -> Option<Row> {
     let (what, figures) = line.strip_prefix("peak of ")?.split_once(": ")?;
-    let (bytes, seconds) = figures.strip_suffix(" s")?.split_once(" bytes, ")?;
+    let (bytes, seconds) = figures.strip_suffix(" s of CPU")?.split_once(" bytes, ")?;
     Some(Row {
         what: what.to_owned(),
         bytes: bytes.parse().ok()?,
@@ -83,7 +84,7 @@ fn row(line: &str) -> Option<Row> {
 }
 
 fn table(tib: u64, rows: &[Row]) -> Table {
-    let mut table = Table::new(&["operation", "peak MiB", "s", "promise"]);
+    let mut table = Table::new(&["operation", "peak MiB", "CPU s", "promise"]);
     for row in rows {
         let libraries = if row.what == "replicating" { 2 } else { 1 };
         table.row(&[

@@ -18,7 +18,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, available_parallelism};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use disk::{ReadAt, Silent};
 
@@ -45,6 +45,9 @@ const BYTES_PER_TIB: u64 = 64 << 20;
 const CHUNK_LENGTH: u32 = crate::chunk::CATALOGUE_CHUNK_SIZE;
 /// What a pack of 16 MiB has of chunks of 64 KiB that compress to two fifths.
 const CHUNKS_PER_PACK: u64 = 640;
+
+/// What the kernel counts times in for programs: `USER_HZ`.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 const COUNT: &str = "RELEVO_CATALOGUE_CHUNKS";
 const PLACE: &str = "RELEVO_CATALOGUE_DIRECTORY";
@@ -107,17 +110,15 @@ fn every_operation_stays_within_its_memory() {
         if *libraries > 1 && tib > 1 {
             continue;
         }
-        let begun = Instant::now();
-        let bytes = peak_of(number, directory.path());
-        let seconds = begun.elapsed().as_secs_f64();
-        println!("peak of {what}: {bytes} bytes, {seconds:.1} s");
+        let (bytes, seconds) = cost_of(number, directory.path());
+        println!("peak of {what}: {bytes} bytes, {seconds:.1} s of CPU");
         let allowed = libraries * tib * BYTES_PER_TIB;
         assert!(bytes < allowed, "{what}: {bytes} bytes, {allowed} allowed");
     }
 }
 
-/// Runs an operation in a child; gives the peak of its memory in bytes.
-fn peak_of(number: usize, place: &Path) -> u64 {
+/// Runs an operation in a child; gives the peak of its memory in bytes and its CPU time in seconds.
+fn cost_of(number: usize, place: &Path) -> (u64, f64) {
     let output = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "tests::catalogue::operation"])
         .args(["--ignored", "--nocapture"])
@@ -128,8 +129,12 @@ fn peak_of(number: usize, place: &Path) -> u64 {
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{errors}");
-    let peak = text.lines().find_map(|line| line.strip_prefix("peak: "));
-    peak.expect("it tells").parse().expect("a number")
+    let cost = text.lines().find_map(|line| line.strip_prefix("cost: "));
+    let (bytes, ticks) = cost
+        .and_then(|cost| cost.split_once(' '))
+        .expect("it tells");
+    let ticks: f64 = ticks.parse().expect("a number");
+    (bytes.parse().expect("a number"), ticks / TICKS_PER_SECOND)
 }
 
 #[test]
@@ -138,11 +143,25 @@ fn operation() {
     let variable = |name| std::env::var(name).expect("is run by another test");
     let (_, _, work) = OPERATIONS[variable(OPERATION).parse::<usize>().expect("a number")];
     work(Path::new(&variable(PLACE)));
-    // proc(5): the most that was resident.
+    println!("cost: {} {}", peak_bytes(), cpu_ticks());
+}
+
+/// The most that was resident of this process: proc(5), `VmHWM`.
+fn peak_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("reads");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.expect("a peak").trim().trim_end_matches(" kB");
-    println!("peak: {}", kib.parse::<u64>().expect("a number") << 10);
+    kib.parse::<u64>().expect("a number") << 10
+}
+
+/// The CPU time of this process: proc(5), fields 14 and 15 of `stat`, the third one follows its name.
+fn cpu_ticks() -> u64 {
+    let stat = fs::read_to_string("/proc/self/stat").expect("reads");
+    let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+    let times = fields.split_whitespace().skip(14 - 3).take(2);
+    times
+        .map(|ticks| ticks.parse::<u64>().expect("a number"))
+        .sum()
 }
 
 fn open(place: &Path) -> LocalLibrary {
