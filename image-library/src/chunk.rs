@@ -207,14 +207,16 @@ impl CheckedChunk {
         })
     }
 
-    /// Compresses bytes that have this hash, and makes sure that they can be had back: what a bad
-    /// memory made of them is not stored.
+    /// Compresses bytes that have this hash. Of some frames it makes sure that they give the bytes
+    /// back: a compressor or a memory that is at fault is found out before much is stored.
     pub(crate) fn compress(hash: ContentHash, plain: &[u8], chunk_size: u32) -> Result<Self> {
         let length = length_of(plain)?;
         check_length(length, chunk_size)?;
         let frame = compress(plain)?;
         let (encoding, body) = if frame.len() < plain.len() {
-            check_frame(&frame, plain)?;
+            if is_checked(&hash) {
+                check_frame(&frame, plain)?;
+            }
             (Encoding::Zstd, frame)
         } else {
             (Encoding::Raw, plain.to_vec())
@@ -246,6 +248,12 @@ pub(crate) fn length_of(plain: &[u8]) -> Result<u32> {
         what: "the length in bytes of a chunk",
         limit: u64::from(u32::MAX),
     })
+}
+
+/// Whether the frame of a chunk is decompressed again: one of eight, and of the same bytes always
+/// the same.
+const fn is_checked(hash: &ContentHash) -> bool {
+    hash.as_bytes()[0].is_multiple_of(8)
 }
 
 /// Decompresses what was just compressed and compares.
