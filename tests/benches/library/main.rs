@@ -97,7 +97,7 @@ fn main() -> Result<()> {
         .collect();
     let mut samples = Samples::new();
     // What has to be built is built before the time counts.
-    Program::relevo();
+    let _ = Program::relevo();
     let started = Instant::now();
     let mut rounds = 0;
     while rounds < ROUNDS_MAX && started.elapsed() < TIME_FOR_ROUNDS {
