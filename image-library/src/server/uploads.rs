@@ -31,7 +31,7 @@ use crate::server::sessions::{Commit, Session};
 /// Chunks are handed to the library in batches of at least so many bytes.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// Like [`blocking`], for work that fails as a request.
+/// Does work that blocks, and fails as a request does.
 async fn blocking_request<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, RequestFailure> + Send + 'static,
 ) -> Result<T, RequestFailure> {
