@@ -74,6 +74,7 @@ thread_local! {
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
     static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static FRAME: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Compresses bytes to one zstd frame.
@@ -83,7 +84,16 @@ pub(crate) fn compress(plain: &[u8]) -> Result<Vec<u8>> {
             Some(compressor) => compressor,
             None => slot.insert(Compressor::new(COMPRESSION_LEVEL).map_err(compressing_failed)?),
         };
-        compressor.compress(plain).map_err(compressing_failed)
+        // A frame is made where the longest one has room, and kept in no more than it needs: many
+        // wait for their turn.
+        FRAME.with_borrow_mut(|frame| {
+            frame.clear();
+            frame.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+            compressor
+                .compress_to_buffer(plain, frame)
+                .map_err(compressing_failed)?;
+            Ok(frame.as_slice().to_vec())
+        })
     })
 }
 

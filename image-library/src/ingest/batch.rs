@@ -15,8 +15,9 @@ use crate::error::{Error, Result};
 use crate::id::ContentHash;
 use crate::manifest::{LEAF_CHUNKS, chunk_length};
 
-/// Bytes of a batch; at least one chunk.
-const BATCH_LENGTH: u64 = 2 << 20;
+/// Bytes of a batch of few workers, and of many, who have less each; at least one chunk.
+const BATCH_LENGTHS: [u64; 2] = [2 << 20, 1 << 20];
+const FEW_WORKERS: usize = 4;
 /// How many batches, for each worker, are begun and not put yet.
 const BATCHES_AHEAD: u64 = 2;
 
@@ -55,6 +56,8 @@ impl<'a> Batches<'a> {
         note: &mut NoteHashes<'_>,
     ) -> Result<IngestStats> {
         let order = InOrder::new(BATCHES_AHEAD * workers as u64);
+        let batch_length = BATCH_LENGTHS[usize::from(workers > FEW_WORKERS)];
+        let chunks_per_batch = (batch_length / u64::from(self.ingest.chunk_size_bytes)).max(1);
         let progress = Mutex::new(Progress {
             writer,
             note,
@@ -63,7 +66,8 @@ impl<'a> Batches<'a> {
         std::thread::scope(|scope| -> Result<()> {
             let work = || {
                 let _guard = StopOnPanic(&order);
-                self.work(&order, &progress).inspect_err(|_| order.stop())
+                self.work(&order, chunks_per_batch, &progress)
+                    .inspect_err(|_| order.stop())
             };
             let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
             let mut outcome = Ok(());
@@ -82,8 +86,12 @@ impl<'a> Batches<'a> {
         Ok(stats)
     }
 
-    fn work(&self, order: &InOrder<Result<Batch>>, progress: &Mutex<Progress<'_>>) -> Result<()> {
-        let chunks_per_batch = (BATCH_LENGTH / u64::from(self.ingest.chunk_size_bytes)).max(1);
+    fn work(
+        &self,
+        order: &InOrder<Result<Batch>>,
+        chunks_per_batch: u64,
+        progress: &Mutex<Progress<'_>>,
+    ) -> Result<()> {
         let mut buffer = Vec::new();
         while let Some(number) = order.claim() {
             let first = number.saturating_mul(chunks_per_batch);

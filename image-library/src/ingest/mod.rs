@@ -7,9 +7,8 @@
 //!            whoever hands in the batch whose turn it is, in disk order: put <-------------+
 //! ```
 //!
-//! Several workers do all of it, each with one batch of 2 MiB in hand, and two more for each wait
-//! for their turn, so memory is bounded by their number whatever the disk's size, and packs are
-//! filled in disk order. The manifest goes up leaf by leaf beside the chunks. A worker that fails
+//! Several workers do all of it, each with one batch in hand, and one more for each waits for its
+//! turn, so memory is bounded whatever the disk's size, and packs are filled in disk order. The manifest goes up leaf by leaf beside the chunks. A worker that fails
 //! stops the others; the upload is then dropped, and the next one need not send again what was put.
 
 mod batch;
@@ -31,8 +30,9 @@ use crate::id::ContentHash;
 use crate::manifest::chunk_count;
 use batch::Batches;
 
-/// The most threads that work on one disk; each has about 8 MiB, most of it when nothing shrinks.
-const WORKERS_MAX: usize = 12;
+/// The most threads that work on one disk; together they have up to 48 MiB, most of it when nothing
+/// shrinks.
+const WORKERS_MAX: usize = 8;
 
 /// Told the hashes of a disk's chunks, in order and once each.
 pub type NoteHashes<'a> = dyn FnMut(&[Option<ContentHash>]) + Send + 'a;
