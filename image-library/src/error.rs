@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::id::ImageId;
+use crate::protocol::DAMAGED;
 
 /// What a function of this package returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -334,6 +335,22 @@ impl Error {
                 | Self::Lost { .. }
                 | Self::ManifestLost { .. }
         )
+    }
+
+    /// Whether it shows that something of the library is damaged or lost, so that asking again gives
+    /// no other answer. A library that is away, or a store that fails, shows nothing of the kind.
+    #[must_use]
+    pub fn proves_damage(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } | Self::ChunkMissing { .. } | Self::PackMissing { .. } => true,
+            Self::ServerRefused { code, .. } => code == DAMAGED,
+            // One level: what is lost is lost because of something that is none of these two.
+            Self::Lost { source, .. } | Self::ManifestLost { source, .. } => match &**source {
+                Self::Lost { .. } | Self::ManifestLost { .. } => false,
+                source => source.proves_damage(),
+            },
+            _ => false,
+        }
     }
 
     /// An [`Error::File`] for `map_err`.

@@ -56,6 +56,12 @@ impl Passphrase {
         Ok(Self(text))
     }
 
+    /// Its text.
+    #[cfg(feature = "terminal")]
+    pub(crate) fn reveal(&self) -> Zeroizing<String> {
+        self.0.clone()
+    }
+
     /// The first line of a file.
     ///
     /// # Errors

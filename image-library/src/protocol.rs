@@ -136,6 +136,8 @@ pub(crate) struct Failure {
 pub(crate) const UNKNOWN_UPLOAD: &str = "unknown-upload";
 /// [`Failure::code`] of an image, disk or file that does not exist.
 pub(crate) const NOT_FOUND: &str = "not-found";
+/// The code of a refusal because something of the library is damaged, not because it is away.
+pub(crate) const DAMAGED: &str = "damaged";
 
 /// Hashes of a disk of the latest image, of some leaves that follow each other.
 ///

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use disk::{Finding, Level, Monitor, Unit};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use zeroize::Zeroizing;
 
 use crate::client::{ServerAccess, TokenSource};
 use crate::error::Error;
@@ -422,9 +423,22 @@ fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
+/// The passphrase that was typed, for programs that this one starts.
+static TYPED: Mutex<Option<Passphrase>> = Mutex::new(None);
+
 /// Asks the person at the terminal; nothing shows what is typed.
 fn ask_passphrase(key_file: &str) -> crate::Result<Passphrase> {
-    ask_hidden(&format!("Passphrase of {key_file}: "), key_file)
+    let typed = ask_hidden(&format!("Passphrase of {key_file}: "), key_file)?;
+    *TYPED.lock().unwrap_or_else(PoisonError::into_inner) = Some(typed.clone());
+    Ok(typed)
+}
+
+/// The environment that a program needs which is to open the same library as this one did, where
+/// this one asked a person for the passphrase.
+#[must_use]
+pub fn typed_environment() -> Option<(&'static str, Zeroizing<String>)> {
+    let typed = TYPED.lock().unwrap_or_else(PoisonError::into_inner);
+    Some(("RELEVO_PASSPHRASE", typed.as_ref()?.reveal()))
 }
 
 /// Asks twice for a passphrase to be.

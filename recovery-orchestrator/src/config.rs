@@ -3,6 +3,7 @@
 //!
 //! ```toml
 //! library = "/srv/library"          # directory or URL
+//! replicas = ["https://second:8420"] # what is damaged in the library is read from there
 //! state   = "/var/lib/relevo"       # journals, reports, runs
 //! [qemu]
 //! binary        = "/usr/bin/qemu-system-x86_64"
@@ -30,6 +31,9 @@ const FILE_LIMIT_BYTES: u64 = 1 << 20;
 pub struct Configuration {
     /// Directory, bucket or URL of the library.
     pub library: Option<String>,
+    /// Other libraries that have copies of its images.
+    #[serde(default)]
+    pub replicas: Vec<String>,
     /// Where a library in a bucket has what only this machine needs.
     pub workspace: Option<PathBuf>,
     /// The state directory.

@@ -70,6 +70,21 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<()> {
     fs::write(path, content).map_err(Error::file("write", path))
 }
 
+/// Gives a file another name, in place of what has it.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(Error::file("rename", from))
+}
+
+/// Removes a file; one that is gone already is fine.
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::file("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Removes a directory with all that is in it; one that is gone already is fine.
 pub(crate) fn remove_directory(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {

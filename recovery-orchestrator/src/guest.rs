@@ -3,7 +3,7 @@
 //! and what was changed in them.
 
 use std::fmt::Debug;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use converter::plan::PlanOptions;
@@ -12,11 +12,12 @@ use converter::prepare::{PrepareOptions, Prepared, prepare};
 use converter::vm::VmDefinition;
 use disk::block::{Overlay, OverlayOptions};
 use disk::{Finding, Monitor, ReadAt, SectorSize};
-use image_library::{Image, ImageReader};
+use image_library::{DiskIndex, Image, ImageId, ImageReader};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::file;
+use crate::keeper::KeptDiskOrder;
 use crate::platform::DiskOrder;
 
 /// Makes guests of images.
@@ -28,6 +29,8 @@ pub trait GuestSource: Debug + Sync {
 /// An image as a guest.
 #[derive(Debug, Clone)]
 pub struct Guest {
+    /// Which image.
+    pub image: ImageId,
     /// Its virtual machine.
     pub definition: VmDefinition,
     /// Its disks, in the definition's order.
@@ -39,8 +42,10 @@ pub struct Guest {
 /// A disk of a guest.
 #[derive(Debug, Clone)]
 pub struct GuestDisk {
-    /// The image's disk.
-    pub device: Arc<dyn ReadAt>,
+    /// Which disk of the image.
+    pub index: DiskIndex,
+    /// Its size in bytes.
+    pub size_bytes: u64,
     /// Logical sector size.
     pub sector_size: SectorSize,
     /// The changes as a qcow2 image without backing file; `None`: there are none.
@@ -72,29 +77,68 @@ pub struct EditRecord {
 }
 
 impl Guest {
-    /// Writes the machine's own overlays into its directory.
+    /// Writes the machine's own overlays into its directory, where they are thrown away at its end.
     pub fn attach(&self, directory: &Path) -> Result<Vec<DiskOrder>> {
         let disks = self.disks.iter().enumerate();
         disks
-            .map(|(index, disk)| disk.attach(directory.join(format!("disk{index}.qcow2"))))
+            .map(|(number, disk)| {
+                let file = directory.join(format!("disk{number}.qcow2"));
+                disk.write_overlay(&file)?;
+                Ok(DiskOrder {
+                    file,
+                    is_overlay: true,
+                    is_kept: false,
+                    sector_size: disk.sector_size,
+                })
+            })
+            .collect()
+    }
+
+    /// The disks as a keeper serves them.
+    #[must_use]
+    pub fn kept_disks(&self) -> Vec<KeptDiskOrder> {
+        let disks = self.disks.iter();
+        disks
+            .map(|disk| KeptDiskOrder {
+                index: disk.index,
+                size_bytes: disk.size_bytes,
+                sector_size: disk.sector_size,
+            })
             .collect()
     }
 }
 
 impl GuestDisk {
-    fn attach(&self, overlay: PathBuf) -> Result<DiskOrder> {
+    /// Writes a new overlay for the disk.
+    pub(crate) fn write_overlay(&self, file: &Path) -> Result<()> {
         match &self.overlay {
-            Some(bytes) => file::write(&overlay, bytes)?,
-            None => {
-                let empty = Overlay::new(Arc::clone(&self.device), OverlayOptions::default());
-                empty.save_qcow2(&overlay, None)?;
-            }
+            Some(bytes) => file::write(file, bytes),
+            None => write_empty(file, self.size_bytes),
         }
-        Ok(DiskOrder {
-            image: Arc::clone(&self.device),
-            overlay,
-            sector_size: self.sector_size,
-        })
+    }
+}
+
+/// Writes a qcow2 file without any data.
+pub(crate) fn write_empty(file: &Path, size_bytes: u64) -> Result<()> {
+    let blank = Arc::new(Blank { size_bytes });
+    Overlay::new(blank, OverlayOptions::default()).save_qcow2(file, None)?;
+    Ok(())
+}
+
+/// A disk of zeros.
+#[derive(Debug)]
+struct Blank {
+    size_bytes: u64,
+}
+
+impl ReadAt for Blank {
+    fn length_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn read_exact_at(&self, _offset: u64, buffer: &mut [u8]) -> disk::Result<()> {
+        buffer.fill(0);
+        Ok(())
     }
 }
 
@@ -119,12 +163,14 @@ impl GuestSource for Converting<'_> {
         let mut disks = Vec::new();
         for disk in &prepared.vm.disks {
             disks.push(GuestDisk {
-                device: self.reader.open_disk(image.id, disk.index)?,
+                index: disk.index,
+                size_bytes: disk.size_bytes,
                 sector_size: disk.sector_size,
                 overlay: overlays.remove(&disk.index),
             });
         }
         Ok(Guest {
+            image: image.id,
             definition: prepared.vm,
             disks,
             conversion: Conversion {

@@ -19,14 +19,18 @@ pub mod drill;
 mod error;
 mod file;
 pub mod guest;
+pub mod hosted;
 pub mod interrupt;
 pub mod journal;
+pub mod keeper;
 pub mod nbd;
 pub mod network;
 pub mod platform;
+mod process;
 pub mod report;
 pub mod runbook;
 pub mod select;
 pub mod state;
 
 pub use error::{Error, Result};
+pub use process::Lifetime;

@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::str::FromStr;
 
 use converter::vm::VmNic;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -24,7 +25,7 @@ const LONGEST_PREFIX: u8 = 28;
 const SHORTEST_PREFIX: u8 = 8;
 
 /// An IPv4 network: `10.20.0.0/24`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {
     base: Ipv4Addr,
     prefix: u8,
@@ -96,7 +97,7 @@ impl fmt::Display for Subnet {
 }
 
 /// A TCP port of the guest and where it is reached on 127.0.0.1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward {
     /// The port in the guest.
     pub guest_port: u16,
@@ -105,7 +106,7 @@ pub struct Forward {
 }
 
 /// One network card with the network around it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NicPlan {
     /// Its name in the guest.
     pub interface: String,

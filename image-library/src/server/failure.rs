@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::error::Error;
-use crate::protocol::{Failure, NOT_FOUND, UNKNOWN_UPLOAD};
+use crate::protocol::{DAMAGED, Failure, NOT_FOUND, UNKNOWN_UPLOAD};
 use crate::terminal::chain_text;
 
 /// Why a request is not done.
@@ -160,6 +160,7 @@ impl From<&Error> for RequestFailure {
             Error::File { source, .. } if is_no_space(source) => {
                 (StatusCode::INSUFFICIENT_STORAGE, "no-space")
             }
+            error if error.proves_damage() => (StatusCode::INTERNAL_SERVER_ERROR, DAMAGED),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "library"),
         };
         if status.is_server_error() {

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use image_library::FileError;
 use recovery_orchestrator::Result;
@@ -22,6 +22,8 @@ use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 /// Ctrl-].
 const ESCAPE: u8 = 0x1d;
 const TICK: Duration = Duration::from_millis(200);
+/// How often news about the disks are looked for.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +64,13 @@ impl Connection {
     }
 
     /// Passes bytes both ways until somebody ends it.
-    pub(super) fn talk(self, machine: &dyn Machine, interrupt: &Interrupt) -> Result<End> {
+    /// `look` is called now and then.
+    pub(super) fn talk(
+        self,
+        machine: &dyn Machine,
+        interrupt: &Interrupt,
+        look: &mut dyn FnMut(),
+    ) -> Result<End> {
         let _raw = RawMode::enter();
         let (sender, receiver) = channel();
         let copy = |stream: &UnixStream| {
@@ -91,15 +99,25 @@ impl Connection {
                 let _ = for_keys.send(Event::Escape);
             }
         });
-        let end = wait(&receiver, machine, interrupt);
+        let end = wait(&receiver, machine, interrupt, look);
         // Ends the first thread.
         let _ = self.stream.shutdown(Shutdown::Both);
         Ok(end)
     }
 }
 
-fn wait(receiver: &Receiver<Event>, machine: &dyn Machine, interrupt: &Interrupt) -> End {
+fn wait(
+    receiver: &Receiver<Event>,
+    machine: &dyn Machine,
+    interrupt: &Interrupt,
+    look: &mut dyn FnMut(),
+) -> End {
+    let mut looked = Instant::now();
     loop {
+        if looked.elapsed() >= LOOK_INTERVAL {
+            look();
+            looked = Instant::now();
+        }
         match receiver.recv_timeout(TICK) {
             Ok(Event::Output(bytes)) => {
                 let mut stdout = io::stdout().lock();

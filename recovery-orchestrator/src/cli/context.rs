@@ -2,19 +2,32 @@
 //! What the command line, the environment and the configuration file say together.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use image_library::terminal::{AccessPaths, Terminal, Verbosity, library_access, say};
+use image_library::client::Patience;
+use image_library::terminal::{
+    AccessPaths, Terminal, Verbosity, library_access, say, typed_environment,
+};
 use image_library::{
-    FileError, Image, ImageRef, InitOptions, Library, LibraryAccess, LocalLibrary, open_library,
+    FileError, Image, ImageReader, ImageRef, InitOptions, Library, LibraryAccess, LocalLibrary, open_library,
+    open_library_with,
 };
 use recovery_orchestrator::Result;
 use recovery_orchestrator::config::{Configuration, Surroundings};
+use recovery_orchestrator::keeper::{KeeperProgram, Source};
 use recovery_orchestrator::platform::qemu::Qemu;
 use recovery_orchestrator::state::StateDirectory;
 
 use super::Global;
+
+/// How long a keeper waits for an answer before it asks again.
+const KEEPER_PATIENCE: Patience = Patience {
+    connect_timeout: Duration::from_secs(5),
+    request_timeout: Duration::from_secs(30),
+    give_up_after: Duration::ZERO,
+};
 
 /// What every command works with.
 #[derive(Debug)]
@@ -30,6 +43,8 @@ pub(super) struct Context {
     configuration: Configuration,
     state: PathBuf,
     workspace: Option<PathBuf>,
+    /// Other libraries with the same images.
+    replicas: Vec<String>,
     quiet: bool,
 }
 
@@ -54,6 +69,10 @@ impl Context {
                 .workspace
                 .clone()
                 .or_else(|| configuration.workspace.clone()),
+            replicas: match &*global.replica {
+                [] => configuration.replicas.clone(),
+                named => named.to_vec(),
+            },
             configuration,
             quiet: global.quiet,
         })
@@ -116,6 +135,57 @@ impl Context {
 
     pub(super) fn state(&self) -> Result<StateDirectory> {
         StateDirectory::open(&self.state, &env::temp_dir())
+    }
+
+    /// How keepers are started: this program again, with the same library.
+    pub(super) fn keepers(&self) -> Result<KeeperProgram> {
+        let program = env::current_exe().map_err(FileError::on("find", Path::new("relevo")))?;
+        let mut arguments: Vec<OsString> = Vec::new();
+        let mut add = |name: &str, value: Option<&Path>| {
+            if let Some(value) = value {
+                arguments.extend([name.into(), value.into()]);
+            }
+        };
+        let is_directory = !self.library.contains("://");
+        let library = PathBuf::from(&self.library);
+        let library = match is_directory {
+            true => std::path::absolute(&library).unwrap_or(library),
+            false => library,
+        };
+        add("--library", Some(&library));
+        add("--token-file", self.token_file.as_deref());
+        add("--ca-file", self.ca_file.as_deref());
+        add("--workspace", self.workspace.as_deref());
+        add("--state", Some(&self.state));
+        for replica in &self.replicas {
+            add("--replica", Some(Path::new(replica)));
+        }
+        arguments.push("keep".into());
+        Ok(KeeperProgram {
+            program,
+            arguments,
+            environment: typed_environment().map(|(name, text)| (name, text.to_string())),
+        })
+    }
+
+    /// The library and its replicas, as a keeper reads them: it waits itself for one that is away.
+    pub(super) fn sources(&self) -> Vec<Source> {
+        let all = std::iter::once(&self.library).chain(&self.replicas);
+        all.map(|location| {
+            let (token, ca) = (self.token_file.clone(), self.ca_file.clone());
+            let (workspace, place) = (self.workspace.clone(), location.clone());
+            let open = move || {
+                let access = library_access(AccessPaths {
+                    token_file: token.as_deref(),
+                    ca_file: ca.as_deref(),
+                    workspace: workspace.as_deref(),
+                })?;
+                let library = open_library_with(&place, access, KEEPER_PATIENCE)?;
+                Ok(library as Box<dyn ImageReader>)
+            };
+            Source::new(location.clone(), Box::new(open))
+        })
+        .collect()
     }
 
     pub(super) fn qemu(&self, state: &StateDirectory) -> Result<Qemu> {

@@ -70,6 +70,7 @@ fn rehearse(context: &Context, arguments: RunArguments) -> Result<Verdict> {
     let monitor = context.monitor();
     let state = context.state()?;
     let qemu = context.qemu(&state)?;
+    let keepers = context.keepers()?;
     let drill = Drill {
         runbook: &runbook,
         reader: &*library,
@@ -77,6 +78,7 @@ fn rehearse(context: &Context, arguments: RunArguments) -> Result<Verdict> {
             reader: &*library,
             again: false,
         },
+        keepers: &keepers,
         platform: &qemu,
         state: &state,
         clock: Timestamp::now,

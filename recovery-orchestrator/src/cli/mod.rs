@@ -2,6 +2,7 @@
 //! The command line: one module per group of commands. Here is what they share: the arguments,
 //! the ways out, and the one place where an error is printed.
 
+mod attach;
 mod boot;
 mod cleanup;
 mod console;
@@ -10,6 +11,7 @@ mod convert;
 mod drill;
 mod image;
 mod inspect;
+mod keep;
 mod output;
 mod runbook;
 
@@ -60,6 +62,9 @@ struct Global {
     /// The configuration file [default: ./relevo.toml, then /etc/relevo/relevo.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Another library that has copies of the images: what is damaged is read from there; repeatable
+    #[arg(long, global = true, value_name = "DIR|URL")]
+    replica: Vec<String>,
     /// Journals, reports and scratch files of runs [default: /var/lib/relevo as root]
     #[arg(long, global = true, env = "RELEVO_STATE", value_name = "DIR")]
     state: Option<PathBuf>,
@@ -79,12 +84,17 @@ enum Command {
     Convert(convert::ConvertArguments),
     /// Start an image as a virtual machine, in the foreground
     Boot(boot::BootArguments),
+    /// Take over a machine that runs on after its `relevo boot` was killed
+    Attach(attach::AttachArguments),
     /// Runbooks: how servers are recovered
     #[command(subcommand)]
     Runbook(runbook::RunbookCommand),
     /// Rehearsed recoveries
     #[command(subcommand)]
     Drill(drill::DrillCommand),
+    /// Serve and watch a machine's disks; started by the commands that start machines
+    #[command(hide = true)]
+    Keep(keep::KeepArguments),
     /// End and remove what killed runs left behind
     Cleanup(cleanup::CleanupArguments),
     /// Print a completion script for a shell
@@ -119,8 +129,10 @@ fn execute(arguments: Arguments) -> Result<Verdict> {
         Command::Inspect(arguments) => inspect::run(&context()?, &arguments),
         Command::Convert(arguments) => convert::run(&context()?, &arguments),
         Command::Boot(arguments) => boot::run(&context()?, &arguments),
+        Command::Attach(arguments) => attach::run(&context()?, &arguments),
         Command::Runbook(command) => runbook::run(&context()?, command),
         Command::Drill(command) => drill::run(&context()?, command),
+        Command::Keep(arguments) => keep::run(&context()?, &arguments),
         Command::Cleanup(arguments) => cleanup::run(&context()?, &arguments),
         Command::Completions { shell } => {
             output::completions(shell, &mut Arguments::command());

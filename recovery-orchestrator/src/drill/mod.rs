@@ -24,13 +24,14 @@ use jiff::Timestamp;
 use crate::error::Result;
 use crate::guest::GuestSource;
 use crate::interrupt::Interrupt;
+use crate::keeper::Keepers;
 use crate::platform::Platform;
 use crate::report::Report;
 use crate::runbook::LoadedRunbook;
 use crate::state::StateDirectory;
 
 pub use advice::{check, notes};
-pub use scratch::{Scratch, begin, clean_up_leftovers};
+pub use scratch::{Scratch, begin, clean_up_leftovers, take_over};
 
 /// What a drill needs.
 #[derive(Clone, Copy)]
@@ -41,6 +42,8 @@ pub struct Drill<'a> {
     pub reader: &'a dyn ImageReader,
     /// What makes guests of images.
     pub guests: &'a dyn GuestSource,
+    /// What serves their disks.
+    pub keepers: &'a dyn Keepers,
     /// Where machines run.
     pub platform: &'a dyn Platform,
     /// The journal, scratch files and reports.

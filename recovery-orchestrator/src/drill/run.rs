@@ -33,7 +33,7 @@ struct Chosen<'a> {
 pub(super) fn run(drill: &Drill<'_>, directory: Option<PathBuf>) -> Result<Drilled> {
     let runbook = &drill.runbook.runbook;
     let started_at = (drill.clock)();
-    let cleaned = clean_up_leftovers(drill.state, Scope::Killed, drill.clock)?;
+    let cleaned = clean_up_leftovers(drill.state, Scope::Forgotten, drill.clock)?;
     drill.monitor.stage("Choosing images");
     let chosen = choose(drill)?;
     let scratch = begin(
@@ -195,7 +195,7 @@ impl Course<'_, '_> {
         }
         self.drill.monitor.stage("Ending the machines");
         for server in &mut self.servers {
-            server.end(self.scratch);
+            self.findings.extend(server.end(self.scratch));
         }
         result
     }

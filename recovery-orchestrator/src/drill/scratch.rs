@@ -23,10 +23,15 @@ pub struct Scratch {
     pub directory: PathBuf,
     /// Its sockets, with a path short enough for them.
     pub sockets: PathBuf,
+    /// What is in them is in use, whatever becomes of this command.
+    pub is_in_use: bool,
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        if self.is_in_use {
+            return;
+        }
         let removed = file::remove_directory(&self.directory)
             .and_then(|()| file::remove_directory(&self.sockets));
         if let Err(error) = removed.and_then(|()| self.journal.record(Event::CleanedUp)) {
@@ -60,10 +65,26 @@ pub fn begin(
         journal,
         directory,
         sockets,
+        is_in_use: false,
     };
     create_private(&scratch.directory)?;
     create_private(&scratch.sockets)?;
     Ok(scratch)
+}
+
+/// Goes on with the run of a command that is gone.
+pub fn take_over(state: &StateDirectory, run: RunId, clock: fn() -> Timestamp) -> Result<Scratch> {
+    let journal = Journal::open(&state.journal(&run), clock)?;
+    journal.record(Event::TakenOver {
+        command: ProcessIdentity::own(),
+    })?;
+    Ok(Scratch {
+        directory: state.run(&run),
+        sockets: state.sockets(&run),
+        run,
+        journal,
+        is_in_use: true,
+    })
 }
 
 /// A directory that must not exist yet and that only its owner may enter.

@@ -15,7 +15,7 @@ use super::*;
 use crate::check::Outcome;
 use crate::guest::{Conversion, EditRecord, Guest, GuestDisk};
 use crate::journal::{self, Event, ProcessIdentity, RunKind, RunOutcome, Scope};
-use crate::platform::fake::{Behaviour, Fake};
+use crate::platform::fake::{Behaviour, Fake, FakeKeepers};
 use crate::runbook;
 
 const RUNBOOK: &str = "\
@@ -112,9 +112,11 @@ impl image_library::ImageReader for Shelf {
 impl GuestSource for Shelf {
     fn prepare(&self, image: &Image, _monitor: &dyn Monitor) -> Result<Guest> {
         Ok(Guest {
+            image: image.id,
             definition: definition(image.server.as_str()),
             disks: vec![GuestDisk {
-                device: Arc::new(Zeros),
+                index: DiskIndex(0),
+                size_bytes: 1 << 20,
                 sector_size: SectorSize::B512,
                 overlay: None,
             }],
@@ -191,6 +193,7 @@ impl Fixture {
             runbook: &loaded,
             reader: &self.shelf,
             guests: &self.shelf,
+            keepers: &FakeKeepers,
             platform,
             state: &self.state,
             clock,

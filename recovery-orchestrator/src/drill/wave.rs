@@ -7,16 +7,20 @@
 use std::time::Instant;
 
 use converter::vm::Profile;
+use disk::Finding;
 
 use super::{Drill, Scratch};
 use crate::check::{self, CheckResult, Outcome, Subject, milliseconds};
 use crate::error::Result;
 use crate::file;
 use crate::guest::Guest;
+use crate::hosted::{Host, Hosted, NBD};
 use crate::journal::{Event, RunOutcome};
+use crate::keeper::KeeperStatus;
 use crate::nbd::Reads;
 use crate::network::{self, NicPlan};
-use crate::platform::{Machine, Order, ProfileName};
+use crate::platform::{Order, ProfileName};
+use crate::process::Lifetime;
 use crate::report::{self, Attempt, HardwareRecord, ImageRecord, Proposal, ServerReport, Timeline};
 use crate::runbook::{Check, ProfileChoice, Server};
 
@@ -37,7 +41,8 @@ pub(super) struct ServerRun<'a> {
     nics: Vec<String>,
     attempts: Vec<Attempt>,
     reads: Reads,
-    machine: Option<Box<dyn Machine>>,
+    machine: Option<Hosted>,
+    findings: Vec<Finding>,
 }
 
 /// A machine whose processors run, on its way to an answer.
@@ -96,11 +101,11 @@ fn ask_all(drill: &Drill<'_>, started: &[Started<'_, '_>]) -> Vec<Vec<CheckResul
     std::thread::scope(|scope| {
         let mut threads = Vec::new();
         for (server, running) in started {
-            let Some(machine) = &server.machine else {
+            let Some(hosted) = &server.machine else {
                 continue;
             };
             let subject = Subject {
-                machine: &**machine,
+                machine: hosted.machine(),
                 started: running.started,
                 command_started: drill.command_started,
                 interrupt: drill.interrupt,
@@ -137,6 +142,7 @@ impl<'a> ServerRun<'a> {
             attempts: Vec::new(),
             reads: Reads::default(),
             machine: None,
+            findings: Vec::new(),
         }
     }
 
@@ -168,16 +174,15 @@ impl<'a> ServerRun<'a> {
         scratch.journal.record(Event::Step { title })?;
         let started_ms = milliseconds(drill.command_started.elapsed());
         let order = self.order(drill, scratch, profile)?;
-        let machine = drill.platform.start(&order)?;
-        if let Some(process) = machine.process() {
-            let server = self.name.clone();
-            scratch
-                .journal
-                .record(Event::MachineStarted { server, process })?;
-        }
-        let started = machine.resume()?;
+        let host = Host {
+            keepers: drill.keepers,
+            platform: drill.platform,
+            journal: &scratch.journal,
+        };
+        let hosted = host.start(&self.name, &self.guest, &order, None)?;
+        let started = hosted.machine().resume()?;
         let running_ms = milliseconds(started.saturating_duration_since(drill.command_started));
-        self.machine = Some(machine);
+        self.machine = Some(hosted);
         Ok(Running {
             profile,
             started_ms,
@@ -201,6 +206,8 @@ impl<'a> ServerRun<'a> {
             profile,
             disks: self.guest.attach(&directory)?,
             nics,
+            nbd: sockets.join(NBD),
+            lifetime: Lifetime::WithCommand,
             directory,
             sockets,
         })
@@ -214,7 +221,7 @@ impl<'a> ServerRun<'a> {
         running: &Running,
         checks: Vec<CheckResult>,
     ) -> Result<()> {
-        let Some(machine) = &self.machine else {
+        let Some(machine) = self.machine.as_ref().map(Hosted::machine) else {
             return Ok(());
         };
         let passed = |check: &CheckResult| check.outcome == Outcome::Passed;
@@ -231,21 +238,27 @@ impl<'a> ServerRun<'a> {
             checks,
         });
         if self.wants_another_try() {
-            self.end(scratch);
+            let findings = self.end(scratch);
+            self.findings.extend(findings);
         }
         Ok(())
     }
 
-    /// Ends the machine, if there is one.
-    pub(super) fn end(&mut self, scratch: &Scratch) {
-        let Some(machine) = self.machine.take() else {
-            return;
+    /// Ends the machine, if there is one; gives what was noticed about the disks of all of them.
+    pub(super) fn end(&mut self, scratch: &Scratch) -> Vec<Finding> {
+        let mut findings = std::mem::take(&mut self.findings);
+        let Some(hosted) = self.machine.take() else {
+            return findings;
         };
-        let reads = machine.reads();
+        let KeeperStatus {
+            reads,
+            findings: noticed,
+            ..
+        } = hosted.end();
+        findings.extend(noticed);
         self.reads.request_count += reads.request_count;
         self.reads.read_bytes += reads.read_bytes;
         self.reads.block_count = self.reads.block_count.max(reads.block_count);
-        drop(machine);
         // Not written: it is looked for later, not found, and done with.
         let ended = Event::MachineEnded {
             server: self.name.clone(),
@@ -253,6 +266,7 @@ impl<'a> ServerRun<'a> {
         if let Err(error) = scratch.journal.record(ended) {
             tracing::warn!(%error, "cannot write the journal");
         }
+        findings
     }
 
     /// Why this server did not pass, if it was tried and did not.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Event, Journal, ProcessIdentity, RunId, read, runs};
+use super::{Event, Journal, ProcessIdentity, RunId, RunKind, read, runs};
 use crate::error::Result;
 use crate::file;
 use crate::state::StateDirectory;
@@ -15,9 +15,14 @@ use crate::state::StateDirectory;
 /// How long a command may take to end its machines and write its report.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a keeper may take to end when its machine has.
+const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Which runs are cleaned up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
+    /// Those whose command does not run any more, but for machines that somebody may work with.
+    Forgotten,
     /// Those whose command does not run any more.
     Killed,
     /// Also those that are going on.
@@ -31,8 +36,12 @@ pub struct Leftover {
     pub run: RunId,
     /// Its command, when that still runs.
     pub command: Option<ProcessIdentity>,
+    /// What kind of run.
+    pub kind: RunKind,
     /// Virtual machines that still run: server and process.
     pub machines: Vec<(String, ProcessIdentity)>,
+    /// Their keepers that still run.
+    pub keepers: Vec<(String, ProcessIdentity)>,
     /// Directories that still exist.
     pub directories: Vec<PathBuf>,
 }
@@ -52,9 +61,22 @@ pub fn leftovers(state: &StateDirectory, scope: Scope) -> Result<Vec<Leftover>> 
     let mut found = Vec::new();
     for run in runs(state)? {
         let leftover = leftover(state, &run)?;
-        found.extend(leftover.filter(|left| scope == Scope::All || left.command.is_none()));
+        found.extend(leftover.filter(|left| match scope {
+            Scope::Forgotten => left.command.is_none() && !left.is_in_use(),
+            Scope::Killed => left.command.is_none(),
+            Scope::All => true,
+        }));
     }
     Ok(found)
+}
+
+impl Leftover {
+    /// Whether somebody may still work with it: a machine that was not started for a rehearsal. It
+    /// is ended only when somebody asks for that.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.kind == RunKind::Boot && !self.machines.is_empty()
+    }
 }
 
 /// Ends the machines of one leftover and removes its directories.
@@ -72,10 +94,15 @@ pub fn clean_up(
         .machines
         .iter()
         .all(|(_, process)| process.end(Duration::ZERO));
+    // A keeper ends when its machine has, and may still write down what it knows.
+    let keepers_gone = leftover
+        .keepers
+        .iter()
+        .all(|(_, process)| process.gone_within(KEEPER_PATIENCE) || process.end(Duration::ZERO));
     for directory in &leftover.directories {
         file::remove_directory(directory)?;
     }
-    let complete = command_gone && machines_gone;
+    let complete = command_gone && machines_gone && keepers_gone;
     if complete {
         Journal::open(&state.journal(&leftover.run), clock)?.record(Event::CleanedUp)?;
     }
@@ -87,18 +114,22 @@ fn leftover(state: &StateDirectory, run: &RunId) -> Result<Option<Leftover>> {
     let mut leftover = Leftover {
         run: run.clone(),
         command: None,
+        kind: RunKind::Boot,
         machines: Vec::new(),
+        keepers: Vec::new(),
         directories: Vec::new(),
     };
     for entry in entries {
         match entry.event {
             Event::CleanedUp => return Ok(None),
             Event::RunStarted {
+                kind,
                 command,
                 directory,
                 sockets,
                 ..
             } => {
+                leftover.kind = kind;
                 leftover.command = command.filter(ProcessIdentity::is_alive);
                 let existing = [directory, sockets]
                     .into_iter()
@@ -108,7 +139,14 @@ fn leftover(state: &StateDirectory, run: &RunId) -> Result<Option<Leftover>> {
             Event::MachineStarted { server, process } if process.is_alive() => {
                 leftover.machines.push((server, process));
             }
+            Event::KeeperStarted { server, process } if process.is_alive() => {
+                leftover.keepers.push((server, process));
+            }
+            Event::TakenOver { command } => {
+                leftover.command = command.filter(ProcessIdentity::is_alive);
+            }
             Event::MachineStarted { .. }
+            | Event::KeeperStarted { .. }
             | Event::MachineEnded { .. }
             | Event::Step { .. }
             | Event::RunFinished { .. } => {}

@@ -131,6 +131,18 @@ pub enum Event {
         /// The process.
         process: ProcessIdentity,
     },
+    /// The process that serves a virtual machine's disks was started.
+    KeeperStarted {
+        /// Whose.
+        server: String,
+        /// The process.
+        process: ProcessIdentity,
+    },
+    /// Another command took over a machine whose command was gone.
+    TakenOver {
+        /// Which command.
+        command: Option<ProcessIdentity>,
+    },
     /// A virtual machine was ended.
     MachineEnded {
         /// Whose.

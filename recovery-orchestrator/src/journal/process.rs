@@ -42,7 +42,7 @@ impl ProcessIdentity {
     }
 
     /// Asks it to end, waits, and ends it if it has not; whether it is gone.
-    pub(super) fn end(&self, patience: Duration) -> bool {
+    pub(crate) fn end(&self, patience: Duration) -> bool {
         if !patience.is_zero() {
             self.signal(Signal::TERM);
             if self.gone_within(patience) {
@@ -63,7 +63,8 @@ impl ProcessIdentity {
         }
     }
 
-    fn gone_within(&self, patience: Duration) -> bool {
+    /// Waits for its end; whether it came.
+    pub(crate) fn gone_within(&self, patience: Duration) -> bool {
         let end = Instant::now() + patience;
         while self.is_alive() {
             if Instant::now() > end {

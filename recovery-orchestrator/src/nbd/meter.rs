@@ -22,6 +22,18 @@ pub struct Reads {
     pub block_count: u64,
 }
 
+impl Reads {
+    /// The reads of two disks.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            request_count: self.request_count.saturating_add(other.request_count),
+            read_bytes: self.read_bytes.saturating_add(other.read_bytes),
+            block_count: self.block_count.saturating_add(other.block_count),
+        }
+    }
+}
+
 /// A device that counts its reads. 2 MiB of memory for each TiB of disk.
 #[derive(Debug)]
 pub struct Meter {

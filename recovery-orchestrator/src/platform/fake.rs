@@ -7,6 +7,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -14,10 +15,12 @@ use std::time::{Duration, Instant};
 
 use converter::vm::DiskController;
 
-use super::{Description, Machine, Order, Platform, Status};
+use super::{Description, Machine, Order, Platform, RunningMachine, Status};
 use crate::error::{Error, Result};
 use crate::journal::ProcessIdentity;
+use crate::keeper::{Keeper, KeeperOrder, KeeperStatus, Keepers};
 use crate::nbd::Reads;
+use crate::process::Lifetime;
 
 /// What guests do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +87,14 @@ impl Platform for Fake {
         }
     }
 
+    fn take_over(&self, running: &RunningMachine) -> Result<Box<dyn Machine>> {
+        Err(Error::Machine {
+            name: running.name.clone(),
+            problem: "scripted machines end with their command".to_owned(),
+            hint: None,
+        })
+    }
+
     fn start(&self, order: &Order) -> Result<Box<dyn Machine>> {
         if self.behaviour == Behaviour::CannotStart {
             return Err(Error::Machine {
@@ -93,10 +104,10 @@ impl Platform for Fake {
             });
         }
         for disk in &order.disks {
-            if !disk.overlay.is_file() {
+            if !disk.file.is_file() {
                 return Err(Error::Machine {
                     name: order.definition.name.clone(),
-                    problem: format!("no overlay {}", disk.overlay.display()),
+                    problem: format!("no overlay {}", disk.file.display()),
                     hint: None,
                 });
             }
@@ -209,14 +220,6 @@ impl Machine for FakeMachine {
         None
     }
 
-    fn reads(&self) -> Reads {
-        Reads {
-            request_count: 1,
-            read_bytes: 65_536,
-            block_count: 1,
-        }
-    }
-
     fn stop(&self) {
         if !self.stopped.swap(true, Ordering::SeqCst) {
             self.running.fetch_sub(1, Ordering::SeqCst);
@@ -228,6 +231,53 @@ impl Drop for FakeMachine {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Keepers that keep nothing.
+#[derive(Debug)]
+pub struct FakeKeepers;
+
+#[derive(Debug)]
+struct FakeKeeper;
+
+impl Keepers for FakeKeepers {
+    fn start(
+        &self,
+        _order: &KeeperOrder,
+        _directory: &Path,
+        _lifetime: Lifetime,
+    ) -> Result<Box<dyn Keeper>> {
+        Ok(Box::new(FakeKeeper))
+    }
+
+    fn take_over(
+        &self,
+        _directory: &Path,
+        _process: Option<ProcessIdentity>,
+    ) -> Result<Option<Box<dyn Keeper>>> {
+        Ok(None)
+    }
+}
+
+impl Keeper for FakeKeeper {
+    fn process(&self) -> Option<ProcessIdentity> {
+        None
+    }
+
+    fn status(&self) -> KeeperStatus {
+        KeeperStatus {
+            reads: Reads {
+                request_count: 1,
+                read_bytes: 65_536,
+                block_count: 1,
+            },
+            ..KeeperStatus::default()
+        }
+    }
+
+    fn end(&self) {}
+
+    fn kill(&self) {}
 }
 
 /// A web server that answers everything with one status.

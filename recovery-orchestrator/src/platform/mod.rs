@@ -11,17 +11,16 @@ pub mod qemu;
 use std::fmt::{self, Debug};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 use converter::vm::{DiskController, NicModel, Profile, VmDefinition};
-use disk::{ReadAt, SectorSize};
+use disk::SectorSize;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::journal::ProcessIdentity;
-use crate::nbd::Reads;
 use crate::network::NicPlan;
+use crate::process::Lifetime;
 
 /// Runs virtual machines.
 pub trait Platform: Debug + Sync {
@@ -30,8 +29,31 @@ pub trait Platform: Debug + Sync {
 
     /// Makes a machine whose processors do not run yet.
     ///
-    /// To be called from a thread that outlives the machine: on Linux it dies with that thread.
+    /// To be called from a thread that outlives a machine that is to die with the command: on Linux
+    /// it dies with that thread.
     fn start(&self, order: &Order) -> Result<Box<dyn Machine>>;
+
+    /// Takes over a machine that a command made which is gone.
+    fn take_over(&self, running: &RunningMachine) -> Result<Box<dyn Machine>>;
+}
+
+/// What is written down of a machine that goes on without its command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningMachine {
+    /// Whose.
+    pub name: String,
+    /// The hardware that it has, as [`ProfileName`].
+    pub profile: String,
+    /// Its process.
+    pub process: ProcessIdentity,
+    /// Its network cards.
+    pub nics: Vec<NicPlan>,
+    /// Where its files are.
+    pub directory: PathBuf,
+    /// Where its sockets are.
+    pub sockets: PathBuf,
+    /// The directory in which its disks are kept, if they are.
+    pub kept: Option<PathBuf>,
 }
 
 /// What a platform is.
@@ -56,6 +78,10 @@ pub struct Order {
     pub disks: Vec<DiskOrder>,
     /// Its network cards.
     pub nics: Vec<NicPlan>,
+    /// The socket on which its image's disks are served, as `disk0` and so on.
+    pub nbd: PathBuf,
+    /// How long it lives.
+    pub lifetime: Lifetime,
     /// Where its files go; exists, and is its own.
     pub directory: PathBuf,
     /// Where its sockets go: exists, is its own, and has a short path.
@@ -63,12 +89,14 @@ pub struct Order {
 }
 
 /// A disk of a machine.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskOrder {
-    /// The image, which is only read.
-    pub image: Arc<dyn ReadAt>,
-    /// A qcow2 file over it, the machine's own: its writes go there.
-    pub overlay: PathBuf,
+    /// A qcow2 file, the machine's own: its writes go there.
+    pub file: PathBuf,
+    /// Whether what the file has not is read from the image.
+    pub is_overlay: bool,
+    /// Whether the file outlives the machine, so that what the guest flushes must be durable.
+    pub is_kept: bool,
     /// Logical sector size.
     pub sector_size: SectorSize,
 }
@@ -104,9 +132,6 @@ pub trait Machine: Debug + Send + Sync {
 
     /// The screen as a PNG image, where there is one.
     fn screenshot(&self) -> Option<Vec<u8>>;
-
-    /// What was read of its images.
-    fn reads(&self) -> Reads;
 
     /// Ends it; ending twice is fine.
     fn stop(&self);

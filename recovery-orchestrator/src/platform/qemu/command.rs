@@ -25,13 +25,13 @@ const MIB: u64 = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Places {
     pub(super) qmp: PathBuf,
+    pub(super) watch: PathBuf,
     pub(super) console: PathBuf,
     pub(super) console_log: PathBuf,
-    pub(super) nbd: PathBuf,
 }
 
 /// The name of a disk's NBD export.
-pub(super) fn export_name(index: usize) -> String {
+pub(crate) fn export_name(index: usize) -> String {
     format!("disk{index}")
 }
 
@@ -46,7 +46,7 @@ pub(super) fn arguments(
     arguments.base(host, order);
     arguments.firmware(firmware);
     arguments.control(places);
-    arguments.disks(order, places)?;
+    arguments.disks(order)?;
     for (index, nic) in order.nics.iter().enumerate() {
         arguments.nic(index, nic, order.profile.nic);
     }
@@ -111,8 +111,10 @@ impl Arguments {
         let socket = |id: &str, path: &Path| {
             format!("socket,id={id},path={},server=on,wait=off", escaped(path))
         };
-        self.add("-chardev", socket("qmp", &places.qmp));
-        self.add("-mon", "chardev=qmp,mode=control");
+        for (id, path) in [("qmp", &places.qmp), ("watch", &places.watch)] {
+            self.add("-chardev", socket(id, path));
+            self.add("-mon", format!("chardev={id},mode=control"));
+        }
         let log = escaped(&places.console_log);
         self.add(
             "-chardev",
@@ -121,7 +123,7 @@ impl Arguments {
         self.add("-serial", "chardev:console");
     }
 
-    fn disks(&mut self, order: &Order, places: &Places) -> Result<()> {
+    fn disks(&mut self, order: &Order) -> Result<()> {
         let controller = order.profile.disk;
         check_disks(order)?;
         for bus in 0..order.disks.len().div_ceil(disks_per_bus(controller)) {
@@ -135,7 +137,7 @@ impl Arguments {
             }
         }
         for (index, disk) in order.disks.iter().enumerate() {
-            for node in block_nodes(index, disk, &places.nbd) {
+            for node in block_nodes(index, disk, &order.nbd) {
                 self.add("-blockdev", node.to_string());
             }
             self.add("-device", disk_device(controller, index, disk));
@@ -212,23 +214,34 @@ fn check_disks(order: &Order) -> Result<()> {
     Ok(())
 }
 
-/// Image over NBD, overlay file, and the overlay itself. What a guest writes here is thrown away
-/// at the end, so its flushes need not reach the platter.
-fn block_nodes(index: usize, disk: &DiskOrder, nbd: &Path) -> [Value; 3] {
-    [
-        json!({
+/// How long QEMU tries to reach the keeper when it starts, in seconds.
+const OPEN_SECONDS: u64 = 30;
+/// How long it holds the guest's requests when the keeper is gone, in seconds: a day.
+const RECONNECT_SECONDS: u64 = 24 * 60 * 60;
+
+/// The machine's own file, over the image where it is an overlay. What a guest writes into a file
+/// that is thrown away need not reach the platter.
+fn block_nodes(index: usize, disk: &DiskOrder, nbd: &Path) -> Vec<Value> {
+    let cache = json!({"no-flush": !disk.is_kept});
+    let mut own = json!({
+        "driver": "qcow2", "node-name": format!("disk{index}"), "file": format!("file{index}"),
+        "discard": "unmap", "cache": cache,
+    });
+    let mut nodes = Vec::new();
+    if disk.is_overlay {
+        own["backing"] = format!("image{index}").into();
+        nodes.push(json!({
             "driver": "nbd", "node-name": format!("image{index}"), "read-only": true,
             "server": {"type": "unix", "path": nbd}, "export": export_name(index),
-        }),
-        json!({
-            "driver": "file", "node-name": format!("file{index}"), "filename": disk.overlay,
-            "discard": "unmap", "cache": {"no-flush": true},
-        }),
-        json!({
-            "driver": "qcow2", "node-name": format!("disk{index}"), "file": format!("file{index}"),
-            "backing": format!("image{index}"), "discard": "unmap", "cache": {"no-flush": true},
-        }),
-    ]
+            "open-timeout": OPEN_SECONDS, "reconnect-delay": RECONNECT_SECONDS,
+        }));
+    }
+    nodes.push(json!({
+        "driver": "file", "node-name": format!("file{index}"), "filename": disk.file,
+        "discard": "unmap", "cache": cache,
+    }));
+    nodes.push(own);
+    nodes
 }
 
 fn disk_device(controller: DiskController, index: usize, disk: &DiskOrder) -> String {
@@ -244,8 +257,11 @@ fn disk_device(controller: DiskController, index: usize, disk: &DiskOrder) -> St
         DiskController::Ide => format!("ide-hd,bus=ide.{},unit={}", index / 2, index % 2),
     };
     let sector = disk.sector_size.bytes();
+    // A read that fails is the image's damage, and the guest's to deal with; a write that fails is
+    // this computer's (no room), and is done again when somebody has made some.
     format!(
-        "{device},drive=disk{index},bootindex={},logical_block_size={sector},physical_block_size={sector}",
+        "{device},drive=disk{index},bootindex={},logical_block_size={sector},\
+         physical_block_size={sector},rerror=report,werror=stop",
         index + 1
     )
 }

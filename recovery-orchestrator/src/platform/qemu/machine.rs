@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A running QEMU: its process, its monitor, its console, its disks.
+//! A running QEMU: its process, its monitor, its console.
 //!
 //! ```text
 //! <directory>/console.log   what the guest wrote to its serial port
 //! <directory>/qemu.log      what QEMU itself said
-//! <sockets>/qmp, console, nbd
+//! <sockets>/qmp, watch (its keeper's), console
 //! ```
 
-use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::process::Child;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -24,13 +22,18 @@ use super::qmp::{self, Qmp};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::journal::ProcessIdentity;
-use crate::nbd::{Export, Meter, Reads, Server};
 use crate::network::NicPlan;
-use crate::platform::{Machine, Order, Status};
+use crate::platform::{Machine, Order, RunningMachine, Status};
+use crate::process::spawn;
 
 /// The file with what the guest wrote to its serial console.
 pub const CONSOLE_LOG: &str = "console.log";
 const QEMU_LOG: &str = "qemu.log";
+/// The socket of the serial console.
+pub const CONSOLE: &str = "console";
+/// The socket of the monitor that the machine's keeper uses.
+pub const WATCH_MONITOR: &str = "watch";
+const MONITOR: &str = "qmp";
 const CONSOLE_TAIL_BYTES: u64 = 1 << 20;
 const QEMU_LOG_TAIL_BYTES: u64 = 4 << 10;
 const SCREENSHOT_BYTES_MAX: u64 = 16 << 20;
@@ -43,17 +46,60 @@ const ACCEPT_TIMEOUT: Duration = Duration::from_millis(1500);
 #[derive(Debug)]
 pub(super) struct QemuMachine {
     name: String,
-    child: Mutex<Child>,
+    process: Mutex<Handle>,
     identity: Option<ProcessIdentity>,
     qmp: Mutex<Qmp>,
     nics: Vec<NicPlan>,
-    meters: Vec<Arc<Meter>>,
     directory: PathBuf,
-    // Served until the process has ended: see `stop` and the order of the fields.
-    _nbd: Server,
+}
+
+/// A machine's process.
+#[derive(Debug)]
+enum Handle {
+    /// This program started it.
+    Child(Child),
+    /// Another one did.
+    Other(ProcessIdentity),
+}
+
+impl Handle {
+    /// Why it has ended, if it has.
+    fn exit_reason(&mut self, log: &Path) -> Option<String> {
+        match self {
+            Self::Child(child) => exit_reason(child, log),
+            Self::Other(process) if process.is_alive() => None,
+            Self::Other(_) => Some(ended("", log)),
+        }
+    }
+
+    fn end(&mut self) {
+        match self {
+            Self::Child(child) => end(child),
+            Self::Other(process) => {
+                process.end(Duration::ZERO);
+            }
+        }
+    }
 }
 
 impl QemuMachine {
+    /// Takes over a machine that another program started.
+    pub(super) fn take_over(running: &RunningMachine) -> Result<Self> {
+        let log = running.directory.join(QEMU_LOG);
+        let mut handle = Handle::Other(running.process.clone());
+        let monitor = running.sockets.join(MONITOR);
+        let qmp = Qmp::connect(&monitor, MONITOR_TIMEOUT, || handle.exit_reason(&log))
+            .map_err(|problem| failure(&running.name, problem))?;
+        Ok(Self {
+            name: running.name.clone(),
+            process: Mutex::new(handle),
+            identity: Some(running.process.clone()),
+            qmp: Mutex::new(qmp),
+            nics: running.nics.clone(),
+            directory: running.directory.clone(),
+        })
+    }
+
     pub(super) fn start(
         binary: &Path,
         host: &Host,
@@ -61,20 +107,14 @@ impl QemuMachine {
         firmware: Option<&Uefi>,
     ) -> Result<Self> {
         let places = Places {
-            qmp: order.sockets.join("qmp"),
-            console: order.sockets.join("console"),
+            qmp: order.sockets.join(MONITOR),
+            watch: order.sockets.join(WATCH_MONITOR),
+            console: order.sockets.join(CONSOLE),
             console_log: order.directory.join(CONSOLE_LOG),
-            nbd: order.sockets.join("nbd"),
         };
         let arguments = command::arguments(host, order, &places, firmware)?;
-        let meters: Vec<_> = order
-            .disks
-            .iter()
-            .map(|disk| Arc::new(Meter::new(Arc::clone(&disk.image))))
-            .collect();
-        let nbd = Server::start(&places.nbd, exports(&meters, order))?;
         let log = order.directory.join(QEMU_LOG);
-        let mut child = spawn(binary, &arguments, &log)?;
+        let mut child = spawn(binary, &arguments, None, &log, order.lifetime)?;
         let identity = ProcessIdentity::of(child.id());
         let qmp = match Qmp::connect(&places.qmp, MONITOR_TIMEOUT, || {
             exit_reason(&mut child, &log)
@@ -87,13 +127,11 @@ impl QemuMachine {
         };
         Ok(Self {
             name: order.definition.name.clone(),
-            child: Mutex::new(child),
+            process: Mutex::new(Handle::Child(child)),
             identity,
             qmp: Mutex::new(qmp),
             nics: order.nics.clone(),
-            meters,
             directory: order.directory.clone(),
-            _nbd: nbd,
         })
     }
 
@@ -103,8 +141,8 @@ impl QemuMachine {
             .map_err(|problem| failure(&self.name, problem))
     }
 
-    fn child(&self) -> MutexGuard<'_, Child> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    fn handle(&self) -> MutexGuard<'_, Handle> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn forward(&self, port: u16) -> Option<(Ipv4Addr, u16)> {
@@ -129,7 +167,7 @@ impl Machine for QemuMachine {
     }
 
     fn status(&self) -> Status {
-        let reason = exit_reason(&mut self.child(), &self.directory.join(QEMU_LOG));
+        let reason = self.handle().exit_reason(&self.directory.join(QEMU_LOG));
         reason.map_or(Status::Running, Status::Ended)
     }
 
@@ -174,17 +212,8 @@ impl Machine for QemuMachine {
         bytes.starts_with(b"\x89PNG").then_some(bytes)
     }
 
-    fn reads(&self) -> Reads {
-        let all = self.meters.iter().map(|meter| meter.reads());
-        all.fold(Reads::default(), |sum, reads| Reads {
-            request_count: sum.request_count + reads.request_count,
-            read_bytes: sum.read_bytes + reads.read_bytes,
-            block_count: sum.block_count + reads.block_count,
-        })
-    }
-
     fn stop(&self) {
-        end(&mut self.child());
+        self.handle().end();
     }
 }
 
@@ -201,56 +230,21 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn exports(meters: &[Arc<Meter>], order: &Order) -> Vec<Export> {
-    let numbered = meters.iter().zip(&order.disks).enumerate();
-    numbered
-        .map(|(index, (meter, disk))| Export {
-            name: command::export_name(index),
-            device: Arc::clone(meter) as _,
-            block_size_bytes: disk.sector_size.bytes(),
-        })
-        .collect()
-}
-
-/// Starts QEMU so that it dies with the calling thread, and does not hear this terminal's Ctrl-C.
-fn spawn(binary: &Path, arguments: &[String], log: &Path) -> Result<Child> {
-    let log_file = File::create(log).map_err(Error::file("create", log))?;
-    let errors = log_file.try_clone().map_err(Error::file("open", log))?;
-    let mut command = match death_signal_program() {
-        Some(program) => {
-            let mut command = Command::new(program);
-            command.args(["--pdeathsig", "KILL", "--"]).arg(binary);
-            command
-        }
-        None => Command::new(binary),
-    };
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(log_file)
-        .stderr(errors)
-        .process_group(0)
-        .spawn()
-        .map_err(Error::file("run", binary))
-}
-
-/// `setpriv` of util-linux replaces itself by what it starts, so the process stays the same one.
-fn death_signal_program() -> Option<&'static str> {
-    ["/usr/bin/setpriv", "/bin/setpriv"]
-        .into_iter()
-        .find(|path| Path::new(path).exists())
-}
-
 fn exit_reason(child: &mut Child, log: &Path) -> Option<String> {
     let status = child.try_wait().ok().flatten()?;
+    Some(ended(&format!(" ({status})"), log))
+}
+
+/// That it has ended, and what it said last.
+fn ended(status: &str, log: &Path) -> String {
     let said = file::read_tail(log, QEMU_LOG_TAIL_BYTES).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
     let said = said.trim();
-    Some(if said.is_empty() {
-        format!("QEMU has ended ({status})")
+    if said.is_empty() {
+        format!("QEMU has ended{status}")
     } else {
-        format!("QEMU has ended ({status}): {said}")
-    })
+        format!("QEMU has ended{status}: {said}")
+    }
 }
 
 fn failure(name: &str, problem: String) -> Error {

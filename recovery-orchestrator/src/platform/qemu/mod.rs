@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Virtual machines on QEMU, from 7.2 on, without a management layer and without root.
 //!
-//! Disks: the machine's own qcow2 overlay over an NBD export of the image by this process. A
-//! machine runs in a process group of its own and dies with this program; should that fail, its
-//! process is in the journal. `restrict=on` keeps its network in; see [`crate::network`].
+//! Disks: the machine's own qcow2 overlay over an NBD export of the image by the machine's
+//! [keeper](crate::keeper). A machine runs in a process group of its own, its process is in the
+//! journal, and one of a rehearsal dies with this program. `restrict=on` keeps its network in; see
+//! [`crate::network`].
 
 mod accelerator;
 mod command;
@@ -16,11 +17,13 @@ use std::path::{Path, PathBuf};
 
 use crate::config::QemuConfiguration;
 use crate::error::Result;
-use crate::platform::{Description, Machine, Order, Platform};
+use crate::platform::{Description, Machine, Order, Platform, RunningMachine};
 
 pub use accelerator::Accelerator;
-pub use machine::CONSOLE_LOG;
+pub(crate) use command::export_name;
+pub use machine::{CONSOLE, CONSOLE_LOG, WATCH_MONITOR};
 pub use probe::Host;
+pub(crate) use qmp::Qmp;
 
 const BINARY: &str = "qemu-system-x86_64";
 
@@ -71,6 +74,10 @@ impl Platform for Qemu {
             order,
             firmware.as_ref(),
         )?))
+    }
+
+    fn take_over(&self, running: &RunningMachine) -> Result<Box<dyn Machine>> {
+        Ok(Box::new(machine::QemuMachine::take_over(running)?))
     }
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! QEMU's monitor protocol: one JSON object per line, on a unix socket.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::collections::VecDeque;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,22 +10,35 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 /// The longest line that is taken.
-const LINE_BYTES_MAX: u64 = 4 << 20;
+const LINE_BYTES_MAX: usize = 4 << 20;
 /// Events between a command and its answer.
 const EVENT_COUNT_MAX: usize = 10_000;
+/// Events that nobody asked for yet; the oldest are forgotten first.
+const EVENTS_KEPT: usize = 1000;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A connection to a machine's monitor.
 #[derive(Debug)]
-pub(super) struct Qmp {
-    reader: BufReader<UnixStream>,
+pub(crate) struct Qmp {
+    stream: UnixStream,
+    /// What was received of lines that are not complete.
+    received: Vec<u8>,
+    events: VecDeque<Value>,
+}
+
+/// Why there is no line.
+enum NoLine {
+    /// None came in time.
+    NotYet,
+    /// None will come.
+    Broken(String),
 }
 
 impl Qmp {
     /// Connects as soon as QEMU listens.
     ///
     /// `gone` is asked in between: why nobody will ever listen.
-    pub(super) fn connect(
+    pub(crate) fn connect(
         socket: &Path,
         timeout: Duration,
         mut gone: impl FnMut() -> Option<String>,
@@ -46,11 +60,12 @@ impl Qmp {
             std::thread::sleep(Duration::from_millis(5));
         };
         stream
-            .set_read_timeout(Some(ANSWER_TIMEOUT))
-            .and_then(|()| stream.set_write_timeout(Some(ANSWER_TIMEOUT)))
+            .set_write_timeout(Some(ANSWER_TIMEOUT))
             .map_err(|error| error.to_string())?;
         let mut qmp = Self {
-            reader: BufReader::new(stream),
+            stream,
+            received: Vec::new(),
+            events: VecDeque::new(),
         };
         let answered = qmp
             .line()
@@ -66,11 +81,10 @@ impl Qmp {
     }
 
     /// Runs one command and gives its answer.
-    pub(super) fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value, String> {
+    pub(crate) fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value, String> {
         let mut message = json!({"execute": command, "arguments": arguments}).to_string();
         message.push('\n');
-        self.reader
-            .get_mut()
+        self.stream
             .write_all(message.as_bytes())
             .map_err(|error| format!("{command}: {error}"))?;
         for _ in 0..EVENT_COUNT_MAX {
@@ -87,23 +101,75 @@ impl Qmp {
                     .unwrap_or("no description");
                 return Err(format!("{command}: {text}"));
             }
+            self.keep_event(answer);
         }
         Err(format!(
             "{command}: no answer among {EVENT_COUNT_MAX} events"
         ))
     }
 
-    fn line(&mut self) -> Result<Value, String> {
-        let mut line = Vec::new();
-        let count = (&mut self.reader)
-            .take(LINE_BYTES_MAX)
-            .read_until(b'\n', &mut line)
-            .map_err(|error| error.to_string())?;
-        if count == 0 {
-            return Err("the monitor was closed".to_owned());
+    /// The next event, waited for at most so long; an error when the monitor was closed.
+    pub(crate) fn event(&mut self, patience: Duration) -> Result<Option<Value>, String> {
+        if let Some(event) = self.events.pop_front() {
+            return Ok(Some(event));
         }
-        serde_json::from_slice(&line).map_err(|error| format!("not JSON: {error}"))
+        match self.line_within(patience) {
+            Ok(event) => Ok(Some(event)),
+            Err(NoLine::NotYet) => Ok(None),
+            Err(NoLine::Broken(problem)) => Err(problem),
+        }
     }
+
+    fn keep_event(&mut self, event: Value) {
+        if self.events.len() >= EVENTS_KEPT {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    fn line(&mut self) -> Result<Value, String> {
+        self.line_within(ANSWER_TIMEOUT)
+            .map_err(|problem| match problem {
+                NoLine::NotYet => format!("no answer in {} s", ANSWER_TIMEOUT.as_secs()),
+                NoLine::Broken(problem) => problem,
+            })
+    }
+
+    /// A line, and what was received of the next one kept.
+    fn line_within(&mut self, patience: Duration) -> Result<Value, NoLine> {
+        let broken = |problem: io::Error| NoLine::Broken(problem.to_string());
+        let end = Instant::now() + patience;
+        let mut searched = 0;
+        loop {
+            let new = self.received.get(searched..).unwrap_or_default();
+            if let Some(length) = new.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.received.drain(..=searched + length).collect();
+                return serde_json::from_slice(&line)
+                    .map_err(|error| NoLine::Broken(format!("not JSON: {error}")));
+            }
+            searched = self.received.len();
+            if searched > LINE_BYTES_MAX {
+                return Err(NoLine::Broken("a line that does not end".to_owned()));
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(NoLine::NotYet);
+            }
+            self.stream.set_read_timeout(Some(left)).map_err(broken)?;
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(NoLine::Broken("the monitor was closed".to_owned())),
+                Ok(count) => self.received.extend_from_slice(&buffer[..count]),
+                Err(error) if is_timeout(&error) => return Err(NoLine::NotYet),
+                Err(error) => return Err(broken(error)),
+            }
+        }
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
 }
 
 /// Whether `info usernet` knows a connection to the guest's address and port that the guest has
@@ -133,6 +199,29 @@ pub(super) fn accepted_by_guest(usernet: &str, guest: &str, port: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_between_a_command_and_its_answer_are_kept_and_lines_may_come_in_parts() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut qmp = Qmp {
+            stream: near,
+            received: Vec::new(),
+            events: VecDeque::new(),
+        };
+        far.write_all(b"{\"event\": \"STOP\"}\n{\"return\": 7}\n{\"event\": ")
+            .unwrap();
+        assert_eq!(qmp.execute("cont", &json!({})), Ok(json!(7)));
+        assert_eq!(
+            qmp.event(Duration::ZERO),
+            Ok(Some(json!({"event": "STOP"})))
+        );
+        assert_eq!(qmp.event(Duration::from_millis(10)), Ok(None));
+        far.write_all(b"\"RESUME\"}\n").unwrap();
+        let resumed = Ok(Some(json!({"event": "RESUME"})));
+        assert_eq!(qmp.event(Duration::from_secs(5)), resumed);
+        drop(far);
+        assert!(qmp.event(Duration::from_secs(5)).is_err());
+    }
 
     #[test]
     fn a_port_is_open_only_when_the_guest_accepted_the_connection() {

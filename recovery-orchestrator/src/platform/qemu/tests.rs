@@ -11,8 +11,10 @@ use disk::{ReadAt, SectorSize};
 use rstest::rstest;
 
 use super::*;
+use crate::nbd::{Export, Meter, Server};
 use crate::network;
 use crate::platform::{DiskOrder, Status};
+use crate::process::Lifetime;
 
 const LENGTH: usize = 8 << 20;
 
@@ -42,13 +44,24 @@ fn boot_sector_disk() -> Arc<dyn ReadAt> {
     Arc::new(MemoryDevice::from(bytes))
 }
 
-fn order(directory: &Path, disk: DiskController, firmware: Firmware) -> Order {
+/// An order, and the disks that it needs, served as a keeper would.
+fn order(directory: &Path, disk: DiskController, firmware: Firmware) -> (Order, Served) {
     let image = boot_sector_disk();
-    let overlay = directory.join("disk0.qcow2");
+    let file = directory.join("disk0.qcow2");
     let empty = Overlay::new(Arc::clone(&image), OverlayOptions::default());
-    empty.save_qcow2(&overlay, None).unwrap();
+    empty.save_qcow2(&file, None).unwrap();
     let forwards = network::free_forwards([80]).unwrap();
-    Order {
+    let meter = Arc::new(Meter::new(image));
+    let export = Export {
+        name: export_name(0),
+        device: Arc::clone(&meter) as _,
+        block_size_bytes: 512,
+    };
+    let served = Served {
+        meter,
+        _server: Server::start(&directory.join("nbd"), vec![export]).unwrap(),
+    };
+    let order = Order {
         definition: VmDefinition {
             name: "sector".to_owned(),
             firmware,
@@ -65,14 +78,23 @@ fn order(directory: &Path, disk: DiskController, firmware: Firmware) -> Order {
             nic: NicModel::E1000,
         },
         disks: vec![DiskOrder {
-            image,
-            overlay,
+            file,
+            is_overlay: true,
+            is_kept: false,
             sector_size: SectorSize::B512,
         }],
         nics: network::plan("sector", &[], &[], forwards).unwrap(),
+        nbd: directory.join("nbd"),
+        lifetime: Lifetime::WithCommand,
         directory: directory.to_owned(),
         sockets: directory.to_owned(),
-    }
+    };
+    (order, served)
+}
+
+struct Served {
+    meter: Arc<Meter>,
+    _server: Server,
 }
 
 #[rstest]
@@ -90,9 +112,8 @@ fn a_guest_starts_from_every_controller_and_ends_when_it_is_dropped(
     let Some(qemu) = qemu(directory.path()) else {
         return;
     };
-    let machine = qemu
-        .start(&order(directory.path(), disk, Firmware::Bios))
-        .unwrap();
+    let (order, served) = order(directory.path(), disk, Firmware::Bios);
+    let machine = qemu.start(&order).unwrap();
     let process = machine.process().unwrap();
     assert_eq!(
         machine.console().unwrap(),
@@ -105,7 +126,7 @@ fn a_guest_starts_from_every_controller_and_ends_when_it_is_dropped(
         assert!(Instant::now() < end, "{:?}", machine.status());
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(machine.reads().read_bytes >= 512);
+    assert!(served.meter.reads().read_bytes >= 512);
     assert!(machine.screenshot().unwrap().starts_with(b"\x89PNG"));
     assert!(
         !machine.accepts(80).unwrap(),
@@ -121,7 +142,7 @@ fn a_machine_with_uefi_gets_firmware_and_variables_of_its_own() {
     let Some(qemu) = qemu(directory.path()) else {
         return;
     };
-    let order = order(directory.path(), DiskController::VirtioBlk, Firmware::Uefi);
+    let (order, _served) = order(directory.path(), DiskController::VirtioBlk, Firmware::Uefi);
     match qemu.start(&order) {
         Ok(machine) => {
             machine.resume().unwrap();
@@ -141,8 +162,9 @@ fn what_qemu_says_about_its_failure_is_in_the_error() {
     let Some(qemu) = qemu(directory.path()) else {
         return;
     };
-    let mut order = order(directory.path(), DiskController::VirtioBlk, Firmware::Bios);
-    order.disks[0].overlay = directory.path().join("no-such.qcow2");
+    let (mut order, _served) =
+        order(directory.path(), DiskController::VirtioBlk, Firmware::Bios);
+    order.disks[0].file = directory.path().join("no-such.qcow2");
     let error = qemu.start(&order).unwrap_err().to_string();
     assert!(error.starts_with("virtual machine sector: "), "{error}");
     assert!(error.contains("no-such.qcow2"), "{error}");

@@ -1,32 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Golden command lines: reviewing a change of the virtual hardware is reading their diff.
 
-use std::sync::Arc;
-
 use converter::vm::{Firmware, Profile, VmDefinition};
-use disk::{ReadAt, SectorSize};
+use disk::SectorSize;
 
 use super::super::accelerator::Accelerator;
 use super::*;
 use crate::network::{Forward, NicPlan};
-
-#[derive(Debug)]
-struct Empty;
-
-impl ReadAt for Empty {
-    fn length_bytes(&self) -> u64 {
-        0
-    }
-    fn read_exact_at(&self, _offset: u64, _buffer: &mut [u8]) -> disk::Result<()> {
-        Ok(())
-    }
-}
+use crate::process::Lifetime;
 
 fn order(disk: DiskController, nic: NicModel, disk_count: usize, sector_size: SectorSize) -> Order {
     let overlay = |index| PathBuf::from(format!("/run/disk{index}.qcow2"));
     let disk_order = |index| DiskOrder {
-        image: Arc::new(Empty),
-        overlay: overlay(index),
+        file: overlay(index),
+        is_overlay: true,
+        is_kept: false,
         sector_size,
     };
     Order {
@@ -56,6 +44,8 @@ fn order(disk: DiskController, nic: NicModel, disk_count: usize, sector_size: Se
                 host_port: 40_080,
             }],
         }],
+        nbd: "/tmp/relevo-1/nbd".into(),
+        lifetime: Lifetime::WithCommand,
         directory: "/run".into(),
         sockets: "/tmp/relevo-1".into(),
     }
@@ -73,7 +63,7 @@ fn line(accelerator: Accelerator, order: &Order, firmware: Option<&Uefi>) -> Str
         qmp: "/tmp/relevo-1/qmp".into(),
         console: "/tmp/relevo-1/console".into(),
         console_log: "/run/a,b/console.log".into(),
-        nbd: "/tmp/relevo-1/nbd".into(),
+        watch: "/tmp/relevo-1/watch".into(),
     };
     let arguments = arguments(&host, order, &places, firmware).unwrap();
     arguments

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A machine whose disks are kept in a directory of this computer.
+//!
+//! ```text
+//! machine.json      what it is; written last, so a directory without it holds nothing
+//! overlayN.qcow2    what was changed of disk N, over the image in the library
+//! diskN.qcow2       the whole disk N, once it was moved here
+//! moved.json        which disks were moved: for these the overlay counts no more
+//! ```
+//!
+//! A copy that was interrupted (the computer lost its power) begins anew, over the overlay, which has
+//! all that the guest wrote; what is in the chunk cache is not fetched again.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use converter::vm::VmDefinition;
+use image_library::ImageId;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::file;
+use crate::guest::{Conversion, Guest, GuestDisk, write_empty};
+use crate::keeper::{KeptDiskOrder, MoveOrder, Moved};
+use crate::platform::DiskOrder;
+
+const MACHINE: &str = "machine.json";
+const MOVED: &str = "moved.json";
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// What `machine.json` holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    image: ImageId,
+    definition: VmDefinition,
+    disks: Vec<KeptDiskOrder>,
+}
+
+/// A directory with a machine's disks, locked while this lives.
+#[derive(Debug)]
+pub struct KeptMachine {
+    directory: PathBuf,
+    record: Record,
+    moved: Moved,
+    _lock: File,
+}
+
+impl KeptMachine {
+    /// Makes the directory for a guest, or takes up what is in it.
+    ///
+    /// # Errors
+    ///
+    /// When it holds something else, another image's machine, or one that runs.
+    pub fn create(directory: &Path, guest: &Guest) -> Result<Self> {
+        if directory.join(MACHINE).exists() {
+            let kept = Self::open(directory)?;
+            if kept.record.image == guest.image {
+                return Ok(kept);
+            }
+            return Err(refuse(
+                directory,
+                format!("it holds a machine of the image {}", kept.record.image),
+                "name another directory, or go on with that one: relevo boot --from DIR",
+            ));
+        }
+        file::create_directories(directory)?;
+        let mut entries =
+            std::fs::read_dir(directory).map_err(Error::file("read", directory))?;
+        if entries.next().is_some() {
+            return Err(refuse(
+                directory,
+                "it is not empty".to_owned(),
+                "name a directory that does not exist yet",
+            ));
+        }
+        for (number, disk) in guest.disks.iter().enumerate() {
+            disk.write_overlay(&overlay(directory, number))?;
+        }
+        let record = Record {
+            version: 1,
+            image: guest.image,
+            definition: guest.definition.clone(),
+            disks: guest.kept_disks(),
+        };
+        let text = serde_json::to_vec_pretty(&record).unwrap_or_default();
+        file::write_atomically(&directory.join(MACHINE), &text)?;
+        Self::open(directory)
+    }
+
+    /// Takes up what is in a directory.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let place = directory.join(MACHINE);
+        let wrong = |problem: String| {
+            refuse(
+                directory,
+                problem,
+                "relevo boot IMAGE --to DIR makes one",
+            )
+        };
+        let text = file::read_text(&place, FILE_BYTES_MAX)?;
+        let record: Record = serde_json::from_str(&text)
+            .map_err(|error| wrong(format!("{MACHINE} is none: {error}")))?;
+        let moved = directory.join(MOVED);
+        let moved = if moved.exists() {
+            serde_json::from_str(&file::read_text(&moved, FILE_BYTES_MAX)?)
+                .map_err(|error| wrong(format!("{MOVED} is none: {error}")))?
+        } else {
+            Moved {
+                disks: vec![false; record.disks.len()],
+            }
+        };
+        if record.version != 1 || record.disks.len() != moved.disks.len() {
+            return Err(wrong("its files do not fit each other".to_owned()));
+        }
+        Ok(Self {
+            _lock: lock(&place, directory)?,
+            directory: std::path::absolute(directory).map_err(Error::file("find", directory))?,
+            record,
+            moved,
+        })
+    }
+
+    /// Whether all disks are here, so that the library is not needed.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.moved.disks.iter().all(|moved| *moved)
+    }
+
+    /// The guest as it was prepared when the directory was made.
+    #[must_use]
+    pub fn guest(&self) -> Guest {
+        let disk = |disk: &KeptDiskOrder| GuestDisk {
+            index: disk.index,
+            size_bytes: disk.size_bytes,
+            sector_size: disk.sector_size,
+            overlay: None,
+        };
+        Guest {
+            image: self.record.image,
+            definition: self.record.definition.clone(),
+            disks: self.record.disks.iter().map(disk).collect(),
+            conversion: Conversion::default(),
+        }
+    }
+
+    /// The disks as a machine gets them.
+    #[must_use]
+    pub fn disks(&self) -> Vec<DiskOrder> {
+        let disks = self.record.disks.iter().zip(&self.moved.disks);
+        disks
+            .enumerate()
+            .map(|(number, (disk, moved))| DiskOrder {
+                file: match moved {
+                    true => whole(&self.directory, number),
+                    false => overlay(&self.directory, number),
+                },
+                is_overlay: !moved,
+                is_kept: true,
+                sector_size: disk.sector_size,
+            })
+            .collect()
+    }
+
+    /// How the disks that are not here yet are moved; `None` when all are. Makes new files for them.
+    pub fn move_order(&self, rate_bytes_per_second: u64) -> Result<Option<MoveOrder>> {
+        if self.is_complete() {
+            return Ok(None);
+        }
+        let mut targets = Vec::new();
+        for (number, disk) in self.record.disks.iter().enumerate() {
+            if self.moved.disks[number] {
+                targets.push(None);
+            } else {
+                let target = whole(&self.directory, number);
+                write_empty(&target, disk.size_bytes)?;
+                targets.push(Some(target));
+            }
+        }
+        Ok(Some(MoveOrder {
+            targets,
+            rate_bytes_per_second,
+            record: self.directory.join(MOVED),
+        }))
+    }
+
+    /// Removes the overlays of disks that were moved: nothing reads them any more.
+    pub fn tidy_up(&self) -> Result<()> {
+        let kept = file::read_text(&self.directory.join(MOVED), FILE_BYTES_MAX);
+        let moved: Moved = kept
+            .ok()
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default();
+        for (number, moved) in moved.disks.iter().enumerate() {
+            if *moved {
+                file::remove_file(&overlay(&self.directory, number))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn overlay(directory: &Path, number: usize) -> PathBuf {
+    directory.join(format!("overlay{number}.qcow2"))
+}
+
+fn whole(directory: &Path, number: usize) -> PathBuf {
+    directory.join(format!("disk{number}.qcow2"))
+}
+
+/// Two machines on the same files would destroy them.
+fn lock(place: &Path, directory: &Path) -> Result<File> {
+    let file = File::open(place).map_err(Error::file("open", place))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(refuse(
+            directory,
+            "another command runs its machine".to_owned(),
+            "end that one first, or name another directory",
+        )),
+        Err(TryLockError::Error(error)) => Err(Error::file("lock", place)(error)),
+    }
+}
+
+fn refuse(directory: &Path, problem: String, hint: &str) -> Error {
+    Error::Request {
+        problem: format!("{}: {problem}", directory.display()),
+        hint: Some(hint.to_owned()),
+    }
+}

@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Moves the disks of a running machine from the library to local files, so that it needs the
+//! library no more.
+//!
+//! ```text
+//! trace quiet -> blockdev-mirror of every disk -> all ready -> stop -> complete all -> record -> cont
+//! ```
+//!
+//! `blockdev-mirror` keeps holes as holes; it copies what the overlay has too. The machine stands
+//! still while all disks change over, some milliseconds, so a computer that loses its power in
+//! between has either all overlays or all new files as the truth, never a mixture: what is recorded
+//! ([`Moved`]) decides, and it is durable before the machine goes on. Writes of the guest during the
+//! copy go to both places.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::file;
+use crate::platform::qemu::Qmp;
+
+/// Where the disks go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveOrder {
+    /// An empty qcow2 file for each disk, in the machine's order; `None` where it is local already.
+    pub targets: Vec<Option<PathBuf>>,
+    /// Bytes per second for each disk; 0: as fast as it goes.
+    pub rate_bytes_per_second: u64,
+    /// Where it is recorded that the new files are the machine's disks.
+    pub record: PathBuf,
+}
+
+/// The record that disks were moved.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// For each disk of the machine, whether it is its local file from now on, or its overlay.
+    pub disks: Vec<bool>,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moving {
+    /// Bytes that were gone through, of all disks.
+    pub done_bytes: u64,
+    /// Bytes to go through, as far as is known by now.
+    pub total_bytes: u64,
+    /// The disks are local.
+    pub is_complete: bool,
+    /// Why it does not go on.
+    pub problem: Option<String>,
+}
+
+/// Which step is next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Begin,
+    Copy,
+    /// All are ready, and told to change over.
+    ChangeOver,
+    Done,
+    Failed,
+}
+
+/// The course of moving the disks of one machine.
+#[derive(Debug)]
+pub(super) struct Mover {
+    order: MoveOrder,
+    step: Step,
+    ready: Vec<bool>,
+    changed: Vec<bool>,
+    /// The machine stands still while its disks change over.
+    is_stopped: bool,
+    is_undone: bool,
+    progress: Moving,
+}
+
+fn job(disk: usize) -> String {
+    format!("move{disk}")
+}
+
+impl Mover {
+    pub(super) fn new(order: MoveOrder) -> Self {
+        let is_local: Vec<bool> = order.targets.iter().map(Option::is_none).collect();
+        Self {
+            order,
+            step: Step::Begin,
+            ready: is_local.clone(),
+            changed: is_local,
+            is_stopped: false,
+            is_undone: false,
+            progress: Moving::default(),
+        }
+    }
+
+    /// Finds out how far the keeper before this one was.
+    pub(super) fn take_over(&mut self, qmp: &mut Qmp) -> Result<(), String> {
+        let jobs = qmp.execute("query-block-jobs", &json!({}))?;
+        let jobs = jobs.as_array().map(Vec::as_slice).unwrap_or_default();
+        let devices = qmp.execute("query-block", &json!({}))?;
+        let is_used = |node: String| {
+            let devices = devices.as_array().map(Vec::as_slice).unwrap_or_default();
+            devices
+                .iter()
+                .any(|device| device["inserted"]["node-name"].as_str() == Some(&node))
+        };
+        let mut has_begun = false;
+        for disk in self.to_move() {
+            let running = jobs.iter().find(|found| found["device"] == *job(disk));
+            self.changed[disk] = running.is_none() && is_used(format!("target{disk}"));
+            self.ready[disk] = self.changed[disk]
+                || running.is_some_and(|found| found["ready"].as_bool() == Some(true));
+            has_begun |= running.is_some() || self.changed[disk];
+        }
+        let status = qmp.execute("query-status", &json!({}))?;
+        let is_running = status["running"].as_bool() == Some(true);
+        if has_begun && self.changed.iter().all(|changed| *changed) {
+            self.step = Step::ChangeOver;
+            self.is_stopped = !is_running;
+        } else if has_begun {
+            self.step = Step::Copy;
+        }
+        Ok(())
+    }
+
+    /// How far it is.
+    pub(super) fn progress(&self) -> Moving {
+        self.progress.clone()
+    }
+
+    /// Whether the library is not needed any more.
+    pub(super) fn is_complete(&self) -> bool {
+        self.step == Step::Done
+    }
+
+    /// Takes an event of the monitor into account.
+    pub(super) fn event(&mut self, event: &Value) {
+        let data = &event["data"];
+        let of = data["device"].as_str().or_else(|| data["id"].as_str());
+        let Some(disk) =
+            of.and_then(|id| (0..self.ready.len()).find(|disk| job(*disk) == id))
+        else {
+            return;
+        };
+        match event["event"].as_str() {
+            Some("BLOCK_JOB_READY") => self.ready[disk] = true,
+            Some("BLOCK_JOB_COMPLETED") => match data["error"].as_str() {
+                Some(problem) => self.fail(format!("disk {disk}: {problem}")),
+                None => self.changed[disk] = true,
+            },
+            Some("BLOCK_JOB_CANCELLED") => self.fail(format!("disk {disk}: it was cancelled")),
+            _ => {}
+        }
+    }
+
+    fn fail(&mut self, problem: String) {
+        tracing::error!(problem, "the disks cannot be moved");
+        self.progress.problem = Some(problem);
+        if self.step != Step::Done {
+            self.step = Step::Failed;
+        }
+    }
+
+    /// Does what can be done now. `may_begin`: the guest does not need the library for itself.
+    pub(super) fn advance(&mut self, qmp: &mut Qmp, may_begin: bool) {
+        let outcome = match self.step {
+            Step::Begin if may_begin => self.begin(qmp),
+            Step::Copy if self.ready.iter().all(|ready| *ready) => self.change_over(qmp),
+            Step::Copy => self.look(qmp),
+            Step::ChangeOver if self.changed.iter().all(|changed| *changed) => self.finish(qmp),
+            Step::Begin | Step::ChangeOver | Step::Done | Step::Failed => Ok(()),
+        };
+        if let Err(problem) = outcome {
+            self.fail(problem);
+        }
+        if self.step == Step::Failed && !self.is_undone {
+            self.is_undone = true;
+            self.undo(qmp);
+        }
+    }
+
+    /// Leaves the machine with the disks that it has. One that changed over already cannot go back,
+    /// so it is recorded before the machine goes on.
+    fn undo(&mut self, qmp: &mut Qmp) {
+        for disk in 0..self.ready.len() {
+            if !self.changed[disk] {
+                // It may have ended by itself.
+                let job = json!({"device": job(disk), "force": true});
+                let _ = qmp.execute("block-job-cancel", &job);
+            }
+        }
+        let recorded = match self.changed.contains(&true) {
+            true => self.record(),
+            false => Ok(()),
+        };
+        if let Err(problem) = recorded {
+            // It stays stopped: what it would write from now on would not be found again.
+            tracing::error!(problem, "cannot record which disks were moved");
+        } else if self.is_stopped {
+            self.is_stopped = false;
+            let _ = qmp.execute("cont", &json!({}));
+        }
+    }
+
+    /// Writes down what the machine's disks are now, durably.
+    fn record(&self) -> Result<(), String> {
+        let moved = Moved {
+            disks: self.changed.clone(),
+        };
+        let text = serde_json::to_vec_pretty(&moved).map_err(|error| error.to_string())?;
+        file::write_atomically(&self.order.record, &text).map_err(|error| error.to_string())
+    }
+
+    /// The disks that are not local yet.
+    fn to_move(&self) -> Vec<usize> {
+        let targets = self.order.targets.iter().enumerate();
+        targets
+            .filter_map(|(disk, target)| target.as_ref().map(|_| disk))
+            .collect()
+    }
+
+    fn begin(&mut self, qmp: &mut Qmp) -> Result<(), String> {
+        for disk in self.to_move() {
+            if let Some(target) = &self.order.targets[disk] {
+                add_target(qmp, disk, target)?;
+            }
+        }
+        for disk in self.to_move() {
+            // A target that is full is waited for; a chunk that is lost is not.
+            qmp.execute(
+                "blockdev-mirror",
+                &json!({
+                    "job-id": job(disk), "device": format!("disk{disk}"),
+                    "target": format!("target{disk}"), "sync": "full",
+                    "copy-mode": "write-blocking", "speed": self.order.rate_bytes_per_second,
+                    "on-source-error": "report", "on-target-error": "stop",
+                }),
+            )?;
+        }
+        self.step = Step::Copy;
+        Ok(())
+    }
+
+    fn look(&mut self, qmp: &mut Qmp) -> Result<(), String> {
+        let jobs = qmp.execute("query-block-jobs", &json!({}))?;
+        let of = |job: &Value, key: &str| job[key].as_u64().unwrap_or(0);
+        let jobs = jobs.as_array().map(Vec::as_slice).unwrap_or_default();
+        self.progress.done_bytes = jobs.iter().map(|job| of(job, "offset")).sum();
+        self.progress.total_bytes = jobs.iter().map(|job| of(job, "len")).sum();
+        let paused = jobs
+            .iter()
+            .find(|job| job["io-status"].as_str().is_some_and(|status| status != "ok"));
+        self.progress.problem = paused.map(|job| {
+            let status = job["io-status"].as_str().unwrap_or_default();
+            format!("the local disk cannot be written ({status})")
+        });
+        if let Some(device) = paused.and_then(|job| job["device"].as_str()) {
+            // There may be room again.
+            qmp.execute("block-job-resume", &json!({"device": device}))
+                .ok();
+        }
+        Ok(())
+    }
+
+    fn change_over(&mut self, qmp: &mut Qmp) -> Result<(), String> {
+        self.step = Step::ChangeOver;
+        qmp.execute("stop", &json!({}))?;
+        self.is_stopped = true;
+        let waiting = self.to_move().into_iter();
+        for disk in waiting.filter(|disk| !self.changed[*disk]) {
+            qmp.execute("block-job-complete", &json!({"device": job(disk)}))?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, qmp: &mut Qmp) -> Result<(), String> {
+        self.record()?;
+        self.step = Step::Done;
+        self.progress.is_complete = true;
+        self.progress.done_bytes = self.progress.total_bytes;
+        self.is_stopped = false;
+        qmp.execute("cont", &json!({}))?;
+        for disk in self.to_move() {
+            for node in ["disk", "file", "image"] {
+                // One that stays costs a file handle.
+                let name = json!({"node-name": format!("{node}{disk}")});
+                if let Err(problem) = qmp.execute("blockdev-del", &name) {
+                    tracing::debug!(problem, "a node that is not used stays");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn add_target(qmp: &mut Qmp, disk: usize, target: &Path) -> Result<(), String> {
+    let nodes = [
+        json!({
+            "driver": "file", "node-name": format!("target-file{disk}"),
+            "filename": target, "discard": "unmap",
+        }),
+        json!({
+            "driver": "qcow2", "node-name": format!("target{disk}"),
+            "file": format!("target-file{disk}"), "discard": "unmap",
+        }),
+    ];
+    for node in nodes {
+        qmp.execute("blockdev-add", &node)?;
+    }
+    Ok(())
+}

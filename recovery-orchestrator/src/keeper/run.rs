@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the process of a keeper does, from its order to the end of its machine.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use disk::ReadAt;
+use disk::block::Extent;
+use serde_json::{Value, json};
+
+use super::moving::Mover;
+use super::notice::Notices;
+use super::source::{KeptDisk, KeptImage, Source};
+use super::trace::{Recorder, TRACE_NAME, Trace};
+use super::{KeeperOrder, KeeperStatus};
+use crate::error::{Error, Result};
+use crate::file;
+use crate::nbd::{Export, Meter, Reads, Server};
+use crate::platform::qemu::{Qmp, export_name};
+
+/// How long a machine may take until its monitor is there.
+const MACHINE_PATIENCE: Duration = Duration::from_secs(300);
+/// How often the keeper looks around.
+const TICK: Duration = Duration::from_millis(250);
+/// After how long without an answer a machine is stopped whose controller would give up: Linux waits
+/// 30 s for a SCSI or ATA command (`drivers/scsi/sd.c`, `SD_TIMEOUT`), Windows 60 s or less.
+const STOP_AFTER: Duration = Duration::from_secs(8);
+/// A guest that reads nothing new for so long has booted, as far as its disks go.
+const QUIET: Duration = Duration::from_secs(5);
+/// A trace is complete at the latest after so long.
+const TRACE_MAX: Duration = Duration::from_secs(300);
+
+/// The disks of one machine, served.
+struct Stand {
+    image: Arc<KeptImage>,
+    notices: Arc<Notices>,
+    recorder: Arc<Recorder>,
+    meters: Vec<Arc<Meter>>,
+    /// Ends when it is dropped.
+    _server: Server,
+}
+
+/// Serves the disks of a machine until the machine has ended.
+///
+/// `sources`: the library, then its replicas.
+///
+/// # Errors
+///
+/// When the library or the image cannot be opened, unless the keeper takes over from another one;
+/// when the socket cannot be listened on; when no machine comes.
+pub fn run(order: &KeeperOrder, sources: Vec<Source>) -> Result<()> {
+    let notices = Arc::new(Notices::default());
+    let image = Arc::new(KeptImage::new(order.image, sources, Arc::clone(&notices)));
+    if !order.takes_over {
+        // What is wrong with the library is told now, not by a machine that hangs.
+        image.check()?;
+    }
+    let stand = serve(order, image, notices)?;
+    let mut watch = Watch::new(order, stand)?;
+    watch.status(false)?;
+    let outcome = watch.until_the_end();
+    watch.end();
+    outcome
+}
+
+fn serve(order: &KeeperOrder, image: Arc<KeptImage>, notices: Arc<Notices>) -> Result<Stand> {
+    let recorder = Arc::new(Recorder::default());
+    let mut meters = Vec::new();
+    let mut exports = Vec::new();
+    for (number, disk) in order.disks.iter().enumerate() {
+        let kept = KeptDisk::new(Arc::clone(&image), disk.index, disk.size_bytes);
+        let meter = Arc::new(Meter::new(Arc::new(kept)));
+        meters.push(Arc::clone(&meter));
+        exports.push(Export {
+            name: export_name(number),
+            device: Arc::new(Recorded {
+                device: meter,
+                disk: number,
+                recorder: Arc::clone(&recorder),
+            }),
+            block_size_bytes: disk.sector_size.bytes(),
+        });
+    }
+    let server = Server::start(&order.nbd, exports)?;
+    Ok(Stand {
+        image,
+        notices,
+        recorder,
+        meters,
+        _server: server,
+    })
+}
+
+/// A device whose first reads are noted.
+#[derive(Debug)]
+struct Recorded {
+    device: Arc<Meter>,
+    disk: usize,
+    recorder: Arc<Recorder>,
+}
+
+impl ReadAt for Recorded {
+    fn length_bytes(&self) -> u64 {
+        self.device.length_bytes()
+    }
+
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> disk::Result<()> {
+        let length = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
+        self.recorder.note(self.disk, offset, length);
+        self.device.read_exact_at(offset, buffer)
+    }
+
+    fn extent_at(&self, offset: u64) -> disk::Result<Extent> {
+        self.device.extent_at(offset)
+    }
+}
+
+/// The machine as the keeper sees it.
+struct Watch {
+    qmp: Qmp,
+    stand: Option<Stand>,
+    image: Arc<KeptImage>,
+    notices: Arc<Notices>,
+    recorder: Arc<Recorder>,
+    mover: Option<Mover>,
+    controller_gives_up: bool,
+    /// The keeper stopped it, because the library is away.
+    is_stopped: bool,
+    trace_is_kept: bool,
+    /// The trace of an earlier boot, once it was found.
+    replayed: Arc<OnceLock<Trace>>,
+    /// Writes the trace.
+    keeping: Option<JoinHandle<()>>,
+    reads: Reads,
+    place: PathBuf,
+    written: Option<KeeperStatus>,
+}
+
+impl Watch {
+    /// Waits for the machine's monitor.
+    fn new(order: &KeeperOrder, stand: Stand) -> Result<Self> {
+        let mut qmp = Qmp::connect(&order.monitor, MACHINE_PATIENCE, || None).map_err(|problem| {
+            Error::Machine {
+                name: order.image.to_string(),
+                problem,
+                hint: None,
+            }
+        })?;
+        let mut mover = order.move_disks.clone().map(Mover::new);
+        if let Some(mover) = mover.as_mut().filter(|_| order.takes_over) {
+            mover
+                .take_over(&mut qmp)
+                .map_err(|problem| Error::Machine {
+                    name: order.image.to_string(),
+                    problem,
+                    hint: None,
+                })?;
+        }
+        Ok(Self {
+            qmp,
+            image: Arc::clone(&stand.image),
+            notices: Arc::clone(&stand.notices),
+            recorder: Arc::clone(&stand.recorder),
+            stand: Some(stand),
+            mover,
+            controller_gives_up: order.controller_gives_up,
+            is_stopped: false,
+            trace_is_kept: false,
+            replayed: Arc::default(),
+            keeping: None,
+            reads: Reads::default(),
+            place: order.status.clone(),
+            written: None,
+        })
+    }
+
+    fn until_the_end(&mut self) -> Result<()> {
+        let mut next = Instant::now();
+        loop {
+            let patience = next.saturating_duration_since(Instant::now());
+            match self.qmp.event(patience) {
+                Ok(Some(event)) => self.event(&event),
+                Ok(None) => {}
+                // The machine has ended.
+                Err(_) => return Ok(()),
+            }
+            if Instant::now() >= next {
+                next = Instant::now() + TICK;
+                self.hold_or_go_on();
+                self.keep_trace_when_complete();
+                self.move_disks();
+                self.status(false)?;
+            }
+        }
+    }
+
+    fn event(&mut self, event: &Value) {
+        if let Some(mover) = &mut self.mover {
+            mover.event(event);
+        }
+    }
+
+    /// Stops a machine whose controller would give up, and lets it go on when the library is back.
+    fn hold_or_go_on(&mut self) {
+        let waited = self.notices.waiting().map(|(waited, _)| waited);
+        let is_too_long = waited.is_some_and(|waited| waited >= STOP_AFTER);
+        if self.controller_gives_up && is_too_long && !self.is_stopped {
+            self.is_stopped = self.qmp.execute("stop", &json!({})).is_ok();
+        } else if self.is_stopped && waited.is_none() {
+            self.is_stopped = self.qmp.execute("cont", &json!({})).is_err();
+        }
+    }
+
+    /// Whether the guest has read what it reads to boot.
+    fn has_booted(&self) -> bool {
+        let quiet = self.recorder.quiet_for();
+        let age = self.recorder.age();
+        quiet.is_some_and(|quiet| quiet >= QUIET) || age.is_some_and(|age| age >= TRACE_MAX)
+    }
+
+    fn keep_trace_when_complete(&mut self) {
+        // The copy reads everything, which would be in the trace.
+        let copy_begins = self.mover.is_some() && self.has_booted();
+        let is_old = self.recorder.age().is_some_and(|age| age >= TRACE_MAX);
+        if copy_begins || is_old {
+            self.keep_trace();
+        }
+    }
+
+    /// Keeps the trace beside the image, once.
+    fn keep_trace(&mut self) {
+        if std::mem::replace(&mut self.trace_is_kept, true) {
+            return;
+        }
+        let trace = self.recorder.close();
+        // A machine that was ended in the middle of its boot has not shown all of it.
+        let known = self.replayed.get().map_or(0, Trace::block_count);
+        if trace.block_count() == 0 || trace.block_count() < known / 2 {
+            return;
+        }
+        let image = Arc::clone(&self.image);
+        self.keeping = Some(thread::spawn(move || keep(&image, &trace)));
+    }
+
+    fn move_disks(&mut self) {
+        let may_begin = self.has_booted();
+        let Some(mover) = &mut self.mover else { return };
+        mover.advance(&mut self.qmp, may_begin);
+        if mover.is_complete() {
+            self.note_reads();
+            // Nothing is read from the library any more.
+            self.stand = None;
+        }
+    }
+
+    fn note_reads(&mut self) {
+        if let Some(stand) = &self.stand {
+            let all = stand.meters.iter().map(|meter| meter.reads());
+            self.reads = all.fold(Reads::default(), Reads::plus);
+        }
+    }
+
+    /// Writes the status when it has changed.
+    fn status(&mut self, is_over: bool) -> Result<()> {
+        self.note_reads();
+        let waiting = self.notices.waiting();
+        let status = KeeperStatus {
+            reads: self.reads,
+            waiting: waiting.map(|(waited, why)| (waited.as_secs(), why)),
+            is_stopped: self.is_stopped,
+            moving: self.mover.as_ref().map(Mover::progress),
+            findings: self.notices.findings(),
+            is_over,
+        };
+        if self.written.as_ref() != Some(&status) {
+            write_status(&self.place, &status)?;
+            self.written = Some(status);
+        }
+        Ok(())
+    }
+
+    fn end(mut self) {
+        self.image.end();
+        self.note_reads();
+        self.stand = None;
+        self.keep_trace();
+        if let Some(keeping) = self.keeping.take() {
+            let _ = keeping.join();
+        }
+        // The directory goes with the machine: it may be gone already.
+        if let Err(error) = self.status(true) {
+            tracing::debug!(%error, "the last status is not written");
+        }
+    }
+}
+
+/// Keeps a trace beside its image; one that is lost costs the next boot some time.
+fn keep(image: &KeptImage, trace: &Trace) {
+    let Some(library) = image.library() else {
+        return;
+    };
+    let bytes = serde_json::to_vec(trace).unwrap_or_default();
+    if let Err(error) = library.put_side_file(image.id(), TRACE_NAME, &bytes) {
+        tracing::warn!(%error, "the trace of the boot is not kept");
+    }
+}
+
+fn write_status(place: &Path, status: &KeeperStatus) -> Result<()> {
+    let text = serde_json::to_vec(status).unwrap_or_default();
+    let new = place.with_extension("new");
+    file::write(&new, &text)?;
+    file::rename(&new, place)
+}
