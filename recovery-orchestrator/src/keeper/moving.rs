@@ -56,7 +56,9 @@ pub struct Moving {
 enum Step {
     Begin,
     Copy,
-    /// All are ready, and told to change over.
+    /// All are ready; the machine was told to stop.
+    Stop,
+    /// It has stopped, and the disks were told to change over.
     ChangeOver,
     Done,
     Failed,
@@ -71,6 +73,7 @@ pub(super) struct Mover {
     changed: Vec<bool>,
     /// The machine stands still while its disks change over.
     is_stopped: bool,
+    has_stopped: bool,
     is_undone: bool,
     progress: Moving,
 }
@@ -88,6 +91,7 @@ impl Mover {
             ready: is_local.clone(),
             changed: is_local,
             is_stopped: false,
+            has_stopped: false,
             is_undone: false,
             progress: Moving::default(),
         }
@@ -135,6 +139,7 @@ impl Mover {
 
     /// Takes an event of the monitor into account.
     pub(super) fn event(&mut self, event: &Value) {
+        self.has_stopped |= event["event"] == "STOP";
         let data = &event["data"];
         let of = data["device"].as_str().or_else(|| data["id"].as_str());
         let Some(disk) =
@@ -165,10 +170,11 @@ impl Mover {
     pub(super) fn advance(&mut self, qmp: &mut Qmp, may_begin: bool) {
         let outcome = match self.step {
             Step::Begin if may_begin => self.begin(qmp),
-            Step::Copy if self.ready.iter().all(|ready| *ready) => self.change_over(qmp),
+            Step::Copy if self.ready.iter().all(|ready| *ready) => self.stop(qmp),
+            Step::Stop if self.has_stopped => self.change_over(qmp),
             Step::Copy => self.look(qmp),
             Step::ChangeOver if self.changed.iter().all(|changed| *changed) => self.finish(qmp),
-            Step::Begin | Step::ChangeOver | Step::Done | Step::Failed => Ok(()),
+            Step::Begin | Step::Stop | Step::ChangeOver | Step::Done | Step::Failed => Ok(()),
         };
         if let Err(problem) = outcome {
             self.fail(problem);
@@ -262,10 +268,21 @@ impl Mover {
         Ok(())
     }
 
+    fn stop(&mut self, qmp: &mut Qmp) -> Result<(), String> {
+        self.step = Step::Stop;
+        let status = qmp.execute("query-status", &json!({}))?;
+        // One that stands still already says nothing when it is told to, and is not ours to let go on.
+        self.is_stopped = status["running"].as_bool() == Some(true);
+        self.has_stopped = !self.is_stopped;
+        if self.has_stopped {
+            return Ok(());
+        }
+        // Reads of the guest that are under way end first, however long they take.
+        qmp.send("stop", &json!({}))
+    }
+
     fn change_over(&mut self, qmp: &mut Qmp) -> Result<(), String> {
         self.step = Step::ChangeOver;
-        qmp.execute("stop", &json!({}))?;
-        self.is_stopped = true;
         let waiting = self.to_move().into_iter();
         for disk in waiting.filter(|disk| !self.changed[*disk]) {
             qmp.execute("block-job-complete", &json!({"device": job(disk)}))?;
@@ -278,8 +295,9 @@ impl Mover {
         self.step = Step::Done;
         self.progress.is_complete = true;
         self.progress.done_bytes = self.progress.total_bytes;
-        self.is_stopped = false;
-        qmp.execute("cont", &json!({}))?;
+        if std::mem::take(&mut self.is_stopped) {
+            qmp.execute("cont", &json!({}))?;
+        }
         for disk in self.to_move() {
             for node in ["disk", "file", "image"] {
                 // One that stays costs a file handle.

@@ -207,7 +207,8 @@ impl Watch {
         let waited = self.notices.waiting().map(|(waited, _)| waited);
         let is_too_long = waited.is_some_and(|waited| waited >= STOP_AFTER);
         if self.controller_gives_up && is_too_long && !self.is_stopped {
-            self.is_stopped = self.qmp.execute("stop", &json!({})).is_ok();
+            // Its processors stop at once; the answer comes when the reads that wait have theirs.
+            self.is_stopped = self.qmp.send("stop", &json!({})).is_ok();
         } else if self.is_stopped && waited.is_none() {
             self.is_stopped = self.qmp.execute("cont", &json!({})).is_err();
         }

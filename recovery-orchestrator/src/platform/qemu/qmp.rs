@@ -24,6 +24,8 @@ pub(crate) struct Qmp {
     /// What was received of lines that are not complete.
     received: Vec<u8>,
     events: VecDeque<Value>,
+    /// The number of the command that was sent last; its answer has it too.
+    sent: u64,
 }
 
 /// Why there is no line.
@@ -66,6 +68,7 @@ impl Qmp {
             stream,
             received: Vec::new(),
             events: VecDeque::new(),
+            sent: 0,
         };
         let answered = qmp
             .line()
@@ -82,15 +85,15 @@ impl Qmp {
 
     /// Runs one command and gives its answer.
     pub(crate) fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value, String> {
-        let mut message = json!({"execute": command, "arguments": arguments}).to_string();
-        message.push('\n');
-        self.stream
-            .write_all(message.as_bytes())
-            .map_err(|error| format!("{command}: {error}"))?;
+        self.send(command, arguments)?;
         for _ in 0..EVENT_COUNT_MAX {
             let mut answer = self
                 .line()
                 .map_err(|problem| format!("{command}: {problem}"))?;
+            let is_other = answer.get("id").is_some_and(|id| *id != self.sent);
+            if is_other {
+                continue;
+            }
             if let Some(value) = answer.get_mut("return") {
                 return Ok(value.take());
             }
@@ -108,14 +111,25 @@ impl Qmp {
         ))
     }
 
+    /// Sends a command whose answer nobody waits for: `stop` is answered only when the requests of
+    /// all disks are, which may be after hours.
+    pub(crate) fn send(&mut self, command: &str, arguments: &Value) -> Result<(), String> {
+        self.sent += 1;
+        let message = json!({"execute": command, "arguments": arguments, "id": self.sent});
+        self.stream
+            .write_all(format!("{message}\n").as_bytes())
+            .map_err(|error| format!("{command}: {error}"))
+    }
+
     /// The next event, waited for at most so long; an error when the monitor was closed.
     pub(crate) fn event(&mut self, patience: Duration) -> Result<Option<Value>, String> {
         if let Some(event) = self.events.pop_front() {
             return Ok(Some(event));
         }
         match self.line_within(patience) {
-            Ok(event) => Ok(Some(event)),
-            Err(NoLine::NotYet) => Ok(None),
+            Ok(event) if event.get("event").is_some() => Ok(Some(event)),
+            // The late answer to a command.
+            Ok(_) | Err(NoLine::NotYet) => Ok(None),
             Err(NoLine::Broken(problem)) => Err(problem),
         }
     }
@@ -207,8 +221,12 @@ mod tests {
             stream: near,
             received: Vec::new(),
             events: VecDeque::new(),
+            sent: 4,
         };
-        far.write_all(b"{\"event\": \"STOP\"}\n{\"return\": 7}\n{\"event\": ")
+        qmp.send("stop", &json!({})).unwrap();
+        far.write_all(b"{\"event\": \"STOP\"}\n{\"return\": 1, \"id\": 5}\n")
+            .unwrap();
+        far.write_all(b"{\"return\": 7, \"id\": 6}\n{\"event\": ")
             .unwrap();
         assert_eq!(qmp.execute("cont", &json!({})), Ok(json!(7)));
         assert_eq!(
