@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// What became of the chunks that were wanted of one disk. Holes count nowhere.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheCounters {
-    /// Chunks that were in memory.
+    /// Chunks that were in memory, or that another read was fetching.
     pub memory_hit_count: u64,
     /// Chunks that were in a file and whole.
     pub disk_hit_count: u64,

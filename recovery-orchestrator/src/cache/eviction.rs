@@ -69,15 +69,15 @@ pub(super) fn survey(
     }
     let before = usage.total()?;
     let mut ages = Ages::default();
-    let is_done = walk(tree, stop, |file| {
+    let look = |file: &Seen<'_>| {
         if file.kind == Kind::Chunk {
             ages.add(file.used, file.room());
         } else if age(file.used) > PART_AGE_MAX {
             file.remove();
         }
         0
-    })?;
-    if !is_done.is_complete {
+    };
+    if !walk(tree, stop, look, |_| Ok(()))?.is_complete {
         return Ok(Survey::Stopped);
     }
     usage.correct(before, ages.total)?;
@@ -86,14 +86,17 @@ pub(super) fn survey(
         return Ok(Survey::Done(0));
     }
     let mut limit = ages.oldest(surplus);
-    let removed = walk_releasing(tree, usage, stop, |file| {
-        if file.kind == Kind::Chunk && limit.takes(file.used, file.room()) && file.remove() {
+    let remove = |file: &Seen<'_>| {
+        let is_old = file.kind == Kind::Chunk && limit.takes(file.used, file.room());
+        if is_old && file.remove() {
             file.room()
         } else {
             0
         }
-    })?;
-    Ok(Survey::Done(removed))
+    };
+    // Room is given back as it is made: others wait for it.
+    let removed = walk(tree, stop, remove, |bytes| usage.release(bytes))?;
+    Ok(Survey::Done(removed.sum))
 }
 
 fn try_lock(lock: &File) -> io::Result<bool> {
@@ -131,46 +134,28 @@ struct Walked {
     sum: u64,
 }
 
-/// Visits every file of the cache, and nothing else.
+/// Visits every file of the cache, and nothing else; after each directory `release` gets what the
+/// visitor said of its files, added up.
 fn walk(
     tree: &Tree,
     stop: &AtomicBool,
     mut visit: impl FnMut(&Seen<'_>) -> u64,
+    release: impl Fn(u64) -> io::Result<()>,
 ) -> io::Result<Walked> {
-    let mut sum = 0_u64;
-    for number in 0..=u8::MAX {
-        let walked = walk_directory(tree, number, stop, &mut visit)?;
-        sum = sum.saturating_add(walked.sum);
-        if !walked.is_complete {
-            return Ok(Walked {
-                is_complete: false,
-                sum,
-            });
-        }
-    }
-    Ok(Walked {
+    let mut all = Walked {
         is_complete: true,
-        sum,
-    })
-}
-
-/// The same, and after each directory gives back the room that was made: others wait for it.
-fn walk_releasing(
-    tree: &Tree,
-    usage: &Usage,
-    stop: &AtomicBool,
-    mut visit: impl FnMut(&Seen<'_>) -> u64,
-) -> io::Result<u64> {
-    let mut sum = 0_u64;
+        sum: 0,
+    };
     for number in 0..=u8::MAX {
         let walked = walk_directory(tree, number, stop, &mut visit)?;
-        usage.release(walked.sum)?;
-        sum = sum.saturating_add(walked.sum);
-        if !walked.is_complete {
+        release(walked.sum)?;
+        all.sum = all.sum.saturating_add(walked.sum);
+        all.is_complete = walked.is_complete;
+        if !all.is_complete {
             break;
         }
     }
-    Ok(sum)
+    Ok(all)
 }
 
 fn walk_directory(
@@ -216,7 +201,7 @@ fn walk_directory(
 /// When a file was used last: never in the future, or it would stay for ever.
 fn used_at(stat: &Stat) -> u64 {
     let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
-    let nanoseconds = u64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    let nanoseconds = stat.st_mtime_nsec;
     seconds
         .saturating_mul(1_000_000_000)
         .saturating_add(nanoseconds)

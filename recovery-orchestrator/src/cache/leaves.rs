@@ -80,6 +80,7 @@ impl Leaves {
     }
 
     fn leaf(&self, number: u64) -> Result<Leaf> {
+        let mut has_failed = false;
         loop {
             if let Some(leaf) = self.recent.get(&number) {
                 return Ok(leaf);
@@ -88,7 +89,13 @@ impl Leaves {
                 Ok(claim) => claim,
                 Err(flight) => match flight.wait(PATIENCE) {
                     Some(Outcome::Done(leaf)) => return Ok(leaf),
-                    Some(Outcome::Failed(error)) => return Err(self.shared(number, error)),
+                    Some(Outcome::Failed(error)) if has_failed => {
+                        return Err(self.shared(number, error));
+                    }
+                    Some(Outcome::Failed(_)) => {
+                        has_failed = true;
+                        continue;
+                    }
                     Some(Outcome::Abandoned) => continue,
                     None => return self.read(number),
                 },

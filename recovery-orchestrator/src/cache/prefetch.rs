@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Keep;
 use super::cached_disk::CachedDisk;
-use super::fetch::Claimed;
+use super::fetch::{Claimed, Fetched};
 
 /// After so many units in a row that cannot be fetched no more are tried.
 const FAILURES_MAX: u64 = 4;
@@ -106,7 +106,7 @@ impl CachedDisk {
             for thread in threads {
                 // A device that panics is one that fails.
                 if thread.join().is_err() {
-                    work.failures.fetch_add(FAILURES_MAX, Ordering::Relaxed);
+                    add(&work.failures, FAILURES_MAX);
                 }
             }
         });
@@ -161,17 +161,14 @@ impl Work<'_> {
             Ok(Some(hash)) => hash,
             Ok(None) => return next,
             Err(_) => {
-                self.failed.fetch_add(1, Ordering::Relaxed);
-                self.failures.fetch_add(1, Ordering::Relaxed);
+                add(&self.failed, 1);
+                add(&self.failures, 1);
                 return unit.end;
             }
         };
-        if disk.cache.has(&hash) {
-            self.present.fetch_add(1, Ordering::Relaxed);
-            return next;
-        }
-        let Claimed::Mine(claim) = disk.claim(hash) else {
-            self.present.fetch_add(1, Ordering::Relaxed);
+        let claim = (!disk.cache.has(&hash)).then(|| disk.claim(hash));
+        let Some(Claimed::Mine(claim)) = claim else {
+            add(&self.present, 1);
             return next;
         };
         let Some(keep) = self.room() else {
@@ -181,27 +178,21 @@ impl Work<'_> {
         let bounds = chunk..unit.end;
         let missing = disk.unit(chunk, hash, claim, &bounds);
         let end = missing.end();
-        let fetched = disk.fetch(missing, &bounds, keep);
-        let mut is_failure = true;
-        for outcome in fetched.values() {
-            match outcome {
-                Ok(bytes) => {
-                    is_failure = false;
-                    self.chunks.fetch_add(1, Ordering::Relaxed);
-                    let length = bytes.len() as u64;
-                    self.bytes.fetch_add(length, Ordering::Relaxed);
-                }
-                Err(_) => {
-                    self.failed.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        }
-        if is_failure {
-            self.failures.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.failures.store(0, Ordering::Relaxed);
-        }
+        self.count(&disk.fetch(missing, &bounds, keep));
         end
+    }
+
+    fn count(&self, fetched: &Fetched) {
+        let whole = fetched.values().filter_map(|outcome| outcome.as_ref().ok());
+        let count = whole.clone().count() as u64;
+        add(&self.chunks, count);
+        add(&self.bytes, whole.map(|bytes| bytes.len() as u64).sum());
+        add(&self.failed, fetched.len() as u64 - count);
+        if count > 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        } else {
+            add(&self.failures, 1);
+        }
     }
 
     /// Where there is room for more.
@@ -226,6 +217,10 @@ impl Work<'_> {
             end: self.end().unwrap_or(PrefetchEnd::Finished),
         }
     }
+}
+
+fn add(figure: &AtomicU64, amount: u64) {
+    figure.fetch_add(amount, Ordering::Relaxed);
 }
 
 impl List<'_> {

@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(kind_of(&part, prefix), Some(Kind::Part));
         let upper = chunk.to_uppercase();
         for strange in ["", "a", &chunk[..63], &upper, "a.part", ".part", ".."] {
-            assert_eq!(kind_of(strange, &prefix_of(strange).to_owned()), None);
+            assert_eq!(kind_of(strange, prefix_of(strange)), None);
         }
     }
 }

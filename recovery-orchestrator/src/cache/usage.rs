@@ -2,8 +2,8 @@
 //! How many bytes the files of a cache have, counted by all processes that use it.
 //!
 //! The file holds one number, 8 bytes little-endian, changed under a lock that is held for
-//! microseconds. A process that is killed leaves it too large, never too small; each survey of the
-//! files sets it right. It is a stranger's as much as any other file: a wrong number makes the cache
+//! microseconds. A process that is killed leaves it too large; each survey of the files sets it
+//! right, but for what is being written while it looks: a chunk for each process. It is a stranger's as much as any other file: a wrong number makes the cache
 //! look full or empty until the next survey, nothing more.
 
 use std::fs::{File, TryLockError};

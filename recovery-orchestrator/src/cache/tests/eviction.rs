@@ -32,6 +32,7 @@ fn the_bound_holds_at_every_moment_and_what_is_new_stays() {
     let directory = tempfile::tempdir().unwrap();
     let image = Arc::new(Image::full(100));
     let cache = open(&bounded(directory.path(), 20));
+    settle(&cache);
     let disk = attach(&cache, &image, one_by_one());
     for chunk in 0..100 {
         check(&disk, &image, chunk * CHUNK, CHUNK);

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::super::{PrefetchEnd, PrefetchStats};
 use super::*;
 
-const GO_ON: AtomicBool = AtomicBool::new(false);
+static GO_ON: AtomicBool = AtomicBool::new(false);
 
 fn range(first: u64, count: u64) -> Range<u64> {
     let size = CHUNK as u64;

@@ -11,6 +11,9 @@ use super::*;
 const MIB: u64 = 1 << 20;
 const DISK_BYTES: u64 = 256 * MIB;
 const READERS: usize = 4;
+const NO_TIME: Duration = Duration::ZERO;
+/// What a guest does with what it read.
+const THINK: Duration = Duration::from_millis(3);
 /// What the way to the image carries: 1 Gbit/s.
 const BYTES_PER_SECOND: f64 = 125e6;
 
@@ -53,17 +56,17 @@ impl Random {
     }
 }
 
-/// Files of 4 KiB to 1 MiB, scattered over a tenth of the disk in clusters as a filesystem lays
-/// them out; each is read in pieces of 4 to 32 KiB, some only in part.
+/// Files of 4 KiB to 1 MiB, scattered over the disk in clusters of 4 MiB as a filesystem lays them
+/// out; each is read in pieces of 4 to 32 KiB, some only in part.
 fn boot_reads() -> Vec<(u64, usize)> {
     let mut random = Random(88_172_645_463_325_252);
-    let clusters: Vec<u64> = (0..12)
-        .map(|_| random.below(DISK_BYTES / MIB - 3))
+    let clusters: Vec<u64> = (0..24)
+        .map(|_| random.below(DISK_BYTES / MIB - 4))
         .collect();
     let mut reads = Vec::new();
-    while reads.len() < 2000 {
-        let cluster = clusters[random.below(12) as usize] * MIB;
-        let start = cluster + random.below(512) * 4096;
+    while reads.len() < 1500 {
+        let cluster = clusters[random.below(24) as usize] * MIB;
+        let start = cluster + random.below(1024) * 4096;
         let pieces_max = 1 << random.below(6);
         let pieces = 1 + random.below(pieces_max);
         let mut at = start;
@@ -78,8 +81,9 @@ fn boot_reads() -> Vec<(u64, usize)> {
     reads
 }
 
-/// All reads by several readers; the time of each in order, and of all.
-fn replay(disk: &dyn ReadAt, reads: &[(u64, usize)]) -> (Vec<Duration>, Duration) {
+/// All reads by several readers, who think a while before each; the time of each in order, and of
+/// all.
+fn replay(disk: &dyn ReadAt, reads: &[(u64, usize)], think: Duration) -> (Vec<Duration>, Duration) {
     let next = AtomicU64::new(0);
     let times = Mutex::new(Vec::new());
     let started = Instant::now();
@@ -92,6 +96,7 @@ fn replay(disk: &dyn ReadAt, reads: &[(u64, usize)]) -> (Vec<Duration>, Duration
                     let Some((offset, length)) = reads.get(number) else {
                         break;
                     };
+                    thread::sleep(think);
                     let began = Instant::now();
                     disk.read_exact_at(*offset, &mut buffer[..*length]).unwrap();
                     times.lock().unwrap().push(began.elapsed());
@@ -119,6 +124,7 @@ fn show(name: &str, (times, total): &(Vec<Duration>, Duration), fetched: CacheLi
 }
 
 /// Requests and bytes.
+#[derive(Clone, Copy)]
 struct CacheLine(u64, u64);
 
 #[test]
@@ -133,18 +139,21 @@ fn boots_over_a_slow_way() {
             delay: Duration::from_millis(delay_ms),
             wire: Mutex::default(),
         });
-        let bare = replay(&*remote, &reads);
+        let bare = replay(&*remote, &reads, NO_TIME);
         let bytes: usize = reads.iter().map(|(_, length)| length).sum();
         let line = CacheLine(reads.len() as u64, bytes as u64);
         show(&format!("{delay_ms} ms, no cache"), &bare, line);
-        for random_kib in [64, 128, 256, 512, 1024] {
+        for random_kib in [64, 256, 512, 1024] {
             let options = FetchOptions {
                 random_bytes: random_kib << 10,
                 ..FetchOptions::default()
             };
             let name = format!("{delay_ms} ms, cold, {random_kib} KiB");
-            measure(&name, &remote, &hashes, options, &reads);
+            measure(&name, &remote, &hashes, (options, NO_TIME), &reads);
         }
+        let name = format!("{delay_ms} ms, thinking guest, cold");
+        let options = (FetchOptions::default(), THINK);
+        measure(&name, &remote, &hashes, options, &reads);
         second_boot(delay_ms, &remote, &hashes, &reads);
     }
 }
@@ -153,7 +162,7 @@ fn measure(
     name: &str,
     remote: &Arc<Remote>,
     hashes: &Arc<Known>,
-    options: FetchOptions,
+    (options, think): (FetchOptions, Duration),
     reads: &[(u64, usize)],
 ) {
     let directory = tempfile::tempdir().unwrap();
@@ -165,7 +174,7 @@ fn measure(
         options,
     );
     let disk = disk.unwrap();
-    let times = replay(&disk, reads);
+    let times = replay(&disk, reads, think);
     let counters = disk.counters();
     let line = CacheLine(counters.fetch_count, counters.fetched_bytes);
     show(name, &times, line);
@@ -176,7 +185,7 @@ fn second_boot(delay_ms: u64, remote: &Arc<Remote>, hashes: &Arc<Known>, reads: 
     let directory = tempfile::tempdir().unwrap();
     let list: Vec<_> = reads.iter().map(|(at, n)| *at..*at + *n as u64).collect();
     let stop = AtomicBool::new(false);
-    for name in ["list fetched ahead beside it", "from files"] {
+    for name in ["thinking guest, list ahead", "thinking guest, from files"] {
         let cache = open(&large(directory.path()));
         let options = FetchOptions::default();
         let disk = CachedDisk::new(
@@ -188,7 +197,7 @@ fn second_boot(delay_ms: u64, remote: &Arc<Remote>, hashes: &Arc<Known>, reads: 
         let disk = disk.unwrap();
         let times = thread::scope(|scope| {
             scope.spawn(|| disk.prefetch(&list, &stop));
-            replay(&disk, reads)
+            replay(&disk, reads, THINK)
         });
         let counters = disk.counters();
         let line = CacheLine(counters.fetch_count, counters.fetched_bytes);
