@@ -67,7 +67,7 @@ pub(super) fn survey(
     if !try_lock(&lock)? {
         return Ok(Survey::Busy);
     }
-    let before = usage.total()?;
+    let before = usage.begin_survey()?;
     let mut ages = Ages::default();
     let look = |file: &Seen<'_>| {
         if file.kind == Kind::Chunk {
@@ -80,7 +80,7 @@ pub(super) fn survey(
     if !walk(tree, stop, look, |_| Ok(()))?.is_complete {
         return Ok(Survey::Stopped);
     }
-    usage.correct(before, ages.total)?;
+    usage.end_survey(before, ages.total)?;
     let surplus = bound.surplus(ages.total);
     if surplus == 0 {
         return Ok(Survey::Done(0));

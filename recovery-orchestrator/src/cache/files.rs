@@ -19,7 +19,7 @@ use image_library::ContentHash;
 
 use super::eviction::{Bound, Survey, survey};
 use super::tree::{Found, Tree, WriteBytes, Written};
-use super::usage::{Usage, room_of};
+use super::usage::{Reservation, Usage, room_of};
 use crate::error::{Error, Result};
 
 /// Bytes that wait to be written, at most.
@@ -360,23 +360,26 @@ impl Shared {
         bytes: &Bytes,
     ) -> io::Result<Option<Written>> {
         let room = room_of(bytes.len() as u64);
-        if !self.take_room(place, room)? {
+        let Some(reservation) = self.take_room(place, room)? else {
             return Ok(None);
-        }
+        };
         let written = place.tree.write(hash, bytes, self.options.write);
-        if !matches!(written, Ok(Written::New)) {
-            place.usage.release(room)?;
-        }
+        let is_written = matches!(written, Ok(Written::New));
+        place.usage.end(&reservation, is_written)?;
         written.map(Some)
     }
 
     /// Takes room, and waits a little where it has to be made.
-    fn take_room(&self, place: &Place, room: u64) -> io::Result<bool> {
+    fn take_room(&self, place: &Place, room: u64) -> io::Result<Option<Reservation>> {
         let started = Instant::now();
-        while !place.usage.reserve(room, self.options.bytes_max)? {
+        loop {
+            let reservation = place.usage.reserve(room, self.options.bytes_max)?;
+            if reservation.is_some() {
+                return Ok(reservation);
+            }
             let is_hopeless = room > self.options.bytes_max / 10 * 9;
             if is_hopeless || self.is_stopping() || started.elapsed() > ROOM_PATIENCE {
-                return Ok(false);
+                return Ok(None);
             }
             self.ask_for_room(room);
             let wants_room = self.wants_room();
@@ -384,7 +387,6 @@ impl Shared {
                 drop(wait(&self.room_changed, wants_room));
             }
         }
-        Ok(true)
     }
 
     fn ask_for_room(&self, bytes: u64) {

@@ -57,7 +57,7 @@ pub struct CacheOptions {
     /// of its own below, which nobody but its owner may enter.
     pub directory: Option<PathBuf>,
     /// How many bytes the files may take; kept by all processes together that use the directory
-    /// with the same bound, but for a chunk of each.
+    /// with the same bound.
     pub disk_bytes_max: u64,
     /// How many bytes of chunks may be in this process's memory.
     pub memory_bytes_max: u64,

@@ -58,6 +58,7 @@ struct Work<'a> {
     /// Units in a row that failed.
     failures: AtomicU64,
     is_full: AtomicBool,
+    has_panicked: AtomicBool,
 }
 
 /// What is left to do, in order.
@@ -91,6 +92,7 @@ impl CachedDisk {
             failed: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
+            has_panicked: AtomicBool::new(false),
         };
         thread::scope(|scope| {
             let threads: Vec<_> = (0..self.options.prefetch_request_count.max(1))
@@ -106,7 +108,7 @@ impl CachedDisk {
             for thread in threads {
                 // A device that panics is one that fails.
                 if thread.join().is_err() {
-                    add(&work.failures, FAILURES_MAX);
+                    work.has_panicked.store(true, Ordering::Relaxed);
                 }
             }
         });
@@ -129,13 +131,18 @@ impl Work<'_> {
     fn end(&self) -> Option<PrefetchEnd> {
         if self.stop.load(Ordering::Relaxed) {
             Some(PrefetchEnd::Stopped)
-        } else if self.failures.load(Ordering::Relaxed) >= FAILURES_MAX {
+        } else if self.has_failed() {
             Some(PrefetchEnd::Failed)
         } else if self.is_full.load(Ordering::Relaxed) {
             Some(PrefetchEnd::Full)
         } else {
             None
         }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.has_panicked.load(Ordering::Relaxed)
+            || self.failures.load(Ordering::Relaxed) >= FAILURES_MAX
     }
 
     /// The next chunks that follow each other.

@@ -50,6 +50,8 @@ fn what_was_used_longest_ago_goes_first_and_use_counts() {
     let directory = tempfile::tempdir().unwrap();
     let image = Arc::new(Image::full(30));
     let cache = open(&bounded(directory.path(), 20));
+    // The first look is over before anything is written.
+    settle(&cache);
     let disk = attach(&cache, &image, one_by_one());
     check(&disk, &image, 0, 20 * CHUNK);
     settle(&cache);
@@ -90,6 +92,7 @@ fn a_cache_that_is_opened_with_a_smaller_bound_shrinks_in_the_background() {
     let directory = tempfile::tempdir().unwrap();
     let image = Arc::new(Image::full(50));
     let cache = open(&bounded(directory.path(), 50));
+    settle(&cache);
     check(&attach(&cache, &image, one_by_one()), &image, 0, 50 * CHUNK);
     drop(cache);
     assert_eq!(kept(directory.path(), 50).len(), 50);
