@@ -8,7 +8,7 @@ use disk::ReadAt;
 
 use crate::chunk::{CheckedChunk, check_upload, compress, length_of};
 use crate::document::{DiskDraft, Image, ImageDraft};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{ContentHash, DiskIndex, ImageId, ServerName};
 use crate::wanted::WantedRange;
 
@@ -22,6 +22,20 @@ pub trait ImageReader: Debug + Send + Sync {
 
     /// One disk of an image, as a device of its original size.
     fn open_disk(&self, id: ImageId, disk: DiskIndex) -> Result<Arc<dyn ReadAt>>;
+
+    /// The content hashes of one disk of an image, as they were put: what is kept of the disk
+    /// elsewhere is checked against them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ImageReader::open_disk`]; [`Error::Refused`] from a reader that does not know
+    /// them, which all but libraries and their clients are.
+    fn disk_hashes(&self, id: ImageId, disk: DiskIndex) -> Result<Arc<dyn DiskHashes>> {
+        Err(Error::Refused {
+            what: "the hashes of a disk",
+            problem: format!("they are not known here of disk {disk} of image {id}"),
+        })
+    }
 
     /// A side file of an image (readiness, prepared overlay), `None` when there is none.
     ///
@@ -58,6 +72,9 @@ pub trait ImageWriter: Debug + Send + Sync {
 pub trait DiskHashes: Debug + Send + Sync {
     /// The image that they are of.
     fn image(&self) -> ImageId;
+
+    /// Size of a chunk in bytes, a power of two; the disk's last one may be shorter.
+    fn chunk_size_bytes(&self) -> u32;
 
     /// How many chunks the disk has.
     fn chunk_count(&self) -> u64;

@@ -165,6 +165,12 @@ impl ImageReader for LocalLibrary {
         Ok(Arc::new(device))
     }
 
+    fn disk_hashes(&self, id: ImageId, disk: DiskIndex) -> Result<Arc<dyn DiskHashes>> {
+        let (image, disk) = self.disk(id, disk)?;
+        let hashes = StoredHashes::as_they_are(&self.core, &image, &disk)?;
+        Ok(Arc::new(hashes))
+    }
+
     fn side_file(&self, id: ImageId, name: &str) -> Result<Option<Vec<u8>>> {
         self.core.side_file(id, name)
     }

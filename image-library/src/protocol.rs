@@ -14,6 +14,7 @@
 //! | `POST /v1/trash/{id}/restore` | | 204 |
 //! | `GET /v1/images/{id}/disks/{n}/data`, `Range: bytes=a-b` | | 206, the bytes or fewer of them |
 //! | `GET /v1/images/{id}/disks/{n}/extents?from=a` | | [`ExtentPage`] |
+//! | `GET /v1/images/{id}/disks/{n}/hashes?leaf=n&leaves=m` | | [`HashPage`] |
 //! | `GET, PUT /v1/images/{id}/files/{name}` | bytes | bytes |
 //! | `GET /v1/servers/{server}/hashes?disk=name&leaf=n` | | [`HashPage`], or 204 |
 //! | `GET /v1/servers/{server}/wanted` | | [`WantedList`] |
@@ -139,7 +140,7 @@ pub(crate) const NOT_FOUND: &str = "not-found";
 /// The code of a refusal because something of the library is damaged, not because it is away.
 pub(crate) const DAMAGED: &str = "damaged";
 
-/// Hashes of a disk of the latest image, of some leaves that follow each other.
+/// Hashes of a disk of an image, of some leaves that follow each other.
 ///
 /// ```text
 ///  0  16  the image

@@ -81,6 +81,10 @@ impl DiskHashes for StoredHashes {
         self.image
     }
 
+    fn chunk_size_bytes(&self) -> u32 {
+        self.root.chunk_size
+    }
+
     fn chunk_count(&self) -> u64 {
         self.root.chunk_count()
     }

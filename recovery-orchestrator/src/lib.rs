@@ -12,6 +12,7 @@
 
 pub mod boot;
 pub mod browse;
+pub mod cache;
 pub mod capacity;
 pub mod check;
 pub mod config;

@@ -20,7 +20,7 @@ use crate::access::{DiskHashes, ImageReader, ImageWriter, Upload, UploadTarget};
 use crate::client::connection::Connection;
 pub use crate::client::connection::plain_http_client;
 use crate::client::device::RemoteDevice;
-use crate::client::hashes::RemoteHashes;
+use crate::client::hashes::{HashesOf, RemoteHashes};
 pub use crate::client::trust::{ServerAccess, TokenSource};
 use crate::client::upload::RemoteUpload;
 use crate::document::Image;
@@ -101,6 +101,10 @@ impl RemoteLibrary {
             chunk_size_bytes,
         })
     }
+
+    fn hashes(&self, of: HashesOf) -> Result<Option<RemoteHashes>> {
+        RemoteHashes::open(Arc::clone(&self.connection), of, self.chunk_size_bytes)
+    }
 }
 
 impl ImageReader for RemoteLibrary {
@@ -117,6 +121,15 @@ impl ImageReader for RemoteLibrary {
     fn open_disk(&self, id: ImageId, disk: DiskIndex) -> Result<Arc<dyn ReadAt>> {
         let device = RemoteDevice::open(Arc::clone(&self.connection), id, disk)?;
         Ok(Arc::new(device))
+    }
+
+    fn disk_hashes(&self, id: ImageId, disk: DiskIndex) -> Result<Arc<dyn DiskHashes>> {
+        let hashes = self.hashes(HashesOf::Image { image: id, disk })?;
+        let hashes = hashes.ok_or_else(|| {
+            let problem = format!("no hashes of disk {disk} of image {id}");
+            self.connection.protocol(problem)
+        })?;
+        Ok(Arc::new(hashes))
     }
 
     fn side_file(&self, id: ImageId, name: &str) -> Result<Option<Vec<u8>>> {
@@ -153,6 +166,7 @@ impl ImageWriter for RemoteLibrary {
             Arc::clone(&self.connection),
             request.server,
             opened.upload,
+            self.chunk_size_bytes,
         )))
     }
 
@@ -161,7 +175,7 @@ impl ImageWriter for RemoteLibrary {
         server: &ServerName,
         disk_name: &str,
     ) -> Result<Option<Arc<dyn DiskHashes>>> {
-        let hashes = RemoteHashes::open(Arc::clone(&self.connection), server, disk_name)?;
+        let hashes = self.hashes(HashesOf::latest(server, disk_name))?;
         Ok(hashes.map(|hashes| Arc::new(hashes) as Arc<dyn DiskHashes>))
     }
 

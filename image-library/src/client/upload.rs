@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::access::{ChunkState, ChunkUpload, DiskHashes, Upload};
 use crate::client::connection::{Answer, Connection, Method};
-use crate::client::hashes::RemoteHashes;
+use crate::client::hashes::{HashesOf, RemoteHashes};
 use crate::document::{DiskDraft, Image, ImageDraft};
 use crate::error::{Error, Result};
 use crate::id::{ContentHash, ServerName};
@@ -27,15 +27,22 @@ pub(super) struct RemoteUpload {
     connection: Arc<Connection>,
     server: ServerName,
     id: String,
+    chunk_size_bytes: u32,
     committed: AtomicBool,
 }
 
 impl RemoteUpload {
-    pub(super) fn new(connection: Arc<Connection>, server: ServerName, id: Uuid) -> Self {
+    pub(super) fn new(
+        connection: Arc<Connection>,
+        server: ServerName,
+        id: Uuid,
+        chunk_size_bytes: u32,
+    ) -> Self {
         Self {
             connection,
             server,
             id: id.to_string(),
+            chunk_size_bytes,
             committed: AtomicBool::new(false),
         }
     }
@@ -115,7 +122,8 @@ impl Upload for RemoteUpload {
     fn latest_hashes(&self, disk_name: &str) -> Result<Option<Arc<dyn DiskHashes>>> {
         // The server answers who has an upload under way as of when that began.
         let connection = Arc::clone(&self.connection);
-        let hashes = RemoteHashes::open(connection, &self.server, disk_name)?;
+        let of = HashesOf::latest(&self.server, disk_name);
+        let hashes = RemoteHashes::open(connection, of, self.chunk_size_bytes)?;
         Ok(hashes.map(|hashes| Arc::new(hashes) as Arc<dyn DiskHashes>))
     }
 

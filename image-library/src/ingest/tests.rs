@@ -128,6 +128,10 @@ impl DiskHashes for Known {
         ImageId::from_uuid(uuid::Uuid::nil())
     }
 
+    fn chunk_size_bytes(&self) -> u32 {
+        1 << 14
+    }
+
     fn chunk_count(&self) -> u64 {
         self.0.len() as u64
     }

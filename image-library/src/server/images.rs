@@ -2,7 +2,8 @@
 //! Reading images: documents, ranges of disks, what is a hole, side files.
 //!
 //! Limits: one answer holds at most 4 MiB of a disk or one page of extents; a fixed number of
-//! disks is kept open, the one not used for longest is closed.
+//! disks is kept open, the one not used for longest is closed. Hashes are beside, in
+//! [`super::hashes`].
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,34 +27,55 @@ use crate::server::failure::RequestFailure;
 use crate::server::gate::Principal;
 use crate::server::{Shared, blocking};
 
-/// How many disks are kept open.
-const OPEN_DEVICES_MAX: usize = 32;
+/// How many disks, and the hashes of how many, are kept open.
+const OPENED_MAX: usize = 32;
 /// The most steps that one page of extents takes.
 const PAGE_STEPS_MAX: usize = 65_536;
 
-/// Disks that were opened lately, the last used last.
-type OpenDevice = ((ImageId, DiskIndex), Arc<dyn ReadAt>);
+/// What was opened lately of disks, the last used last.
+#[derive(Debug)]
+pub(super) struct Opened<T: ?Sized>(Mutex<Vec<(DiskKey, Arc<T>)>>);
 
-#[derive(Debug, Default)]
-pub(super) struct OpenDevices(Mutex<Vec<OpenDevice>>);
+/// Which disk.
+type DiskKey = (ImageId, DiskIndex);
 
-impl OpenDevices {
-    fn get(&self, key: (ImageId, DiskIndex)) -> Option<Arc<dyn ReadAt>> {
+impl<T: ?Sized> Default for Opened<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: ?Sized> Opened<T> {
+    /// What is open, or what `open` opens: it may take its time, nobody waits for it.
+    pub(super) fn get_or_open(
+        &self,
+        key: DiskKey,
+        open: impl FnOnce() -> Result<Arc<T>>,
+    ) -> Result<Arc<T>> {
+        if let Some(known) = self.get(key) {
+            return Ok(known);
+        }
+        let opened = open()?;
+        self.put(key, Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    fn get(&self, key: DiskKey) -> Option<Arc<T>> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let position = open.iter().position(|(known, _)| *known == key)?;
         let entry = open.remove(position);
-        let device = Arc::clone(&entry.1);
+        let found = Arc::clone(&entry.1);
         open.push(entry);
-        Some(device)
+        Some(found)
     }
 
-    fn put(&self, key: (ImageId, DiskIndex), device: Arc<dyn ReadAt>) {
+    fn put(&self, key: DiskKey, opened: Arc<T>) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|(known, _)| *known != key);
-        if open.len() >= OPEN_DEVICES_MAX {
+        if open.len() >= OPENED_MAX {
             open.remove(0);
         }
-        open.push((key, device));
+        open.push((key, opened));
     }
 }
 
@@ -64,14 +86,14 @@ impl Shared {
         disk: DiskIndex,
         principal: &Principal,
     ) -> Result<Arc<dyn ReadAt>> {
-        let device = match self.devices.get((id, disk)) {
-            Some(device) => device,
-            None => {
-                let device = self.library.open_disk(id, disk)?;
-                self.devices.put((id, disk), Arc::clone(&device));
-                device
-            }
-        };
+        let open = || self.library.open_disk(id, disk);
+        let device = self.devices.get_or_open((id, disk), open)?;
+        self.note_reader(id, disk, principal);
+        Ok(device)
+    }
+
+    /// Tells the audit trail who reads a disk or its hashes, once in a while.
+    pub(super) fn note_reader(&self, id: ImageId, disk: DiskIndex, principal: &Principal) {
         if self.readers.count(&(principal.token, id, disk)) {
             self.audit(principal, AuditAction::OpenDisk, |event| AuditEvent {
                 image: Some(id),
@@ -79,7 +101,6 @@ impl Shared {
                 ..event
             });
         }
-        Ok(device)
     }
 }
 
@@ -87,7 +108,7 @@ pub(super) fn parse_image_id(text: &str) -> Result<ImageId, RequestFailure> {
     text.parse().map_err(|error| RequestFailure::from(&error))
 }
 
-fn parse_disk(text: &str) -> Result<DiskIndex, RequestFailure> {
+pub(super) fn parse_disk(text: &str) -> Result<DiskIndex, RequestFailure> {
     text.parse()
         .map(DiskIndex)
         .map_err(|_| RequestFailure::invalid(format!("not the number of a disk: {text:?}")))
@@ -164,7 +185,7 @@ pub(super) async fn data(
 }
 
 /// Bytes with their hash.
-fn bytes_response(bytes: Vec<u8>) -> Response {
+pub(super) fn bytes_response(bytes: Vec<u8>) -> Response {
     let hash = blake3::hash(&bytes).to_hex().to_string();
     let headers = [
         (HASH_HEADER, hash),

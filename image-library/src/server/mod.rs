@@ -33,10 +33,11 @@ use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use disk::ReadAt;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_rustls::TlsAcceptor;
 
-use crate::access::Library;
+use crate::access::{DiskHashes, Library};
 use crate::audit::{AuditAction, AuditEvent};
 use crate::error::{Error, Result};
 use crate::id::{DiskIndex, ImageId, ServerName};
@@ -237,7 +238,8 @@ fn asked_to_stop() -> std::io::Result<impl Future<Output = ()> + Send + 'static>
 #[derive(Debug, Clone)]
 struct Shared {
     library: Arc<dyn Library>,
-    devices: Arc<images::OpenDevices>,
+    devices: Arc<images::Opened<dyn ReadAt>>,
+    hashes: Arc<images::Opened<dyn DiskHashes>>,
     sessions: Arc<sessions::Sessions>,
     gate: Arc<Gate>,
     begins: Arc<RateLimit<ServerName>>,
@@ -263,6 +265,7 @@ impl Shared {
         Self {
             library,
             devices: Arc::default(),
+            hashes: Arc::default(),
             sessions: Arc::default(),
             gate: Arc::new(Gate::new(access, &limits)),
             begins: Arc::new(RateLimit::new(limits.uploads_per_server, UPLOADS_WINDOW)),

@@ -63,6 +63,7 @@ pub(super) enum Name {
     ShowImage,
     ReadDisk,
     ListExtents,
+    ListDiskHashes,
     DeleteImage,
     ListTrash,
     Restore,
@@ -92,6 +93,7 @@ const fn route(name: Name, verb: Verb, path: &'static str, roles: &'static [Role
 const IMAGE: &str = "/v1/images/{id}";
 const DATA: &str = "/v1/images/{id}/disks/{disk}/data";
 const EXTENTS: &str = "/v1/images/{id}/disks/{disk}/extents";
+const DISK_HASHES: &str = "/v1/images/{id}/disks/{disk}/hashes";
 const SIDE_FILE: &str = "/v1/images/{id}/files/{name}";
 const UPLOAD: &str = "/v1/uploads/{upload}";
 
@@ -113,6 +115,7 @@ pub(super) const ROUTES: &[Route] = &[
     ),
     route(Name::ReadDisk, Verb::Get, DATA, READERS),
     route(Name::ListExtents, Verb::Get, EXTENTS, READERS),
+    route(Name::ListDiskHashes, Verb::Get, DISK_HASHES, READERS),
     route(Name::ReadSideFile, Verb::Get, SIDE_FILE, READERS),
     route(Name::WriteSideFile, Verb::Put, SIDE_FILE, READERS),
     route(
@@ -177,6 +180,7 @@ fn handler(name: Name, verb: MethodFilter) -> MethodRouter<Shared> {
         Name::ShowImage => on(verb, images::image),
         Name::ReadDisk => on(verb, images::data),
         Name::ListExtents => on(verb, images::extents),
+        Name::ListDiskHashes => on(verb, hashes::disk_hashes),
         Name::DeleteImage => on(verb, trash::delete),
         Name::ListTrash => on(verb, trash::list),
         Name::Restore => on(verb, trash::restore),

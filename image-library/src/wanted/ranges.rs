@@ -189,6 +189,10 @@ impl DiskHashes for ReadAgain {
         self.hashes.image()
     }
 
+    fn chunk_size_bytes(&self) -> u32 {
+        self.hashes.chunk_size_bytes()
+    }
+
     fn chunk_count(&self) -> u64 {
         self.hashes.chunk_count()
     }

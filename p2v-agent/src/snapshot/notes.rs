@@ -82,16 +82,15 @@ impl Notes {
             image: image_id(image),
         })
     }
-
-    /// Of which size the chunks are that the hashes are of.
-    pub(super) const fn chunk_size_bytes(&self) -> u32 {
-        self.chunk_size_bytes
-    }
 }
 
 impl DiskHashes for Notes {
     fn image(&self) -> ImageId {
         self.image
+    }
+
+    fn chunk_size_bytes(&self) -> u32 {
+        self.chunk_size_bytes
     }
 
     fn chunk_count(&self) -> u64 {

@@ -14,7 +14,7 @@ use crate::token::Token;
 use crate::tokens::{Grant, Role};
 
 /// Every route, and who may use it: `-` everybody, `a` agents, `o` operators, `A` administrators.
-const EXPECTED: [(&str, &str, &str); 23] = [
+const EXPECTED: [(&str, &str, &str); 24] = [
     ("GET", "/v1", "aoA"),
     ("GET", "/v1/authority", "-"),
     ("GET", "/v1/openapi.json", "-"),
@@ -26,6 +26,7 @@ const EXPECTED: [(&str, &str, &str); 23] = [
     ("POST", "/v1/trash/{id}/restore", "A"),
     ("GET", "/v1/images/{id}/disks/{disk}/data", "oA"),
     ("GET", "/v1/images/{id}/disks/{disk}/extents", "oA"),
+    ("GET", "/v1/images/{id}/disks/{disk}/hashes", "oA"),
     ("GET", "/v1/images/{id}/files/{name}", "oA"),
     ("PUT", "/v1/images/{id}/files/{name}", "oA"),
     ("GET", "/v1/servers/{server}/hashes", "aoA"),

@@ -2,6 +2,7 @@
 //! A server in this process, as requests of any kind find it.
 
 mod admission;
+mod hashes;
 mod hostile;
 mod limits;
 mod openapi;
