@@ -5,6 +5,10 @@
 //! library = "/srv/library"          # directory or URL
 //! replicas = ["https://second:8420"] # what is damaged in the library is read from there
 //! state   = "/var/lib/relevo"       # journals, reports, runs
+//! [cache]                           # chunks of images on the way from a library to a machine
+//! directory = "/var/cache/relevo"   # left out: below the state, if the library is not a directory
+//! disk      = "32GiB"
+//! memory    = "192MiB"              # of each machine
 //! [qemu]
 //! binary        = "/usr/bin/qemu-system-x86_64"
 //! accelerator   = "tcg"             # "kvm" or "tcg"; left out: what works is used
@@ -38,9 +42,24 @@ pub struct Configuration {
     pub workspace: Option<PathBuf>,
     /// The state directory.
     pub state: Option<PathBuf>,
+    /// The chunk cache.
+    #[serde(default)]
+    pub cache: CacheConfiguration,
     /// The QEMU platform.
     #[serde(default)]
     pub qemu: QemuConfiguration,
+}
+
+/// The table `[cache]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheConfiguration {
+    /// Where chunks are kept; for a library in a directory nowhere, unless this says so.
+    pub directory: Option<PathBuf>,
+    /// What they may take on disk, as `32GiB`.
+    pub disk: Option<String>,
+    /// What each machine's keeper may hold in memory, as `192MiB`.
+    pub memory: Option<String>,
 }
 
 /// The table `[qemu]`.
@@ -176,7 +195,9 @@ mod tests {
     fn every_key_of_the_example_is_known() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("relevo.toml");
-        let text = "library = \"/srv/library\"\nstate = \"/s\"\n[qemu]\nbinary = \"/q\"\n\
+        let text = "library = \"/srv/library\"\nstate = \"/s\"\n\
+                    replicas = [\"/r\"]\n[cache]\ndirectory = \"/c\"\ndisk = \"1GiB\"\n\
+                    memory = \"1MiB\"\n[qemu]\nbinary = \"/q\"\n\
                     accelerator = \"tcg\"\nfirmware_code = \"/c\"\nfirmware_vars = \"/v\"\n";
         std::fs::write(&path, text).unwrap();
         let configuration = Configuration::open(&path).unwrap();

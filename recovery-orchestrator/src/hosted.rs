@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::file;
 use crate::guest::Guest;
 use crate::journal::{Event, Journal, ProcessIdentity};
-use crate::keeper::{Keeper, KeeperOrder, KeeperStatus, Keepers, MoveOrder};
+use crate::keeper::{CacheOrder, Keeper, KeeperOrder, KeeperStatus, Keepers, MoveOrder};
 use crate::platform::qemu::WATCH_MONITOR;
 use crate::platform::{Machine, Order, Platform, ProfileName, RunningMachine};
 
@@ -66,6 +66,7 @@ impl Host<'_> {
             status: order.directory.join(STATUS),
             controller_gives_up: gives_up(order.profile.disk),
             move_disks,
+            cache: CacheOrder::default(),
             takes_over: false,
         };
         let keeper = self

@@ -14,9 +14,10 @@ use image_library::{
     FileError, Image, ImageReader, ImageRef, InitOptions, Library, LibraryAccess, LocalLibrary, open_library,
     open_library_with,
 };
-use recovery_orchestrator::Result;
+use recovery_orchestrator::runbook::parse_bytes;
+use recovery_orchestrator::{Error, Result};
 use recovery_orchestrator::config::{Configuration, Surroundings};
-use recovery_orchestrator::keeper::{KeeperProgram, Source};
+use recovery_orchestrator::keeper::{CacheOrder, KeeperProgram, Source};
 use recovery_orchestrator::platform::qemu::Qemu;
 use recovery_orchestrator::state::StateDirectory;
 
@@ -161,10 +162,33 @@ impl Context {
             add("--replica", Some(Path::new(replica)));
         }
         arguments.push("keep".into());
+        let cache = self.cache(is_directory)?;
         Ok(KeeperProgram {
             program,
             arguments,
+            cache,
             environment: typed_environment().map(|(name, text)| (name, text.to_string())),
+        })
+    }
+
+    /// The chunk cache that the configuration asks for.
+    fn cache(&self, is_directory: bool) -> Result<CacheOrder> {
+        let given = &self.configuration.cache;
+        let bytes = |given: &Option<String>, or: u64| match given {
+            Some(text) => parse_bytes(text).map_err(|problem| Error::Request {
+                problem: format!("[cache] in the configuration: {problem}"),
+                hint: None,
+            }),
+            None => Ok(or),
+        };
+        let usual = CacheOrder::default();
+        // What is in a directory of this computer is here already.
+        let below_state = (!is_directory).then(|| self.state.join("cache"));
+        Ok(CacheOrder {
+            directory: given.directory.clone().or(below_state),
+            disk_bytes_max: bytes(&given.disk, usual.disk_bytes_max)?,
+            memory_bytes_max: bytes(&given.memory, usual.memory_bytes_max)?,
+            is_served: self.library.starts_with("http"),
         })
     }
 

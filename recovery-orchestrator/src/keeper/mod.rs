@@ -11,6 +11,7 @@
 //! another, and ends when its machine has ended. QEMU connects again to a keeper that was started
 //! anew in its place, and holds the guest's reads until then.
 
+mod cached;
 mod moving;
 mod notice;
 mod process;
@@ -24,13 +25,14 @@ use disk::{Finding, SectorSize};
 use image_library::{DiskIndex, ImageId};
 use serde::{Deserialize, Serialize};
 
+use crate::cache::{CacheCounters, CacheOptions};
 use crate::nbd::Reads;
 
 pub use moving::{MoveOrder, Moved, Moving};
 pub use notice::Notices;
 pub use process::{Keeper, KeeperProgram, Keepers, read_order};
 pub use run::run;
-pub use source::{KeptDisk, KeptImage, Open, Source};
+pub use source::{KeptDisk, KeptHashes, KeptImage, Open, Source};
 pub use trace::{BLOCK_BYTES, Recorder, Run, TRACE_NAME, Trace};
 
 /// What a keeper is to do.
@@ -51,8 +53,47 @@ pub struct KeeperOrder {
     pub controller_gives_up: bool,
     /// Move the disks to local files while the machine runs.
     pub move_disks: Option<MoveOrder>,
+    /// Where chunks are kept on the way.
+    #[serde(default)]
+    pub cache: CacheOrder,
     /// It takes the place of a keeper that is gone: the library need not be there now.
     pub takes_over: bool,
+}
+
+/// The chunk cache of a keeper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheOrder {
+    /// Where its files are, shared by all keepers; `None`: in memory only.
+    pub directory: Option<PathBuf>,
+    /// What the files may take, in bytes.
+    pub disk_bytes_max: u64,
+    /// What the keeper may hold in memory, in bytes.
+    pub memory_bytes_max: u64,
+    /// The library is behind a server, which is asked for larger pieces.
+    pub is_served: bool,
+}
+
+impl Default for CacheOrder {
+    /// In memory only.
+    fn default() -> Self {
+        Self {
+            directory: None,
+            disk_bytes_max: 32 << 30,
+            memory_bytes_max: 192 << 20,
+            is_served: false,
+        }
+    }
+}
+
+impl CacheOrder {
+    fn options(&self) -> CacheOptions {
+        CacheOptions {
+            directory: self.directory.clone(),
+            disk_bytes_max: self.disk_bytes_max,
+            memory_bytes_max: self.memory_bytes_max,
+            ..CacheOptions::default()
+        }
+    }
 }
 
 /// One disk of a machine.
@@ -71,6 +112,8 @@ pub struct KeptDiskOrder {
 pub struct KeeperStatus {
     /// What was read of the disks.
     pub reads: Reads,
+    /// What the chunk cache was good for.
+    pub cache: CacheCounters,
     /// For how many seconds reads have been waiting for the library, and why; `None`: they are not.
     pub waiting: Option<(u64, String)>,
     /// Whether the machine is stopped until the library is back.

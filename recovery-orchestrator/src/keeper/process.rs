@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{KeeperOrder, KeeperStatus};
+use super::{CacheOrder, KeeperOrder, KeeperStatus};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::journal::ProcessIdentity;
@@ -67,6 +67,8 @@ pub struct KeeperProgram {
     pub program: PathBuf,
     /// How it finds the library, and that it is to be a keeper.
     pub arguments: Vec<OsString>,
+    /// Where keepers keep chunks on the way.
+    pub cache: CacheOrder,
     /// What it needs besides the environment of this one.
     pub environment: Option<(&'static str, String)>,
 }
@@ -91,6 +93,10 @@ impl Keepers for KeeperProgram {
             // What the keeper before listened on.
             file::remove_file(&order.nbd)?;
         }
+        let order = &KeeperOrder {
+            cache: self.cache.clone(),
+            ..order.clone()
+        };
         let place = directory.join(ORDER);
         file::write(&place, &serde_json::to_vec(order).unwrap_or_default())?;
         let mut arguments = self.arguments.clone();

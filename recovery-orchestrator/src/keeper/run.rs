@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the process of a keeper does, from its order to the end of its machine.
 
+use std::ops::Add as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use disk::ReadAt;
-use disk::block::Extent;
+use disk::{Finding, Monitor, Unit};
 use serde_json::{Value, json};
 
+use super::cached::Exported;
 use super::moving::Mover;
 use super::notice::Notices;
 use super::source::{KeptDisk, KeptImage, Source};
-use super::trace::{Recorder, TRACE_NAME, Trace};
+use super::trace::{Recorder, Run, TRACE_NAME, Trace};
 use super::{KeeperOrder, KeeperStatus};
+use crate::cache::{CacheCounters, ChunkCache, FetchOptions};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::nbd::{Export, Meter, Reads, Server};
@@ -32,12 +35,22 @@ const QUIET: Duration = Duration::from_secs(5);
 /// A trace is complete at the latest after so long.
 const TRACE_MAX: Duration = Duration::from_secs(300);
 
+impl Drop for Stand {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The disks of one machine, served.
 struct Stand {
     image: Arc<KeptImage>,
     notices: Arc<Notices>,
     recorder: Arc<Recorder>,
+    disks: Vec<Arc<Exported>>,
     meters: Vec<Arc<Meter>>,
+    replayed: Arc<OnceLock<Trace>>,
+    /// Ends fetching ahead.
+    stop: Arc<AtomicBool>,
     /// Ends when it is dropped.
     _server: Server,
 }
@@ -67,53 +80,99 @@ pub fn run(order: &KeeperOrder, sources: Vec<Source>) -> Result<()> {
 
 fn serve(order: &KeeperOrder, image: Arc<KeptImage>, notices: Arc<Notices>) -> Result<Stand> {
     let recorder = Arc::new(Recorder::default());
+    let cache = Arc::new(ChunkCache::open(
+        &order.cache.options(),
+        Arc::new(ToNotices(Arc::clone(&notices))),
+    )?);
+    let fetch = if order.cache.is_served {
+        FetchOptions::for_server()
+    } else {
+        FetchOptions::default()
+    };
+    let mut disks = Vec::new();
     let mut meters = Vec::new();
     let mut exports = Vec::new();
     for (number, disk) in order.disks.iter().enumerate() {
         let kept = KeptDisk::new(Arc::clone(&image), disk.index, disk.size_bytes);
-        let meter = Arc::new(Meter::new(Arc::new(kept)));
+        let (cache, recorder) = (Arc::clone(&cache), Arc::clone(&recorder));
+        let exported = Arc::new(Exported::new(kept, number, cache, fetch, recorder));
+        let meter = Arc::new(Meter::new(Arc::clone(&exported) as _));
+        disks.push(exported);
         meters.push(Arc::clone(&meter));
         exports.push(Export {
             name: export_name(number),
-            device: Arc::new(Recorded {
-                device: meter,
-                disk: number,
-                recorder: Arc::clone(&recorder),
-            }),
+            device: meter,
             block_size_bytes: disk.sector_size.bytes(),
         });
     }
     let server = Server::start(&order.nbd, exports)?;
+    let replayed = Arc::default();
+    let stop = Arc::new(AtomicBool::new(false));
+    let ahead = Ahead {
+        image: Arc::clone(&image),
+        disks: disks.clone(),
+        replayed: Arc::clone(&replayed),
+        stop: Arc::clone(&stop),
+    };
+    thread::spawn(move || ahead.run());
     Ok(Stand {
         image,
         notices,
         recorder,
+        disks,
         meters,
+        replayed,
+        stop,
         _server: server,
     })
 }
 
-/// A device whose first reads are noted.
-#[derive(Debug)]
-struct Recorded {
-    device: Arc<Meter>,
-    disk: usize,
-    recorder: Arc<Recorder>,
+/// Fetches what an earlier boot of the server read, in the order in which it did.
+struct Ahead {
+    image: Arc<KeptImage>,
+    disks: Vec<Arc<Exported>>,
+    replayed: Arc<OnceLock<Trace>>,
+    stop: Arc<AtomicBool>,
 }
 
-impl ReadAt for Recorded {
-    fn length_bytes(&self) -> u64 {
-        self.device.length_bytes()
+impl Ahead {
+    fn run(self) {
+        let Some(library) = self.image.library() else {
+            return;
+        };
+        let Some(trace) = library
+            .image(self.image.id())
+            .ok()
+            .and_then(|image| Trace::find(&*library, &image))
+        else {
+            return;
+        };
+        let trace = self.replayed.get_or_init(|| trace);
+        for runs in trace.runs.chunk_by(|left, right| left.0 == right.0) {
+            let disk = runs.first().and_then(|run| self.disks.get(run.0));
+            let ranges: Vec<_> = runs.iter().map(Run::bytes).collect();
+            match disk {
+                Some(disk) if !self.stop.load(Ordering::Relaxed) => {
+                    disk.fetch_ahead(&ranges, &self.stop);
+                }
+                _ => {}
+            }
+        }
     }
+}
 
-    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> disk::Result<()> {
-        let length = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
-        self.recorder.note(self.disk, offset, length);
-        self.device.read_exact_at(offset, buffer)
-    }
+/// What the cache notices goes to the others' findings.
+struct ToNotices(Arc<Notices>);
 
-    fn extent_at(&self, offset: u64) -> disk::Result<Extent> {
-        self.device.extent_at(offset)
+impl Monitor for ToNotices {
+    fn stage(&self, _title: &str) {}
+
+    fn expect(&self, _total: u64, _unit: Unit) {}
+
+    fn advance(&self, _amount: u64) {}
+
+    fn finding(&self, finding: &Finding) {
+        self.0.finding(finding.clone());
     }
 }
 
@@ -134,6 +193,7 @@ struct Watch {
     /// Writes the trace.
     keeping: Option<JoinHandle<()>>,
     reads: Reads,
+    cache: CacheCounters,
     place: PathBuf,
     written: Option<KeeperStatus>,
 }
@@ -163,16 +223,17 @@ impl Watch {
             image: Arc::clone(&stand.image),
             notices: Arc::clone(&stand.notices),
             recorder: Arc::clone(&stand.recorder),
-            stand: Some(stand),
             mover,
             controller_gives_up: order.controller_gives_up,
             is_stopped: false,
             trace_is_kept: false,
-            replayed: Arc::default(),
+            replayed: Arc::clone(&stand.replayed),
             keeping: None,
             reads: Reads::default(),
+            cache: CacheCounters::default(),
             place: order.status.clone(),
             written: None,
+            stand: Some(stand),
         })
     }
 
@@ -214,8 +275,11 @@ impl Watch {
         }
     }
 
-    /// Whether the guest has read what it reads to boot.
+    /// Whether the guest has read what it reads to boot, and is not quiet because the library is.
     fn has_booted(&self) -> bool {
+        if self.is_held() {
+            return false;
+        }
         let quiet = self.recorder.quiet_for();
         let age = self.recorder.age();
         quiet.is_some_and(|quiet| quiet >= QUIET) || age.is_some_and(|age| age >= TRACE_MAX)
@@ -245,7 +309,16 @@ impl Watch {
         self.keeping = Some(thread::spawn(move || keep(&image, &trace)));
     }
 
+    /// Whether the machine waits for the library. Its monitor may not answer meanwhile: `stop` waits
+    /// for the reads that are under way.
+    fn is_held(&self) -> bool {
+        self.is_stopped || self.notices.waiting().is_some()
+    }
+
     fn move_disks(&mut self) {
+        if self.is_held() {
+            return;
+        }
         let may_begin = self.has_booted();
         let Some(mover) = &mut self.mover else { return };
         mover.advance(&mut self.qmp, may_begin);
@@ -260,6 +333,8 @@ impl Watch {
         if let Some(stand) = &self.stand {
             let all = stand.meters.iter().map(|meter| meter.reads());
             self.reads = all.fold(Reads::default(), Reads::plus);
+            let all = stand.disks.iter().map(|disk| disk.counters());
+            self.cache = all.fold(CacheCounters::default(), CacheCounters::add);
         }
     }
 
@@ -269,6 +344,7 @@ impl Watch {
         let waiting = self.notices.waiting();
         let status = KeeperStatus {
             reads: self.reads,
+            cache: self.cache,
             waiting: waiting.map(|(waited, why)| (waited.as_secs(), why)),
             is_stopped: self.is_stopped,
             moving: self.mover.as_ref().map(Mover::progress),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use disk::block::Extent;
 use disk::{Finding, Level, ReadAt};
 use image_library::terminal::chain_text;
-use image_library::{DiskIndex, ImageId, ImageReader};
+use image_library::{ContentHash, DiskHashes, DiskIndex, ImageId, ImageReader, LEAF_CHUNKS};
 
 use super::notice::Notices;
 
@@ -26,6 +26,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const REPLICA_PATIENCE: Duration = Duration::from_secs(15);
 /// After so many failures in a row a library is opened anew: its directory may have been mounted again.
 const FAILURES_BEFORE_REOPENING: u32 = 3;
+
+const HEAL: &str =
+    "`image-library verify` says what is lost, `image-library heal` takes it from a replica";
 
 /// Opens a library.
 pub type Open = dyn Fn() -> image_library::Result<Box<dyn ImageReader>> + Send + Sync;
@@ -205,6 +208,7 @@ pub struct KeptDisk {
 struct Opened {
     library: Arc<dyn ImageReader>,
     device: Arc<dyn ReadAt>,
+    hashes: Arc<dyn DiskHashes>,
 }
 
 impl KeptDisk {
@@ -220,8 +224,8 @@ impl KeptDisk {
         }
     }
 
-    /// The disk's device in a source, opened again when the library was.
-    fn device(&self, source: usize) -> image_library::Result<Arc<dyn ReadAt>> {
+    /// The disk in a source, opened again when the library was.
+    fn opened(&self, source: usize) -> image_library::Result<Opened> {
         let library = self.image.sources[source].library()?;
         let slot = || {
             self.opened[source]
@@ -230,34 +234,34 @@ impl KeptDisk {
         };
         let known = slot().clone();
         if let Some(opened) = known.filter(|opened| Arc::ptr_eq(&opened.library, &library)) {
-            return Ok(opened.device);
+            return Ok(opened);
         }
-        let device = library.open_disk(self.image.id, self.index)?;
-        *slot() = Some(Opened {
+        let opened = Opened {
+            device: library.open_disk(self.image.id, self.index)?,
+            hashes: library.disk_hashes(self.image.id, self.index)?,
             library,
-            device: Arc::clone(&device),
-        });
-        Ok(device)
+        };
+        *slot() = Some(opened.clone());
+        Ok(opened)
     }
 
     /// Asks the first source, and where that has lost something, the replicas.
     fn ask<T>(
         &self,
         offset: u64,
-        question: &dyn Fn(&dyn ReadAt) -> disk::Result<T>,
-    ) -> disk::Result<T> {
+        question: &dyn Fn(&Opened) -> image_library::Result<T>,
+    ) -> image_library::Result<T> {
         let mut first_error = None;
         for (number, source) in self.image.sources.iter().enumerate() {
             // Of the library itself it is not known yet that it has lost something.
             let patience = (number > 0).then_some(REPLICA_PATIENCE);
             let answer = self.image.ask(source, patience, &|_| {
-                let device = self.device(number)?;
-                question(&*device).map_err(library_error)
+                question(&self.opened(number)?)
             });
             match answer {
                 Ok(answer) => {
                     if let Some(error) = &first_error {
-                        self.note_damage(offset, error, Some(&source.location));
+                        self.note_replica(offset, error, &source.location);
                     }
                     return Ok(answer);
                 }
@@ -266,46 +270,92 @@ impl KeptDisk {
                 }
             }
         }
-        let error = first_error.unwrap_or_else(|| image_library::Error::NoSuchImage {
-            problem: format!("image {} is in no library", self.image.id),
-        });
-        if !self.image.is_ending() {
-            self.note_damage(offset, &error, None);
-        }
-        Err(disk::Error::Device {
-            action: "read",
-            offset,
-            length: 0,
-            source: Box::new(error),
-        })
+        Err(
+            first_error.unwrap_or_else(|| image_library::Error::NoSuchImage {
+                problem: format!("image {} is in no library", self.image.id),
+            }),
+        )
     }
 
-    fn note_damage(&self, offset: u64, error: &image_library::Error, replica: Option<&str>) {
-        let place = format!(
+    fn note_replica(&self, offset: u64, error: &image_library::Error, replica: &str) {
+        self.image.notices.finding(Finding {
+            level: Level::Warning,
+            code: "boot.chunk.replica".to_owned(),
+            place: self.place(offset),
+            problem: format!(
+                "{}; it was read from the replica {replica}",
+                chain_text(error)
+            ),
+            remedy: Some(HEAL.to_owned()),
+        });
+    }
+
+    /// What of which image is at a byte.
+    fn place(&self, offset: u64) -> String {
+        format!(
             "image {}, disk {}, byte {offset:#x}",
             self.image.id, self.index
-        );
-        let lost = chain_text(error);
-        let (level, problem) = match replica {
-            Some(replica) => (
-                Level::Warning,
-                format!("{lost}; it was read from the replica {replica}"),
-            ),
-            None => (
-                Level::Error,
-                format!("{lost}; the machine was told of an I/O error there"),
-            ),
-        };
+        )
+    }
+
+    /// Notes that the guest is told of an I/O error.
+    pub fn note_damage(&self, offset: u64, error: &disk::Error) {
+        if self.image.is_ending() {
+            return;
+        }
         self.image.notices.finding(Finding {
-            level,
+            level: Level::Error,
             code: "boot.chunk.damaged".to_owned(),
-            place,
-            problem,
-            remedy: Some(
-                "`image-library verify` says what is lost, `image-library heal` takes it from a replica"
-                    .to_owned(),
+            place: self.place(offset),
+            problem: format!(
+                "{}; the machine was told of an I/O error there",
+                chain_text(error)
             ),
+            remedy: Some(HEAL.to_owned()),
         });
+    }
+}
+
+/// The hashes of a kept disk, asked for with the same patience.
+#[derive(Debug)]
+pub struct KeptHashes {
+    disk: Arc<KeptDisk>,
+    chunk_count: u64,
+    chunk_size_bytes: u32,
+}
+
+impl KeptHashes {
+    /// Those of a disk; waits until the library is there.
+    pub fn of(disk: Arc<KeptDisk>) -> image_library::Result<Self> {
+        let (chunk_count, chunk_size_bytes) = disk.ask(0, &|opened| {
+            let hashes = &opened.hashes;
+            Ok((hashes.chunk_count(), hashes.chunk_size_bytes()))
+        })?;
+        Ok(Self {
+            disk,
+            chunk_count,
+            chunk_size_bytes,
+        })
+    }
+}
+
+impl DiskHashes for KeptHashes {
+    fn image(&self) -> ImageId {
+        self.disk.image.id
+    }
+
+    fn chunk_count(&self) -> u64 {
+        self.chunk_count
+    }
+
+    fn chunk_size_bytes(&self) -> u32 {
+        self.chunk_size_bytes
+    }
+
+    fn leaf(&self, number: u64) -> image_library::Result<Vec<Option<ContentHash>>> {
+        let covered = u64::from(self.chunk_size_bytes) * LEAF_CHUNKS as u64;
+        let offset = number.saturating_mul(covered);
+        self.disk.ask(offset, &|opened| opened.hashes.leaf(number))
     }
 }
 
@@ -327,21 +377,36 @@ fn library_error(error: disk::Error) -> image_library::Error {
     }
 }
 
+fn device_error(offset: u64, length: usize, source: image_library::Error) -> disk::Error {
+    disk::Error::Device {
+        action: "read",
+        offset,
+        length: length as u64,
+        source: Box::new(source),
+    }
+}
+
 impl ReadAt for KeptDisk {
     fn length_bytes(&self) -> u64 {
         self.size_bytes
     }
 
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> disk::Result<()> {
+        let length = buffer.len();
         let buffer = Mutex::new(buffer);
-        self.ask(offset, &|device| {
+        self.ask(offset, &|opened| {
             let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
-            device.read_exact_at(offset, &mut buffer)
+            let read = opened.device.read_exact_at(offset, &mut buffer);
+            read.map_err(library_error)
         })
+        .map_err(|error| device_error(offset, length, error))
     }
 
     fn extent_at(&self, offset: u64) -> disk::Result<Extent> {
-        self.ask(offset, &|device| device.extent_at(offset))
+        self.ask(offset, &|opened| {
+            opened.device.extent_at(offset).map_err(library_error)
+        })
+        .map_err(|error| device_error(offset, 0, error))
     }
 }
 
