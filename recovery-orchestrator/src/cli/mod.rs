@@ -12,6 +12,7 @@ mod image;
 mod inspect;
 mod output;
 mod runbook;
+mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -288,7 +288,9 @@ mod tests {
         let length = (3 << 20) + 700;
         let device = Arc::new(Plain(MemoryDevice::from(vec![1; length])));
         assert!(!device.has_cheap_zeros(0, 512));
-        device.discard_at(0, length as u64).expect("nothing is done");
+        device
+            .discard_at(0, length as u64)
+            .expect("nothing is done");
         device
             .write_zeroes_at(1, length as u64 - 2)
             .expect("it is inside");

@@ -24,7 +24,7 @@ use super::qmp::{self, Qmp};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::journal::ProcessIdentity;
-use crate::nbd::{Export, Meter, Reads, Server};
+use crate::nbd::{Access, Export, Meter, Reads, Server};
 use crate::network::NicPlan;
 use crate::platform::{Machine, Order, Status};
 
@@ -206,7 +206,7 @@ fn exports(meters: &[Arc<Meter>], order: &Order) -> Vec<Export> {
     numbered
         .map(|(index, (meter, disk))| Export {
             name: command::export_name(index),
-            device: Arc::clone(meter) as _,
+            access: Access::ReadOnly(Arc::clone(meter) as _),
             block_size_bytes: disk.sector_size.bytes(),
         })
         .collect()

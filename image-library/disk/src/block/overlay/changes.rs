@@ -157,7 +157,11 @@ mod tests {
     use proptest::prelude::{any, prop, proptest};
 
     fn zeros(changes: &Changes) -> Vec<(u64, u64)> {
-        changes.zeros.iter().map(|(start, end)| (*start, *end)).collect()
+        changes
+            .zeros
+            .iter()
+            .map(|(start, end)| (*start, *end))
+            .collect()
     }
 
     #[test]

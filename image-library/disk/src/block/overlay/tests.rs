@@ -148,8 +148,8 @@ fn an_overlay_of_another_disk_is_refused() {
         .expect("memory");
     let image = Arc::new(MemoryDevice::from(file.into_inner()));
     let base = Arc::new(MemoryDevice::from(vec![0; 512]));
-    let error = Overlay::from_qcow2(image, base, OverlayOptions::default())
-        .expect_err("the sizes differ");
+    let error =
+        Overlay::from_qcow2(image, base, OverlayOptions::default()).expect_err("the sizes differ");
     assert_eq!(
         error.to_string(),
         "qcow2 header at byte 0x18: expected the size of the disk below, 512 bytes, found 1024"
@@ -277,10 +277,7 @@ fn zeros_are_kept_without_their_bytes_and_are_told() {
         (extent.length, extent.kind),
         (29 * CLUSTER_SIZE - 7, ExtentKind::Zero)
     );
-    assert_eq!(
-        overlay.extent_at(5).expect("inside").kind,
-        ExtentKind::Data
-    );
+    assert_eq!(overlay.extent_at(5).expect("inside").kind, ExtentKind::Data);
     assert_eq!(overlay.changed_clusters(), 31);
 
     overlay
@@ -323,7 +320,11 @@ fn a_discard_gives_the_bytes_back_and_leaves_the_rest() {
     let bytes = read_all(&overlay);
     assert!(bytes[..CLUSTER].iter().all(|byte| *byte == 2));
     assert!(is_zero(&bytes[CLUSTER..2 * CLUSTER]));
-    assert!(bytes[2 * CLUSTER..3 * CLUSTER].iter().all(|byte| *byte == 2));
+    assert!(
+        bytes[2 * CLUSTER..3 * CLUSTER]
+            .iter()
+            .all(|byte| *byte == 2)
+    );
     let cost = overlay.read_changes().cost_bytes();
     assert_eq!(cost, 2 * CLUSTER_SIZE + RUN_COST_BYTES);
 }
