@@ -116,9 +116,8 @@ fn read_authorities(path: &Path) -> Result<RootCertStore> {
 
 fn read_pem(path: &Path) -> Result<Vec<u8>> {
     let what = "the length of a PEM file in bytes";
-    file::read(path, PEM_LENGTH_MAX, what)?.ok_or_else(|| {
-        Error::file("open", path)(std::io::Error::from(std::io::ErrorKind::NotFound))
-    })
+    file::read(path, PEM_LENGTH_MAX, what)?
+        .ok_or_else(|| in_file("read a PEM file", path, "there is none"))
 }
 
 fn in_file(action: &'static str, path: &Path, problem: &str) -> Error {

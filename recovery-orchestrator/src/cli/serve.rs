@@ -58,8 +58,8 @@ pub(super) fn run(context: &Context, arguments: &ServeArguments) -> Result<Verdi
     let (library, image) = context.open_image(&arguments.image)?;
     let exports = exports(&*library, &image, arguments.writable)?;
     let interrupt = Interrupt::install(super::end_at_once)?;
-    let place = Place::of(arguments)?;
-    let server = place.serve(exports)?;
+    // Outlives the server, whose socket is in it.
+    let (server, _directory) = start(arguments, exports)?;
     tell(&server, &image, arguments);
     context.say("Serving; Ctrl-C ends it");
     while !interrupt.is_raised() {
@@ -70,49 +70,30 @@ pub(super) fn run(context: &Context, arguments: &ServeArguments) -> Result<Verdi
     Ok(Verdict::Done)
 }
 
-/// Where to listen.
-enum Place<'a> {
-    Socket(PathBuf, Option<TempDir>),
-    Tcp(SocketAddr, Option<TlsFiles<'a>>),
+fn start(arguments: &ServeArguments, exports: Vec<Export>) -> Result<(Server, Option<TempDir>)> {
+    if let Some(address) = arguments.listen {
+        let tls = tls_files(arguments).map(|files| files.server_config());
+        let server = Server::start_tcp(address, tls.transpose()?, exports)?;
+        return Ok((server, None));
+    }
+    if let Some(path) = &arguments.socket {
+        // A relative path would mean something else to whoever takes the URI elsewhere.
+        let path = std::path::absolute(path).map_err(FileError::on("find", path))?;
+        return Ok((Server::start(&path, exports)?, None));
+    }
+    let parent = env::temp_dir();
+    let directory = TempDir::with_prefix_in("relevo-nbd-", &parent)
+        .map_err(FileError::on("create a directory in", parent))?;
+    let server = Server::start(&directory.path().join("socket"), exports)?;
+    Ok((server, Some(directory)))
 }
 
-impl<'a> Place<'a> {
-    fn of(arguments: &'a ServeArguments) -> Result<Self> {
-        if let Some(address) = arguments.listen {
-            let files = arguments.certificate.as_deref();
-            let files = files.zip(arguments.private_key.as_deref());
-            let files = files.map(|(certificate, private_key)| TlsFiles {
-                certificate,
-                private_key,
-                client_authorities: arguments.client_ca.as_deref(),
-            });
-            return Ok(Self::Tcp(address, files));
-        }
-        if let Some(path) = &arguments.socket {
-            return Ok(Self::Socket(path.clone(), None));
-        }
-        let parent = env::temp_dir();
-        let directory = TempDir::with_prefix_in("relevo-nbd-", &parent)
-            .map_err(FileError::on("create a directory in", parent))?;
-        Ok(Self::Socket(
-            directory.path().join("socket"),
-            Some(directory),
-        ))
-    }
-
-    fn serve(&self, exports: Vec<Export>) -> Result<Server> {
-        match self {
-            // A relative path would mean something else to whoever takes the URI elsewhere.
-            Self::Socket(path, _) => {
-                let path = std::path::absolute(path).map_err(FileError::on("find", path))?;
-                Server::start(&path, exports)
-            }
-            Self::Tcp(address, files) => {
-                let tls = files.as_ref().map(TlsFiles::server_config).transpose()?;
-                Server::start_tcp(*address, tls, exports)
-            }
-        }
-    }
+fn tls_files(arguments: &ServeArguments) -> Option<TlsFiles<'_>> {
+    Some(TlsFiles {
+        certificate: arguments.certificate.as_deref()?,
+        private_key: arguments.private_key.as_deref()?,
+        client_authorities: arguments.client_ca.as_deref(),
+    })
 }
 
 fn exports(library: &dyn Library, image: &Image, writable: bool) -> Result<Vec<Export>> {

@@ -210,6 +210,7 @@ impl Shared {
             while !self.ending.load(Ordering::SeqCst) {
                 let socket = match self.listener.accept() {
                     Ok(socket) => socket,
+                    Err(_) if self.ending.load(Ordering::SeqCst) => break,
                     Err(error) => {
                         tracing::debug!(%error, "an nbd connection could not be taken");
                         thread::sleep(ACCEPT_PAUSE);

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
@@ -147,7 +147,7 @@ impl Write for Socket {
 /// The file of a unix socket that was made here; gone when dropped, if it is still the same.
 #[derive(Debug)]
 pub(super) struct SocketFile {
-    path: std::path::PathBuf,
+    path: PathBuf,
     device_and_inode: (u64, u64),
 }
 
@@ -174,7 +174,7 @@ pub(super) fn listen_unix(path: &Path) -> Result<(Listener, SocketFile)> {
     };
     // Of two that find the same dead socket, the second would remove the first one's new one.
     let directory = File::open(parent).map_err(Error::file("open directory", parent))?;
-    directory.lock().map_err(Error::file("lock", parent))?;
+    wait_for_turn(&directory);
     remove_stale(path)?;
     let listener = UnixListener::bind(path).map_err(|error| unbound(path, error))?;
     let device_and_inode = identity(path).map_err(Error::file("examine", path))?;
@@ -185,6 +185,17 @@ pub(super) fn listen_unix(path: &Path) -> Result<(Listener, SocketFile)> {
     fs::set_permissions(path, Permissions::from_mode(0o600))
         .map_err(Error::file("set the permissions of", path))?;
     Ok((Listener::Unix(listener), file))
+}
+
+/// Locks a directory. In one that everybody uses, anybody can hold the lock for ever: one of us
+/// needs it for a moment, so nobody is waited for much longer than that.
+fn wait_for_turn(directory: &File) {
+    for _ in 0..20 {
+        if directory.try_lock().is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn unbound(path: &Path, error: io::Error) -> Error {
