@@ -11,6 +11,7 @@ use super::reply::{Part, Replies};
 
 /// Shorter holes are sent as the zeros that they are: a chunk for each would cost more.
 const HOLE_BYTES_MIN: u64 = 4 << 10;
+const PIECE: usize = PIECE_BYTES as usize;
 /// Where reading fails is told this precisely, in bytes: the default chunk of a library.
 const ERROR_BYTES: u64 = 64 << 10;
 
@@ -41,14 +42,23 @@ pub(super) fn read(
 
 /// The reply has to be one piece: an error can only be told before it begins.
 fn read_whole(device: &dyn ReadAt, request: &Request, replies: &Replies, buffer: &mut Vec<u8>) {
-    let data = sized(buffer, u64::from(request.length));
-    match device.read_exact_at(request.offset, data) {
-        Ok(()) => replies.whole(request, data),
-        Err(error) => {
-            log(&error, request.offset);
-            replies.outcome(request, Err(EIO));
-        }
+    if replies.are_broken() {
+        return;
     }
+    let data = sized(buffer, u64::from(request.length));
+    let mut at = request.offset;
+    // In pieces only to notice soon that nobody waits any more.
+    for piece in data.chunks_mut(PIECE) {
+        if replies.are_broken() {
+            return;
+        }
+        if let Err(error) = device.read_exact_at(at, piece) {
+            log(&error, at);
+            return replies.outcome(request, Err(EIO));
+        }
+        at = at.saturating_add(u64::from(PIECE_BYTES));
+    }
+    replies.whole(request, data);
 }
 
 /// A read that is answered in several chunks.

@@ -2,7 +2,6 @@
 //! Replies of one connection: whole messages, one at a time, by whichever thread has one.
 
 use std::io::{self, Write as _};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::channel::Sender;
@@ -30,7 +29,6 @@ pub(super) struct Replies {
     /// To end the connection while another thread waits with the sender.
     breaker: Socket,
     structured: bool,
-    broken: AtomicBool,
 }
 
 impl Replies {
@@ -39,7 +37,6 @@ impl Replies {
             sender: Mutex::new(sender),
             breaker,
             structured,
-            broken: AtomicBool::new(false),
         }
     }
 
@@ -50,12 +47,11 @@ impl Replies {
 
     /// Whether nobody takes them any more.
     pub(super) fn are_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
+        self.breaker.is_cut()
     }
 
     /// Ends the connection at once.
     pub(super) fn cut(&self) {
-        self.broken.store(true, Ordering::Relaxed);
         self.breaker.cut();
     }
 

@@ -7,6 +7,8 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
@@ -44,6 +46,7 @@ impl Listener {
         Ok(Socket {
             stream,
             deadline: None,
+            cut: Arc::default(),
         })
     }
 
@@ -70,6 +73,8 @@ pub(super) struct Socket {
     stream: Stream,
     /// When reading ends, whatever comes until then.
     deadline: Option<Instant>,
+    /// Whether it was cut here, for all clones.
+    cut: Arc<AtomicBool>,
 }
 
 impl Socket {
@@ -81,16 +86,23 @@ impl Socket {
         Ok(Self {
             stream,
             deadline: self.deadline,
+            cut: Arc::clone(&self.cut),
         })
     }
 
     /// Ends the connection for whoever reads or writes it.
     pub(super) fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
         // An error says that the other side was faster.
         let _ = match &self.stream {
             Stream::Unix(stream) => stream.shutdown(Shutdown::Both),
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Both),
         };
+    }
+
+    /// Whether it was cut, here or through a clone: nobody takes what is being worked on.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// When reading of this one, not of its clones, is to fail; `None`: never.

@@ -93,6 +93,8 @@ impl Transmission<'_> {
                 .send(Work { request, payload })
                 .map_err(|_| broken("no worker is left"))?;
         }
+        // It went without a word: nobody waits for what is still in work.
+        self.replies.cut();
         Ok(())
     }
 

@@ -3,11 +3,15 @@
 //! happens.
 
 use std::io::{ErrorKind, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::client::{self, COOKIE, Client, READ, WRITE, request};
-use super::{MIB, SHORT, overlay, pattern, serve, serve_with, writable};
+use disk::ReadAt;
+
+use super::client::{self, Client, READ, WRITE, request};
+use super::{Access, MIB, SHORT, overlay, pattern, serve, serve_with, writable};
 use crate::nbd::CONNECTIONS_MAX;
 
 #[test]
@@ -170,7 +174,46 @@ fn who_asks_without_listening_keeps_nobody_else_waiting() {
     let started = Instant::now();
     drop(fixture.server);
     assert!(started.elapsed() < Duration::from_secs(20));
-    assert_eq!(COOKIE.to_be_bytes()[0], 0x11);
+}
+
+/// Takes a while for every read, and counts them.
+#[derive(Debug, Default)]
+struct Slow(AtomicUsize);
+
+impl ReadAt for Slow {
+    fn length_bytes(&self) -> u64 {
+        1 << 40
+    }
+
+    fn read_exact_at(&self, _offset: u64, _buffer: &mut [u8]) -> disk::Result<()> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(50));
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_in_work_for_somebody_who_left_is_given_up() {
+    for structured in [false, true] {
+        let device = Arc::new(Slow::default());
+        let fixture = serve(Access::ReadOnly(device.clone()));
+        let mut client = fixture.connect();
+        if structured {
+            client.go_structured("disk0");
+        } else {
+            client.go("disk0");
+        }
+        for _ in 0..4 {
+            client.request(0, READ, 0, 32 << 20);
+        }
+        while device.0.load(Ordering::Relaxed) < 4 {
+            thread::sleep(Duration::from_millis(5));
+        }
+        drop(client);
+        let started = Instant::now();
+        drop(fixture.server);
+        assert!(started.elapsed() < Duration::from_secs(1), "{started:?}");
+    }
 }
 
 #[test]
