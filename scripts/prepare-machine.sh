@@ -20,6 +20,7 @@ wanted=(
 [ "${1:-drill}" != bench ] || wanted+=(restic:restic borg:borgbackup zstd:zstd)
 [ "${1:-drill}" != test ] || wanted+=(
     cpio:cpio depmod:kmod mkfs.fat:dosfstools mcopy:mtools sgdisk:gdisk xz:xz-utils zstd:zstd lz4:lz4
+    nbdcopy:libnbd-bin
 )
 
 missing_packages() {

@@ -93,7 +93,7 @@ pub use reference::{ImageRef, Which};
 pub use replicate::{CopiedImage, FailedImage, ReplicateOptions, ReplicateReport};
 pub use statistics::{ServerStatistics, Statistics};
 pub use store::{BucketAccess, BucketAddress};
-pub use tls::use_ring;
+pub use tls::{TlsFiles, use_ring};
 pub use token::{Fingerprint, Token, TokenId};
 pub use tokens::{Grant, Role, TokenRecord};
 pub use wanted::{WantedRange, read_again};

@@ -9,21 +9,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::authority::{Authority, LEAF_DAYS, Leaf};
-use crate::error::{Error, Result};
-use crate::store::file;
+use crate::error::Result;
+use crate::tls::{certified_key, failed, place_of, read_chain, read_key};
 
 /// How often the certificate is looked at.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);
 /// An issued certificate is replaced when half of its time is over.
 const RENEW_AFTER: Duration = Duration::from_secs(LEAF_DAYS as u64 / 2 * 24 * 3600);
-/// Longest file with certificates or a key, in bytes.
-const PEM_LENGTH_MAX: u64 = 1 << 20;
 
 /// Who a server is, to its clients.
 #[derive(Debug)]
@@ -62,7 +58,7 @@ impl TlsIdentity {
     ///
     /// # Errors
     ///
-    /// [`Error::Certificate`] when a name cannot stand in a certificate.
+    /// [`crate::Error::Certificate`] when a name cannot stand in a certificate.
     pub fn issued(authority: Authority, names: Vec<String>) -> Result<Self> {
         let pem = authority.certificate_pem().to_owned();
         let authority = Box::new(authority);
@@ -73,7 +69,7 @@ impl TlsIdentity {
     ///
     /// # Errors
     ///
-    /// [`Error::File`], or [`Error::Certificate`] when they do not hold what they should.
+    /// [`crate::Error::File`], or [`crate::Error::Certificate`] when they do not hold what they should.
     pub fn from_files(certificate: &Path, private_key: &Path) -> Result<Self> {
         let source = Source::Files {
             certificate: certificate.to_owned(),
@@ -147,16 +143,7 @@ impl Source {
                 key: read_key(private_key)?,
             },
         };
-        CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| {
-            let problem = match error {
-                rustls::Error::InconsistentKeys(_) => {
-                    "the private key is not that of the certificate".to_owned()
-                }
-                error => error.to_string(),
-            };
-            let problem = format!("{}{problem}", self.place());
-            failed("use the certificate and its private key", problem)
-        })
+        certified_key(chain, key, &self.place())
     }
 
     /// Where it is, for messages.
@@ -166,39 +153,9 @@ impl Source {
             Self::Files {
                 certificate,
                 private_key,
-            } => format!("{}, {}: ", certificate.display(), private_key.display()),
+            } => place_of(certificate, private_key),
         }
     }
-}
-
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let pem = read_pem(path)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let chain = chain.map_err(|error| in_file("read certificates", path, &error.to_string()))?;
-    if chain.is_empty() {
-        return Err(in_file("read certificates", path, "it holds none"));
-    }
-    Ok(chain)
-}
-
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
-    PrivateKeyDer::from_pem_slice(&read_pem(path)?)
-        .map_err(|error| in_file("read a private key", path, &error.to_string()))
-}
-
-fn read_pem(path: &Path) -> Result<Vec<u8>> {
-    let what = "the length of a PEM file in bytes";
-    file::read(path, PEM_LENGTH_MAX, what)?.ok_or_else(|| {
-        Error::file("open", path)(std::io::Error::from(std::io::ErrorKind::NotFound))
-    })
-}
-
-fn in_file(action: &'static str, path: &Path, problem: &str) -> Error {
-    failed(action, format!("{}: {problem}", path.display()))
-}
-
-fn failed(action: &'static str, problem: String) -> Error {
-    Error::Certificate { action, problem }
 }
 
 #[cfg(test)]

@@ -65,8 +65,7 @@ impl KeptMachine {
             ));
         }
         file::create_directories(directory)?;
-        let mut entries =
-            std::fs::read_dir(directory).map_err(Error::file("read", directory))?;
+        let mut entries = std::fs::read_dir(directory).map_err(Error::file("read", directory))?;
         if entries.next().is_some() {
             return Err(refuse(
                 directory,
@@ -91,13 +90,8 @@ impl KeptMachine {
     /// Takes up what is in a directory.
     pub fn open(directory: &Path) -> Result<Self> {
         let place = directory.join(MACHINE);
-        let wrong = |problem: String| {
-            refuse(
-                directory,
-                problem,
-                "relevo boot IMAGE --to DIR makes one",
-            )
-        };
+        let wrong =
+            |problem: String| refuse(directory, problem, "relevo boot IMAGE --to DIR makes one");
         let text = file::read_text(&place, FILE_BYTES_MAX)?;
         let record: Record = serde_json::from_str(&text)
             .map_err(|error| wrong(format!("{MACHINE} is none: {error}")))?;

@@ -123,13 +123,10 @@ pub fn take_over(leftover: &Leftover, host: &BootHost<'_>) -> Result<Booted> {
     };
     let keeper = leftover.keepers.first().map(|(_, process)| process.clone());
     let (running, hosted) = makes.take_over(&scratch.directory.join(PLACE), keeper)?;
-    let profile: ProfileName = running
-        .profile
-        .parse()
-        .map_err(|problem| Error::Request {
-            problem,
-            hint: None,
-        })?;
+    let profile: ProfileName = running.profile.parse().map_err(|problem| Error::Request {
+        problem,
+        hint: None,
+    })?;
     let kept = match &running.kept {
         Some(directory) => Some(KeptMachine::open(directory)?),
         None => None,

@@ -24,8 +24,10 @@ use super::context::Context;
 use super::output::DryRun;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Ctrl-] ends the machine. Nothing that it wrote is kept, unless its disks are \
-moved to a directory (--to).")]
+#[command(
+    after_help = "Ctrl-] ends the machine. Nothing that it wrote is kept, unless its disks are \
+moved to a directory (--to)."
+)]
 pub(super) struct BootArguments {
     /// Which image
     #[arg(required_unless_present = "from", conflicts_with = "from")]

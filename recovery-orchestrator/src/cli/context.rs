@@ -11,15 +11,15 @@ use image_library::terminal::{
     AccessPaths, Terminal, Verbosity, library_access, say, typed_environment,
 };
 use image_library::{
-    FileError, Image, ImageReader, ImageRef, InitOptions, Library, LibraryAccess, LocalLibrary, open_library,
-    open_library_with,
+    FileError, Image, ImageReader, ImageRef, InitOptions, Library, LibraryAccess, LocalLibrary,
+    open_library, open_library_with,
 };
-use recovery_orchestrator::runbook::parse_bytes;
-use recovery_orchestrator::{Error, Result};
 use recovery_orchestrator::config::{Configuration, Surroundings};
 use recovery_orchestrator::keeper::{CacheOrder, KeeperProgram, Source};
 use recovery_orchestrator::platform::qemu::Qemu;
+use recovery_orchestrator::runbook::parse_bytes;
 use recovery_orchestrator::state::StateDirectory;
+use recovery_orchestrator::{Error, Result};
 
 use super::Global;
 

@@ -20,6 +20,7 @@ use serde_json::json;
 
 use super::context::{Context, create_directory};
 use super::output::{DryRun, Format, table};
+use super::serve;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ImageCommand {
@@ -65,6 +66,8 @@ pub(super) enum ImageCommand {
     },
     /// Write the disks of an image to files, as they were
     Export(ExportArguments),
+    /// Let other programs read the disks of an image over NBD, without copying them
+    Serve(serve::ServeArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -147,6 +150,7 @@ pub(super) fn run(context: &Context, command: ImageCommand) -> Result<Verdict> {
             Ok(Verdict::Done)
         }
         ImageCommand::Export(arguments) => export(context, &arguments),
+        ImageCommand::Serve(arguments) => serve::run(context, &arguments),
     }
 }
 

@@ -14,6 +14,7 @@ mod inspect;
 mod keep;
 mod output;
 mod runbook;
+mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -54,14 +54,13 @@ impl Exported {
             return Ok(cached);
         }
         // Not under the lock: each who reads waits for the library by itself.
-        let hashes = KeptHashes::of(Arc::clone(&self.kept)).map_err(|error| {
-            disk::Error::Device {
+        let hashes =
+            KeptHashes::of(Arc::clone(&self.kept)).map_err(|error| disk::Error::Device {
                 action: "read",
                 offset: 0,
                 length: 0,
                 source: Box::new(error),
-            }
-        })?;
+            })?;
         let (cache, kept) = (Arc::clone(&self.cache), Arc::clone(&self.kept));
         let made = CachedDisk::new(cache, kept, Arc::new(hashes), self.options)?;
         let mut slot = self.cached.lock().unwrap_or_else(PoisonError::into_inner);

@@ -142,8 +142,7 @@ impl Mover {
         self.has_stopped |= event["event"] == "STOP";
         let data = &event["data"];
         let of = data["device"].as_str().or_else(|| data["id"].as_str());
-        let Some(disk) =
-            of.and_then(|id| (0..self.ready.len()).find(|disk| job(*disk) == id))
+        let Some(disk) = of.and_then(|id| (0..self.ready.len()).find(|disk| job(*disk) == id))
         else {
             return;
         };
@@ -253,9 +252,11 @@ impl Mover {
         let jobs = jobs.as_array().map(Vec::as_slice).unwrap_or_default();
         self.progress.done_bytes = jobs.iter().map(|job| of(job, "offset")).sum();
         self.progress.total_bytes = jobs.iter().map(|job| of(job, "len")).sum();
-        let paused = jobs
-            .iter()
-            .find(|job| job["io-status"].as_str().is_some_and(|status| status != "ok"));
+        let paused = jobs.iter().find(|job| {
+            job["io-status"]
+                .as_str()
+                .is_some_and(|status| status != "ok")
+        });
         self.progress.problem = paused.map(|job| {
             let status = job["io-status"].as_str().unwrap_or_default();
             format!("the local disk cannot be written ({status})")

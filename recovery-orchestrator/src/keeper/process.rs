@@ -102,7 +102,13 @@ impl Keepers for KeeperProgram {
         let mut arguments = self.arguments.clone();
         arguments.push(place.into());
         let log = directory.join(LOG);
-        let child = spawn(&self.program, &arguments, self.environment.as_ref(), &log, lifetime)?;
+        let child = spawn(
+            &self.program,
+            &arguments,
+            self.environment.as_ref(),
+            &log,
+            lifetime,
+        )?;
         let keeper = KeeperProcess {
             identity: ProcessIdentity::of(child.id()),
             child: Mutex::new(child),

@@ -20,7 +20,7 @@ use super::{KeeperOrder, KeeperStatus};
 use crate::cache::{CacheCounters, ChunkCache, FetchOptions};
 use crate::error::{Error, Result};
 use crate::file;
-use crate::nbd::{Export, Meter, Reads, Server};
+use crate::nbd::{Access, Export, Meter, Reads, Server};
 use crate::platform::qemu::{Qmp, export_name};
 
 /// How long a machine may take until its monitor is there.
@@ -101,7 +101,7 @@ fn serve(order: &KeeperOrder, image: Arc<KeptImage>, notices: Arc<Notices>) -> R
         meters.push(Arc::clone(&meter));
         exports.push(Export {
             name: export_name(number),
-            device: meter,
+            access: Access::ReadOnly(meter),
             block_size_bytes: disk.sector_size.bytes(),
         });
     }
@@ -201,13 +201,14 @@ struct Watch {
 impl Watch {
     /// Waits for the machine's monitor.
     fn new(order: &KeeperOrder, stand: Stand) -> Result<Self> {
-        let mut qmp = Qmp::connect(&order.monitor, MACHINE_PATIENCE, || None).map_err(|problem| {
-            Error::Machine {
-                name: order.image.to_string(),
-                problem,
-                hint: None,
-            }
-        })?;
+        let mut qmp =
+            Qmp::connect(&order.monitor, MACHINE_PATIENCE, || None).map_err(|problem| {
+                Error::Machine {
+                    name: order.image.to_string(),
+                    problem,
+                    hint: None,
+                }
+            })?;
         let mut mover = order.move_disks.clone().map(Mover::new);
         if let Some(mover) = mover.as_mut().filter(|_| order.takes_over) {
             mover

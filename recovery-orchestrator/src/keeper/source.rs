@@ -255,9 +255,9 @@ impl KeptDisk {
         for (number, source) in self.image.sources.iter().enumerate() {
             // Of the library itself it is not known yet that it has lost something.
             let patience = (number > 0).then_some(REPLICA_PATIENCE);
-            let answer = self.image.ask(source, patience, &|_| {
-                question(&self.opened(number)?)
-            });
+            let answer = self
+                .image
+                .ask(source, patience, &|_| question(&self.opened(number)?));
             match answer {
                 Ok(answer) => {
                     if let Some(error) = &first_error {

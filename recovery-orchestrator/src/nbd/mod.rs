@@ -1,169 +1,88 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A read-only NBD server on a unix socket: how a hypervisor reads an image without copying it.
+//! An NBD server: how a hypervisor, `qemu-img`, `nbdcopy` or the Linux kernel reads an image as a
+//! disk without copying it, and writes to what lies over it.
 //!
-//! Fixed newstyle negotiation (`NBD_OPT_EXPORT_NAME`, `ABORT`, `LIST`, `INFO`, `GO`,
-//! `STRUCTURED_REPLY`, `LIST_META_CONTEXT`, `SET_META_CONTEXT`), `READ`, `FLUSH`, `CACHE`,
-//! `BLOCK_STATUS` with `base:allocation`, `DISC`. Everything that writes is refused. No TLS: the
-//! socket is in a directory that only its owner may enter.
+//! ```text
+//! socket    unix or TCP, where connections come in      server     connections, their number, their end
+//! channel   plain or TLS, in two halves                 negotiate  options, STARTTLS, the export
+//! transmit  requests to workers, replies                read, write, status   what is answered
+//! ```
 //!
-//! Limits: [`CONNECTIONS_MAX`] connections, options and strings of a few KiB, reads of
-//! `READ_BYTES_MAX`, `WORKER_COUNT` requests of a connection in work at a time. A client
-//! that breaks the protocol gets an error, or loses its connection; never more.
+//! Fixed newstyle negotiation (`NBD_OPT_EXPORT_NAME`, `ABORT`, `LIST`, `STARTTLS`, `INFO`, `GO`,
+//! `STRUCTURED_REPLY`, `LIST_META_CONTEXT`, `SET_META_CONTEXT`), `READ`, `WRITE`, `DISC`, `FLUSH`,
+//! `TRIM`, `CACHE`, `WRITE_ZEROES`, `BLOCK_STATUS` with `base:allocation`. On a unix socket there
+//! is no TLS: its file is its owner's alone. On TCP there is nothing but TLS, except on loopback
+//! addresses.
+//!
+//! Limits: [`CONNECTIONS_MAX`] connections, options and strings of a few KiB, reads and writes of
+//! 32 MiB, of which 1 MiB at a time is in memory, [`WORKER_COUNT`] requests of a connection in work
+//! at a time and as many waiting. Where a reply cannot be divided, requests of all connections
+//! share 64 MiB. A negotiation has 30 seconds, a request may pause for 60. A client that breaks
+//! the protocol gets an error, or loses its connection; never more.
+//!
+//! Not here: `NBD_OPT_EXTENDED_HEADERS`. 64-bit requests would save some of the 256 questions for
+//! the holes of 1 TiB, and bring a second form of every header for it.
 
+mod budget;
+mod channel;
 mod meter;
 mod negotiate;
 mod protocol;
+mod read;
+mod reply;
+mod server;
+mod socket;
+mod status;
 mod transmit;
+mod uri;
+mod write;
 
-use std::collections::BTreeMap;
-use std::io;
-use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
 
-use disk::ReadAt;
-
-use crate::error::{Error, Result};
+use disk::{ReadAt, WriteAt};
 
 pub use meter::{Meter, Reads};
-
-/// Connections at a time.
-pub const CONNECTIONS_MAX: usize = 32;
-/// Requests of one connection in work at a time.
-pub const WORKER_COUNT: usize = 4;
+pub use server::{CONNECTIONS_MAX, Endpoint, Server};
+pub use transmit::WORKER_COUNT;
 
 /// One disk that is served.
 #[derive(Debug, Clone)]
 pub struct Export {
     /// What the client calls it.
     pub name: String,
-    /// What it reads.
-    pub device: Arc<dyn ReadAt>,
+    /// What it reads, and whether it may write.
+    pub access: Access,
     /// The smallest unit that the client should ask for, in bytes.
     pub block_size_bytes: u32,
 }
 
-/// A running server; ends when dropped.
-#[derive(Debug)]
-pub struct Server {
-    socket: PathBuf,
-    shared: Arc<Shared>,
-    listener: Option<JoinHandle<()>>,
+/// A device, and what clients may do with it.
+#[derive(Debug, Clone)]
+pub enum Access {
+    /// Everything that writes is refused.
+    ReadOnly(Arc<dyn ReadAt>),
+    /// All connections write to the same device; the last write counts.
+    Writable(Arc<dyn WriteAt>),
 }
 
-#[derive(Debug)]
-struct Shared {
-    exports: Vec<Export>,
-    ending: AtomicBool,
-    /// Each with its number, to cut them when the server ends.
-    connections: Mutex<BTreeMap<u64, UnixStream>>,
-}
-
-impl Server {
-    /// Listens on a socket that must not exist yet.
-    pub fn start(socket: &Path, exports: Vec<Export>) -> Result<Self> {
-        let listener = UnixListener::bind(socket).map_err(Error::file("listen on", socket))?;
-        let shared = Arc::new(Shared {
-            exports,
-            ending: AtomicBool::new(false),
-            connections: Mutex::default(),
-        });
-        let for_thread = Arc::clone(&shared);
-        let handle = thread::Builder::new()
-            .name("nbd".to_owned())
-            .spawn(move || listen(&listener, &for_thread))
-            .map_err(Error::file("start a thread for", socket))?;
-        Ok(Self {
-            socket: socket.to_owned(),
-            shared,
-            listener: Some(handle),
-        })
-    }
-
-    /// Where clients connect.
+impl Access {
+    /// The device, to be read.
     #[must_use]
-    pub fn socket(&self) -> &Path {
-        &self.socket
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.shared.ending.store(true, Ordering::SeqCst);
-        // Wakes the listener, which then sees that it is to end. Nothing to be done if it cannot.
-        let _ = UnixStream::connect(&self.socket);
-        let connections = self.shared.connections.lock();
-        for connection in connections.unwrap_or_else(PoisonError::into_inner).values() {
-            let _ = connection.shutdown(Shutdown::Both);
+    pub fn device(&self) -> &dyn ReadAt {
+        match self {
+            Self::ReadOnly(device) => &**device,
+            Self::Writable(device) => &**device,
         }
-        if let Some(listener) = self.listener.take() {
-            let _ = listener.join();
-        }
-        let _ = std::fs::remove_file(&self.socket);
     }
-}
 
-fn listen(listener: &UnixListener, shared: &Arc<Shared>) {
-    thread::scope(|scope| {
-        for stream in listener.incoming() {
-            if shared.ending.load(Ordering::SeqCst) {
-                break;
-            }
-            let Ok(stream) = stream else { continue };
-            if let Some(guard) = Connection::open(shared, &stream) {
-                scope.spawn(move || {
-                    // A client that goes away or breaks the protocol is its own loss.
-                    if let Err(error) = serve(guard.shared, stream) {
-                        tracing::debug!(%error, "nbd connection ended");
-                    }
-                    drop(guard);
-                });
-            }
+    /// The device, if it may be written.
+    #[must_use]
+    pub fn writable(&self) -> Option<&dyn WriteAt> {
+        match self {
+            Self::ReadOnly(_) => None,
+            Self::Writable(device) => Some(&**device),
         }
-    });
-}
-
-/// A connection that the server knows of, so that it can be cut when the server ends.
-struct Connection<'a> {
-    shared: &'a Shared,
-    number: u64,
-}
-
-impl<'a> Connection<'a> {
-    fn open(shared: &'a Shared, stream: &UnixStream) -> Option<Self> {
-        let mut connections = shared
-            .connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if connections.len() >= CONNECTIONS_MAX || shared.ending.load(Ordering::SeqCst) {
-            return None;
-        }
-        let number = connections.last_key_value().map_or(0, |(last, _)| last + 1);
-        connections.insert(number, stream.try_clone().ok()?);
-        Some(Self { shared, number })
     }
-}
-
-impl Drop for Connection<'_> {
-    fn drop(&mut self) {
-        let connections = self.shared.connections.lock();
-        connections
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.number);
-    }
-}
-
-fn serve(shared: &Shared, mut stream: UnixStream) -> io::Result<()> {
-    stream.set_write_timeout(Some(protocol::WRITE_TIMEOUT))?;
-    stream.set_read_timeout(Some(protocol::NEGOTIATION_TIMEOUT))?;
-    let Some(session) = negotiate::negotiate(&mut stream, &shared.exports)? else {
-        return Ok(());
-    };
-    stream.set_read_timeout(None)?;
-    transmit::transmit(&session, stream)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Numbers and messages of the NBD protocol, all big-endian.
+//! Numbers and messages of the NBD protocol, all big-endian, as `doc/proto.md` of
+//! <https://github.com/NetworkBlockDevice/nbd> has them.
 //!
 //! ```text
 //! option  : IHAVEOPT u64, option u32, length u32, data
@@ -25,6 +26,7 @@ pub(super) const FLAG_NO_ZEROES: u16 = 2;
 pub(super) const OPT_EXPORT_NAME: u32 = 1;
 pub(super) const OPT_ABORT: u32 = 2;
 pub(super) const OPT_LIST: u32 = 3;
+pub(super) const OPT_STARTTLS: u32 = 5;
 pub(super) const OPT_INFO: u32 = 6;
 pub(super) const OPT_GO: u32 = 7;
 pub(super) const OPT_STRUCTURED_REPLY: u32 = 8;
@@ -37,18 +39,27 @@ pub(super) const REP_INFO: u32 = 3;
 pub(super) const REP_META_CONTEXT: u32 = 4;
 pub(super) const REP_ERR_UNSUP: u32 = (1 << 31) + 1;
 pub(super) const REP_ERR_INVALID: u32 = (1 << 31) + 3;
+pub(super) const REP_ERR_TLS_REQD: u32 = (1 << 31) + 5;
 pub(super) const REP_ERR_UNKNOWN: u32 = (1 << 31) + 6;
 
 pub(super) const INFO_EXPORT: u16 = 0;
 pub(super) const INFO_BLOCK_SIZE: u16 = 3;
 
-pub(super) const EXPORT_FLAGS: u16 = 1 // has flags
-    | (1 << 1) // read only
-    | (1 << 2) // flush
-    | (1 << 8) // several connections see the same
-    | (1 << 10); // cache
-/// `NBD_FLAG_SEND_DF`: only where structured replies were agreed on.
-pub(super) const EXPORT_FLAG_SEND_DF: u16 = 1 << 7;
+/// Transmission flags of every export. `CAN_MULTI_CONN` holds for writable ones too: a device is
+/// one for all connections, and a flush of it covers what any of them wrote.
+pub(super) const EXPORT_FLAGS: u16 = EXPORT_HAS_FLAGS
+    | (1 << 2) // SEND_FLUSH
+    | (1 << 8) // CAN_MULTI_CONN
+    | (1 << 10); // SEND_CACHE
+const EXPORT_HAS_FLAGS: u16 = 1;
+pub(super) const EXPORT_READ_ONLY: u16 = 1 << 1;
+/// What only a writable export has.
+pub(super) const EXPORT_WRITABLE: u16 = (1 << 3) // SEND_FUA
+    | (1 << 5) // SEND_TRIM
+    | (1 << 6) // SEND_WRITE_ZEROES
+    | (1 << 11); // SEND_FAST_ZERO
+/// `SEND_DF`: only where structured replies were agreed on.
+pub(super) const EXPORT_SEND_DF: u16 = 1 << 7;
 
 pub(super) const CMD_READ: u16 = 0;
 pub(super) const CMD_WRITE: u16 = 1;
@@ -58,17 +69,25 @@ pub(super) const CMD_TRIM: u16 = 4;
 pub(super) const CMD_CACHE: u16 = 5;
 pub(super) const CMD_WRITE_ZEROES: u16 = 6;
 pub(super) const CMD_BLOCK_STATUS: u16 = 7;
+pub(super) const CMD_FLAG_FUA: u16 = 1;
+pub(super) const CMD_FLAG_NO_HOLE: u16 = 1 << 1;
+pub(super) const CMD_FLAG_DF: u16 = 1 << 2;
 pub(super) const CMD_FLAG_REQ_ONE: u16 = 1 << 3;
+pub(super) const CMD_FLAG_FAST_ZERO: u16 = 1 << 4;
 
 pub(super) const CHUNK_FLAG_DONE: u16 = 1;
 pub(super) const CHUNK_NONE: u16 = 0;
 pub(super) const CHUNK_OFFSET_DATA: u16 = 1;
+pub(super) const CHUNK_OFFSET_HOLE: u16 = 2;
 pub(super) const CHUNK_BLOCK_STATUS: u16 = 5;
 pub(super) const CHUNK_ERROR: u16 = (1 << 15) + 1;
+pub(super) const CHUNK_ERROR_OFFSET: u16 = (1 << 15) + 2;
 
 pub(super) const EPERM: u32 = 1;
 pub(super) const EIO: u32 = 5;
 pub(super) const EINVAL: u32 = 22;
+pub(super) const ENOSPC: u32 = 28;
+pub(super) const ENOTSUP: u32 = 95;
 
 /// The one context that is served, and the number that stands for it.
 pub(super) const ALLOCATION_CONTEXT: &str = "base:allocation";
@@ -76,16 +95,16 @@ pub(super) const ALLOCATION_CONTEXT_ID: u32 = 1;
 /// A hole that reads as zeros.
 pub(super) const STATE_HOLE_ZERO: u32 = 1 | 2;
 
-/// The longest read that is answered; what every client may rely on.
-pub(super) const READ_BYTES_MAX: u32 = 32 << 20;
+/// The longest read or write, in bytes; what every client may rely on.
+pub(super) const PAYLOAD_BYTES_MAX: u32 = 32 << 20;
+/// What is read or written at a time, in bytes: the memory that a request takes.
+pub(super) const PIECE_BYTES: u32 = 1 << 20;
 /// The longest option data.
 pub(super) const OPTION_BYTES_MAX: u32 = 64 << 10;
 /// Options in one negotiation.
 pub(super) const OPTION_COUNT_MAX: usize = 64;
 /// Extents in one block status reply.
-pub(super) const EXTENT_COUNT_MAX: usize = 512;
-/// How long a client may think between two options.
-pub(super) const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const EXTENT_COUNT_MAX: usize = 4096;
 /// How long a client may not take what is sent.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -124,6 +143,9 @@ pub(super) struct Request {
 }
 
 impl Request {
+    /// The length of a request without its payload, in bytes.
+    pub(super) const HEAD_BYTES: usize = 28;
+
     pub(super) fn read(reader: &mut impl Read) -> io::Result<Self> {
         if read_u32(reader)? != REQUEST_MAGIC {
             return Err(broken("a request without its magic number"));
@@ -135,5 +157,15 @@ impl Request {
             offset: read_u64(reader)?,
             length: read_u32(reader)?,
         })
+    }
+
+    pub(super) const fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Whether it lies on a device of that many bytes.
+    pub(super) fn is_within(&self, device_bytes: u64) -> bool {
+        let end = self.offset.checked_add(u64::from(self.length));
+        end.is_some_and(|end| end <= device_bytes)
     }
 }

@@ -34,6 +34,9 @@ pub use overlay::{Overlay, OverlayOptions};
 pub use qcow2::Backing;
 pub use slice::Slice;
 
+/// Zeros are written in pieces of this many bytes.
+const ZEROS_LENGTH: u64 = 1 << 20;
+
 /// What is known about a run of bytes without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExtentKind {
@@ -78,8 +81,41 @@ pub trait WriteAt: ReadAt {
     /// Writes all of `bytes` at `offset` (bytes); past the end is an error.
     fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<()>;
 
-    /// Returns once what was written before is as durable as the device can make it.
+    /// Returns once what was written before, by whichever thread, is as durable as the device can
+    /// make it.
     fn flush(&self) -> Result<()>;
+
+    /// Makes `length` bytes from `offset` (bytes) read as zeros; past the end is an error, and an
+    /// error may leave a part of them zeroed. Unless a device knows better, zeros are written.
+    fn write_zeroes_at(&self, offset: u64, length: u64) -> Result<()> {
+        fill_with_zeros(self, offset, length)
+    }
+
+    /// Says that `length` bytes from `offset` (bytes) are not needed any more; past the end is an
+    /// error. They read as before or as zeros until they are written again. Unless a device knows
+    /// what to do with that, nothing is done.
+    fn discard_at(&self, offset: u64, length: u64) -> Result<()> {
+        check_length("discard", self.length_bytes(), offset, length)
+    }
+
+    /// Whether [`WriteAt::write_zeroes_at`] of that range costs less than writing its bytes.
+    fn has_cheap_zeros(&self, _offset: u64, _length: u64) -> bool {
+        false
+    }
+}
+
+/// Writes zeros as bytes, in pieces, so that a range of any length needs little memory.
+pub fn fill_with_zeros<D: WriteAt + ?Sized>(device: &D, offset: u64, length: u64) -> Result<()> {
+    check_length("write", device.length_bytes(), offset, length)?;
+    let zeros = vec![0; length.min(ZEROS_LENGTH) as usize];
+    let end = offset + length;
+    let mut at = offset;
+    while at < end {
+        let piece = ZEROS_LENGTH.min(end - at);
+        device.write_all_at(at, &zeros[..piece as usize])?;
+        at += piece;
+    }
+    Ok(())
 }
 
 impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
@@ -103,6 +139,18 @@ impl<T: WriteAt + ?Sized> WriteAt for Arc<T> {
 
     fn flush(&self) -> Result<()> {
         (**self).flush()
+    }
+
+    fn write_zeroes_at(&self, offset: u64, length: u64) -> Result<()> {
+        (**self).write_zeroes_at(offset, length)
+    }
+
+    fn discard_at(&self, offset: u64, length: u64) -> Result<()> {
+        (**self).discard_at(offset, length)
+    }
+
+    fn has_cheap_zeros(&self, offset: u64, length: u64) -> bool {
+        (**self).has_cheap_zeros(offset, length)
     }
 }
 
@@ -151,7 +199,16 @@ pub(crate) fn check_range(
     offset: u64,
     length: usize,
 ) -> Result<()> {
-    let length = length as u64;
+    check_length(action, device_length, offset, length as u64)
+}
+
+/// The same for a length that no buffer has.
+pub(crate) fn check_length(
+    action: &'static str,
+    device_length: u64,
+    offset: u64,
+    length: u64,
+) -> Result<()> {
     match offset.checked_add(length) {
         Some(end) if end <= device_length => Ok(()),
         _ => Err(Error::Device {
@@ -199,6 +256,52 @@ mod tests {
             error.to_string(),
             "write 2 bytes at byte 0xffffffffffffffff"
         );
+    }
+
+    /// A device without anything of its own for zeros.
+    #[derive(Debug)]
+    struct Plain(MemoryDevice);
+
+    impl ReadAt for Plain {
+        fn length_bytes(&self) -> u64 {
+            self.0.length_bytes()
+        }
+
+        fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+            self.0.read_exact_at(offset, buffer)
+        }
+    }
+
+    impl WriteAt for Plain {
+        fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+            assert!(bytes.len() <= 1 << 20, "zeros come in pieces");
+            self.0.write_all_at(offset, bytes)
+        }
+
+        fn flush(&self) -> Result<()> {
+            self.0.flush()
+        }
+    }
+
+    #[test]
+    fn a_device_that_knows_nothing_of_zeros_gets_them_in_pieces() {
+        let length = (3 << 20) + 700;
+        let device = Arc::new(Plain(MemoryDevice::from(vec![1; length])));
+        assert!(!device.has_cheap_zeros(0, 512));
+        device
+            .discard_at(0, length as u64)
+            .expect("nothing is done");
+        device
+            .write_zeroes_at(1, length as u64 - 2)
+            .expect("it is inside");
+        for outside in [1, u64::MAX] {
+            assert!(device.write_zeroes_at(length as u64, outside).is_err());
+            assert!(device.discard_at(length as u64, outside).is_err());
+        }
+        let mut bytes = vec![7; length];
+        device.read_exact_at(0, &mut bytes).expect("all of it");
+        assert_eq!((bytes[0], bytes[length - 1]), (1, 1));
+        assert!(is_zero(&bytes[1..length - 1]));
     }
 
     #[test]

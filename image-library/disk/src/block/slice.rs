@@ -3,7 +3,7 @@
 //!
 //! Invariant: the part lies within the inner device, checked when it is made.
 
-use super::{Extent, ReadAt, WriteAt, check_range};
+use super::{Extent, ReadAt, WriteAt, check_length, check_range};
 use crate::error::{Error, Result};
 
 /// The bytes `start_bytes .. start_bytes + length_bytes` of another device.
@@ -70,6 +70,22 @@ impl<D: WriteAt> WriteAt for Slice<D> {
 
     fn flush(&self) -> Result<()> {
         self.inner.flush()
+    }
+
+    fn write_zeroes_at(&self, offset: u64, length: u64) -> Result<()> {
+        check_length("zero", self.length_bytes, offset, length)?;
+        self.inner
+            .write_zeroes_at(self.start_bytes + offset, length)
+    }
+
+    fn discard_at(&self, offset: u64, length: u64) -> Result<()> {
+        check_length("discard", self.length_bytes, offset, length)?;
+        self.inner.discard_at(self.start_bytes + offset, length)
+    }
+
+    fn has_cheap_zeros(&self, offset: u64, length: u64) -> bool {
+        self.inner
+            .has_cheap_zeros(self.start_bytes.saturating_add(offset), length)
     }
 }
 

@@ -167,7 +167,10 @@ fn what_is_lost_is_an_error_at_once_and_a_finding_with_its_place() {
     let findings = notices.findings();
     assert_eq!(findings.len(), 1);
     assert_eq!(findings[0].code, "boot.chunk.damaged");
-    assert!(findings[0].place.ends_with("disk 0, byte 0x1000"), "{findings:?}");
+    assert!(
+        findings[0].place.ends_with("disk 0, byte 0x1000"),
+        "{findings:?}"
+    );
     assert!(findings[0].problem.contains("c0ffee"), "{findings:?}");
 }
 

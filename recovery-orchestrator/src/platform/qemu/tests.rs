@@ -11,7 +11,7 @@ use disk::{ReadAt, SectorSize};
 use rstest::rstest;
 
 use super::*;
-use crate::nbd::{Export, Meter, Server};
+use crate::nbd::{Access, Export, Meter, Server};
 use crate::network;
 use crate::platform::{DiskOrder, Status};
 use crate::process::Lifetime;
@@ -54,7 +54,7 @@ fn order(directory: &Path, disk: DiskController, firmware: Firmware) -> (Order, 
     let meter = Arc::new(Meter::new(image));
     let export = Export {
         name: export_name(0),
-        device: Arc::clone(&meter) as _,
+        access: Access::ReadOnly(Arc::clone(&meter) as _),
         block_size_bytes: 512,
     };
     let served = Served {
@@ -162,8 +162,7 @@ fn what_qemu_says_about_its_failure_is_in_the_error() {
     let Some(qemu) = qemu(directory.path()) else {
         return;
     };
-    let (mut order, _served) =
-        order(directory.path(), DiskController::VirtioBlk, Firmware::Bios);
+    let (mut order, _served) = order(directory.path(), DiskController::VirtioBlk, Firmware::Bios);
     order.disks[0].file = directory.path().join("no-such.qcow2");
     let error = qemu.start(&order).unwrap_err().to_string();
     assert!(error.starts_with("virtual machine sector: "), "{error}");
