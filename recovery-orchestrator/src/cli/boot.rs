@@ -121,7 +121,8 @@ fn talk(
     console: console::Connection,
     interrupt: &Interrupt,
 ) -> Result<Verdict> {
-    let result = pass(context, &booted, console, interrupt);
+    let mut news = News::default();
+    let result = pass(context, &booted, console, interrupt, &mut news);
     let outcome = if result.is_ok() {
         RunOutcome::Passed
     } else {
@@ -134,6 +135,9 @@ fn talk(
         End::Interrupted => "\nEnded by a signal.",
         End::Machine => "\nThe machine has ended by itself.",
     });
+    for line in news.of(&status) {
+        context.say(&line);
+    }
     Ok(tell_end(context, &status))
 }
 
@@ -193,12 +197,12 @@ fn pass(
     booted: &Booted,
     console: console::Connection,
     interrupt: &Interrupt,
+    news: &mut News,
 ) -> Result<End> {
     for nic in &booted.nics {
         context.say(&format!("  {nic}, cut off (restrict=on)"));
     }
     context.say(console::usage());
-    let mut news = News::default();
     console.talk(booted.machine(), interrupt, &mut || {
         for line in news.of(&booted.status()) {
             context.say(&format!("\r\n[relevo] {line}\r"));
@@ -208,7 +212,7 @@ fn pass(
 
 /// What a person who watches the console is told about the disks.
 #[derive(Debug, Default)]
-pub(super) struct News {
+struct News {
     findings: usize,
     is_waiting: bool,
     tenths: u64,
@@ -218,7 +222,7 @@ pub(super) struct News {
 
 impl News {
     /// What is new.
-    pub(super) fn of(&mut self, status: &KeeperStatus) -> Vec<String> {
+    fn of(&mut self, status: &KeeperStatus) -> Vec<String> {
         let mut lines = Vec::new();
         for finding in status.findings.iter().skip(self.findings) {
             lines.push(finding_text(finding));
@@ -261,7 +265,7 @@ impl News {
 }
 
 /// What the keeper had to say in the end.
-pub(super) fn tell_end(context: &Context, status: &KeeperStatus) -> Verdict {
+fn tell_end(context: &Context, status: &KeeperStatus) -> Verdict {
     if let Some(moving) = status.moving.as_ref().filter(|moving| !moving.is_complete) {
         context.say(&format!(
             "Its disks were moved in part: {} of {}. `relevo boot --from DIR` goes on.",
