@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use disk::block::{Meter, Reads};
+use disk::block::{CachedDevice, Meter, Reads};
 use disk::{ReadAt, SectorSize};
 use image_library::DiskIndex;
 
@@ -20,7 +20,12 @@ pub struct GuestDisk {
     pub sector_size: SectorSize,
 }
 
-/// The same disks, with a count of what is read of them.
+/// What is kept of all disks while they are converted, in bytes: an initramfs or two. It is looked at
+/// when the guest is inspected, when it is changed, and when the change is verified, each time by a
+/// reader of its own.
+const KEPT_BYTES: u64 = 64 << 20;
+
+/// The same disks, each block read once if possible, with a count of what is read of the image.
 #[derive(Debug)]
 pub struct MeteredDisks {
     disks: Vec<GuestDisk>,
@@ -33,10 +38,11 @@ impl MeteredDisks {
     pub fn new(disks: &[GuestDisk]) -> Self {
         let meter = |disk: &GuestDisk| Arc::new(Meter::new(Arc::clone(&disk.device)));
         let meters: Vec<Arc<Meter>> = disks.iter().map(meter).collect();
+        let kept_bytes = KEPT_BYTES / disks.len().max(1) as u64;
         let counted = disks.iter().zip(&meters).map(|(disk, meter)| {
-            let device: Arc<dyn ReadAt> = Arc::clone(meter) as Arc<dyn ReadAt>;
+            let device = Arc::clone(meter) as Arc<dyn ReadAt>;
             GuestDisk {
-                device,
+                device: Arc::new(CachedDevice::new(device, kept_bytes)),
                 ..disk.clone()
             }
         });

@@ -305,6 +305,10 @@ fn what_is_kept_tells_the_verdict_and_what_was_read() {
         (1..blocks / 2).contains(&summary.reads.block_count),
         "{summary:?}"
     );
+    assert_eq!(
+        summary.reads.request_count, summary.reads.block_count,
+        "each block is read once"
+    );
 }
 
 /// A disk that the library has lost, or that cannot be reached.

@@ -9,6 +9,7 @@
 //!                                          \-> copy (a new raw or qcow2 file)
 //! ```
 
+mod cached_device;
 mod copy;
 mod file;
 mod format;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+pub use cached_device::CachedDevice;
 pub use copy::{CopyStats, copy_to_qcow2, copy_to_raw};
 pub use file::{DiskFile, WritableDiskFile};
 pub use format::DiskFormat;
