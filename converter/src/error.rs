@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The one error of this package. What a guest is like is never an error: it is a finding.
 
+use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 
@@ -86,6 +87,36 @@ impl Error {
         move |source| Self::Guest { place, source }
     }
 
+    /// Whether another attempt at the same image ends the same way: the image or what becomes of it
+    /// is what is wrong, and not the way to it.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Library(error) => is_lasting(error),
+            Self::Local { .. } => false,
+            Self::NoDisks
+            | Self::Guest { .. }
+            | Self::NotConvertible { .. }
+            | Self::Changed { .. }
+            | Self::NoSpace { .. }
+            | Self::File { .. }
+            | Self::NotVerified { .. } => {
+                let mut source = self.source();
+                while let Some(error) = source {
+                    if let Some(error) = error.downcast_ref::<image_library::Error>() {
+                        return is_lasting(error);
+                    }
+                    // Of a file or a connection below the disk: the format's own errors are typed.
+                    if error.is::<io::Error>() {
+                        return false;
+                    }
+                    source = error.source();
+                }
+                true
+            }
+        }
+    }
+
     /// What the reader of the message can do about it, where there is something.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -104,6 +135,53 @@ impl Error {
             | Self::File { .. }
             | Self::NotVerified { .. }
             | Self::Local { .. } => None,
+        }
+    }
+}
+
+fn is_lasting(error: &image_library::Error) -> bool {
+    error.proves_damage() || matches!(error, image_library::Error::Limit { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_of_a_disk(source: Box<dyn std::error::Error + Send + Sync>) -> Error {
+        Error::Guest {
+            place: "disk 0".to_owned(),
+            source: disk::Error::Device {
+                action: "read",
+                offset: 0,
+                length: 1,
+                source,
+            },
+        }
+    }
+
+    #[test]
+    fn what_the_way_to_the_image_did_is_not_held_against_the_image() {
+        let unreachable = || image_library::Error::Unreachable {
+            location: "https://library".to_owned(),
+            source: Box::new(io::Error::from(io::ErrorKind::TimedOut)),
+        };
+        let missing = image_library::Error::PackMissing {
+            place: "packs/00".to_owned(),
+        };
+        let corrupt = disk::Error::corrupt("ext filesystem", 0, "bad");
+        let cases = [
+            (Error::from(unreachable()), false),
+            (read_of_a_disk(Box::new(unreachable())), false),
+            (
+                read_of_a_disk(Box::new(io::Error::from(io::ErrorKind::TimedOut))),
+                false,
+            ),
+            (read_of_a_disk(Box::new(missing)), true),
+            (Error::guest("disk 0")(corrupt), true),
+            (Error::NoDisks, true),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(error.is_lasting(), expected, "{error:?}");
         }
     }
 }

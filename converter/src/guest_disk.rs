@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use disk::block::{CachedDevice, Meter, Reads};
 use disk::{ReadAt, SectorSize};
 use image_library::DiskIndex;
 
@@ -17,4 +18,50 @@ pub struct GuestDisk {
     pub device: Arc<dyn ReadAt>,
     /// Logical sector size.
     pub sector_size: SectorSize,
+}
+
+/// What is kept of all disks while they are converted, in bytes: an initramfs or two. It is looked at
+/// when the guest is inspected, when it is changed, and when the change is verified, each time by a
+/// reader of its own.
+const KEPT_BYTES: u64 = 64 << 20;
+
+/// The same disks, each block read once if possible, with a count of what is read of the image.
+#[derive(Debug)]
+pub struct MeteredDisks {
+    disks: Vec<GuestDisk>,
+    meters: Vec<Arc<Meter>>,
+}
+
+impl MeteredDisks {
+    /// Counts what is read from now on.
+    #[must_use]
+    pub fn new(disks: &[GuestDisk]) -> Self {
+        let meter = |disk: &GuestDisk| Arc::new(Meter::new(Arc::clone(&disk.device)));
+        let meters: Vec<Arc<Meter>> = disks.iter().map(meter).collect();
+        let kept_bytes = KEPT_BYTES / disks.len().max(1) as u64;
+        let counted = disks.iter().zip(&meters).map(|(disk, meter)| {
+            let device = Arc::clone(meter) as Arc<dyn ReadAt>;
+            GuestDisk {
+                device: Arc::new(CachedDevice::new(device, kept_bytes)),
+                ..disk.clone()
+            }
+        });
+        Self {
+            disks: counted.collect(),
+            meters,
+        }
+    }
+
+    /// The disks, to be read.
+    #[must_use]
+    pub fn disks(&self) -> &[GuestDisk] {
+        &self.disks
+    }
+
+    /// What was read of all of them so far.
+    #[must_use]
+    pub fn reads(&self) -> Reads {
+        let each = self.meters.iter().map(|meter| meter.reads());
+        each.fold(Reads::default(), Reads::plus)
+    }
 }

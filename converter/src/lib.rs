@@ -23,4 +23,4 @@ pub mod verify;
 pub mod vm;
 
 pub use error::{Error, Result};
-pub use guest_disk::GuestDisk;
+pub use guest_disk::{GuestDisk, MeteredDisks};

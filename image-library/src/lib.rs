@@ -79,7 +79,7 @@ pub use crypto::Cipher;
 pub use digest::{Digest, content_digest, image_digest};
 pub use disk_writer::DiskWriter;
 pub use document::{Consistency, DiskDraft, Image, ImageDisk, ImageDraft};
-pub use error::{BucketFailure, Error, Result};
+pub use error::{BucketFailure, Error, Result, chain_text};
 pub use file_error::FileError;
 pub use heal::{HealOptions, HealReport};
 pub use id::{ContentHash, DiskIndex, ImageId, ServerName};

@@ -10,7 +10,7 @@ use converter::plan::PlanOptions;
 use converter::plan::{Change, Edit};
 use converter::prepare::{PrepareOptions, Prepared, prepare};
 use converter::vm::VmDefinition;
-use disk::block::{Overlay, OverlayOptions};
+use disk::block::{Overlay, OverlayOptions, Reads};
 use disk::{Finding, Monitor, ReadAt, SectorSize};
 use image_library::{DiskIndex, Image, ImageId, ImageReader};
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,9 @@ pub struct Conversion {
     pub edits: Vec<EditRecord>,
     /// What was noticed.
     pub findings: Vec<Finding>,
+    /// What was read of the image's disks for it, whenever that was.
+    #[serde(default)]
+    pub reads: Reads,
 }
 
 /// One edit, for the report.
@@ -177,6 +180,7 @@ impl GuestSource for Converting<'_> {
                 reused: prepared.reused,
                 edits: prepared.plan.edits.iter().map(EditRecord::of).collect(),
                 findings: prepared.plan.findings,
+                reads: prepared.reads,
             },
         })
     }

@@ -28,6 +28,7 @@ pub mod nbd;
 pub mod network;
 pub mod platform;
 mod process;
+pub mod readiness;
 pub mod report;
 pub mod runbook;
 pub mod select;

@@ -95,6 +95,33 @@ impl PhonyServer {
         server
     }
 
+    /// The same, and its kernel needs none: the drivers of virtual hardware are built in.
+    ///
+    /// # Panics
+    /// When the work directory cannot be written to.
+    #[must_use]
+    pub fn with_drivers_built_in(folder: &Path) -> Self {
+        let server = Self::without_initramfs(folder);
+        let drivers = [
+            "virtio/virtio_pci",
+            "block/virtio_blk",
+            "scsi/virtio_scsi",
+            "scsi/sd_mod",
+            "net/virtio_net",
+        ];
+        let names = drivers.map(|driver| format!("kernel/drivers/{driver}.ko\n"));
+        server.file(
+            "lib/modules/6.1.0-18-amd64/modules.builtin",
+            &names.concat(),
+        );
+        server.file(
+            "boot/grub/grub.cfg",
+            "menuentry 'Debian' {\n\
+             \tlinux /boot/vmlinuz-6.1.0-18-amd64 root=/dev/sda1 ro\n}\n",
+        );
+        server
+    }
+
     fn file(&self, path: &str, content: &str) {
         let path = self.tree.join(path);
         fs::create_dir_all(path.parent().expect("a file is in a folder"))

@@ -10,7 +10,7 @@ use disk::{Finding, Level};
 
 use crate::error::Result;
 use crate::guest::initramfs::{Initramfs, Limits};
-use crate::guest::kmod::{IndexFiles, ModuleIndex, ModuleName, Presence};
+use crate::guest::kmod::{Closures, IndexFiles, ModuleIndex, ModuleName, Presence};
 use crate::inspect::inspection::{
     DriverFacts, DriverPlace, FilePlace, InitramfsFacts, InnerFile, Kernel, ModuleFacts,
 };
@@ -98,9 +98,10 @@ fn kernel(
     };
     let (initramfs, inside) = initramfs(tree, version, findings)?;
     let wanted = WANTED.map(ModuleName::new);
+    let mut closures = Closures::new(&index);
     let mut closure = Vec::new();
     if let Some(directory) = &modules {
-        for name in index.closure(&wanted).modules {
+        for name in closures.of(&wanted).modules {
             let path = index.facts(&name).map(|facts| facts.path.clone());
             let Some(path) = path else { continue };
             let full = format!("{}/{path}", directory.guest_path);
@@ -122,7 +123,7 @@ fn kernel(
         .chain(&FALLBACK)
         .map(|&name| DriverFacts {
             name: name.to_owned(),
-            place: driver_place(&index, &inside, name),
+            place: driver_place(&index, &mut closures, &inside, name),
         })
         .collect();
     Ok(Kernel {
@@ -146,13 +147,18 @@ fn missing_module(version: &str, path: &str) -> Finding {
 }
 
 /// A driver counts as inside only with everything that it needs.
-fn driver_place(index: &ModuleIndex, inside: &BTreeSet<String>, name: &str) -> DriverPlace {
+fn driver_place(
+    index: &ModuleIndex,
+    closures: &mut Closures<'_>,
+    inside: &BTreeSet<String>,
+    name: &str,
+) -> DriverPlace {
     let name = ModuleName::new(name);
     match index.presence(&name) {
         Presence::Builtin => DriverPlace::BuiltIn,
         Presence::Absent => DriverPlace::Absent,
         Presence::Module => {
-            let closure = index.closure(std::slice::from_ref(&name));
+            let closure = closures.of(std::slice::from_ref(&name));
             let complete = closure.modules.iter().all(|m| inside.contains(m.as_str()));
             if complete {
                 DriverPlace::InInitramfs

@@ -4,6 +4,7 @@
 //!
 //! Limits: 40 symbolic links per path, as in Linux; text files up to 4 MiB.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 
 use disk::filesystem::{DirectoryEntry, FileType, Filesystem, Metadata};
@@ -19,7 +20,12 @@ const TEXT_BYTES_MAX: u64 = 4 << 20;
 pub(crate) struct GuestTree {
     filesystems: BTreeMap<VolumeId, Box<dyn Filesystem>>,
     mounts: Vec<(String, VolumeId)>,
+    /// What was looked up since something was mounted last: every path begins with the same
+    /// directories, and a filesystem looks each of them through for a name.
+    looked_up: RefCell<BTreeMap<String, Found>>,
 }
+
+type Found = Option<(FilePlace, Metadata)>;
 
 impl GuestTree {
     /// A tree with nothing mounted.
@@ -27,17 +33,20 @@ impl GuestTree {
         Self {
             filesystems,
             mounts: Vec::new(),
+            looked_up: RefCell::default(),
         }
     }
 
     /// The same filesystems with only `volume` mounted, as the root.
     pub(crate) fn set_root(&mut self, volume: VolumeId) {
         self.mounts = vec![("/".to_owned(), volume)];
+        self.looked_up.take();
     }
 
     /// Nothing mounted: every path is absent.
     pub(crate) fn clear_mounts(&mut self) {
         self.mounts.clear();
+        self.looked_up.take();
     }
 
     /// Mounts one more filesystem; false where there is none on that volume.
@@ -45,6 +54,7 @@ impl GuestTree {
         let known = self.filesystems.contains_key(&volume);
         if known {
             self.mounts.push((mount_point.to_owned(), volume));
+            self.looked_up.take();
         }
         known
     }
@@ -191,7 +201,17 @@ impl GuestTree {
     }
 
     /// One path without following a link in its last component.
-    fn look(&self, path: &str) -> Result<Option<(FilePlace, Metadata)>> {
+    fn look(&self, path: &str) -> Result<Found> {
+        if let Some(found) = self.looked_up.borrow().get(path) {
+            return Ok(found.clone());
+        }
+        let found = self.look_up(path)?;
+        let mut looked_up = self.looked_up.borrow_mut();
+        looked_up.insert(path.to_owned(), found.clone());
+        Ok(found)
+    }
+
+    fn look_up(&self, path: &str) -> Result<Found> {
         let Some((volume, inner)) = self.mounted(path) else {
             return Ok(None);
         };

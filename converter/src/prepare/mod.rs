@@ -1,34 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The whole conversion in one call, and kept beside the image so that it is done once.
 //!
-//! | side file | holds |
-//! |---|---|
-//! | `prepared-v1.json` | `Record`: inspection, plan, what was written |
-//! | `overlay-N.qcow2` | the changes of disk N; no backing file is named in it |
-//!
-//! The record is written last, so where there is one, the overlays are there too. It is used again
-//! when the same version of this package made it with the same options; else all is done anew and
-//! replaced. The image itself never changes.
+//! What is kept, and when it is used again, is in `kept`. The image itself never changes.
+
+mod kept;
 
 use std::io::Cursor;
 use std::sync::Arc;
 
-use disk::block::Overlay;
+use disk::block::{Overlay, Reads};
 use disk::{Level, Monitor};
 use image_library::machine::MachineDescription;
-use image_library::{DiskIndex, Image, ImageId, ImageReader};
-use serde::{Deserialize, Serialize};
+use image_library::{DiskIndex, Image, ImageReader};
 
 use crate::apply::{Applied, AppliedSummary, ApplyOptions, apply};
 use crate::error::{Error, Result};
-use crate::guest_disk::GuestDisk;
+use crate::guest_disk::{GuestDisk, MeteredDisks};
 use crate::inspect::{Inspection, inspect};
 use crate::plan::{Plan, PlanOptions, plan};
 use crate::verify::verify;
 use crate::vm::VmDefinition;
 
-/// The name of the record's side file; the number is its form's.
-pub const RECORD_NAME: &str = "prepared-v1.json";
+pub use kept::{FAILURE_NAME, Failure, Kept, RECORD_NAME, Summary, kept};
 
 /// How an image is prepared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,24 +41,14 @@ pub struct Prepared {
     pub plan: Plan,
     /// What was written; empty where the verdict forbids it.
     pub applied: AppliedSummary,
+    /// What was read of the image's disks for it.
+    pub reads: Reads,
     /// The virtual machine.
     pub vm: VmDefinition,
     /// The changes of each disk that was touched, as a qcow2 image without backing file.
     pub overlays: Vec<(DiskIndex, Vec<u8>)>,
     /// Whether it was kept from an earlier time.
     pub reused: bool,
-}
-
-/// What is kept of a preparation.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Record {
-    /// The version of this package.
-    converter: String,
-    options: PlanOptions,
-    inspection: Inspection,
-    plan: Plan,
-    applied: AppliedSummary,
-    overlays: Vec<DiskIndex>,
 }
 
 /// A guest that was converted in memory.
@@ -77,9 +60,14 @@ pub struct Converted {
     pub plan: Plan,
     /// What was changed; `None` where the verdict forbids it.
     pub applied: Option<Applied>,
+    /// What was read of the disks.
+    pub reads: Reads,
 }
 
 /// Prepares an image, or takes what was prepared before.
+///
+/// An error that would be the same another time is kept beside the image as well, for who wants to
+/// know ([`kept`]): a call tries again all the same.
 pub fn prepare(
     reader: &dyn ImageReader,
     image: &Image,
@@ -87,10 +75,23 @@ pub fn prepare(
     monitor: &dyn Monitor,
 ) -> Result<Prepared> {
     if !options.again
-        && let Some(kept) = load(reader, image.id, &options.plan)?
+        && let Some(known) = kept::load(reader, image.id, &options.plan)?
     {
-        return Ok(kept);
+        return Ok(known);
     }
+    let prepared = prepare_anew(reader, image, options, monitor);
+    if let Err(error) = &prepared {
+        kept::note_failure(reader, image, &options.plan, error);
+    }
+    prepared
+}
+
+fn prepare_anew(
+    reader: &dyn ImageReader,
+    image: &Image,
+    options: &PrepareOptions,
+    monitor: &dyn Monitor,
+) -> Result<Prepared> {
     let disks = open_disks(reader, image)?;
     let apply_options = ApplyOptions {
         now_unix_seconds: image.taken_at.as_second(),
@@ -99,7 +100,7 @@ pub fn prepare(
     let converted = convert_disks(&disks, machine, &options.plan, &apply_options, monitor)?;
     let prepared = Prepared::from_converted(converted)?;
     monitor.stage("Keeping the prepared overlay");
-    store(reader, image.id, &options.plan, &prepared)?;
+    kept::store(reader, image.id, options, &prepared)?;
     Ok(prepared)
 }
 
@@ -111,6 +112,8 @@ pub fn convert_disks(
     apply_options: &ApplyOptions,
     monitor: &dyn Monitor,
 ) -> Result<Converted> {
+    let metered = MeteredDisks::new(disks);
+    let disks = metered.disks();
     let inspection = inspect(disks, machine, monitor)?;
     monitor.stage("Planning");
     let plan = plan(&inspection, plan_options);
@@ -120,6 +123,7 @@ pub fn convert_disks(
             inspection,
             plan,
             applied: None,
+            reads: metered.reads(),
         });
     }
     monitor.stage("Applying the plan");
@@ -133,6 +137,7 @@ pub fn convert_disks(
         inspection,
         plan,
         applied: Some(applied),
+        reads: metered.reads(),
     })
 }
 
@@ -165,6 +170,7 @@ impl Prepared {
             inspection,
             plan,
             applied,
+            reads,
         } = converted;
         let (applied, changed) = match applied {
             Some(applied) => (applied.summary, applied.overlays),
@@ -179,6 +185,7 @@ impl Prepared {
             inspection,
             plan,
             applied,
+            reads,
             overlays,
             reused: false,
         })
@@ -191,64 +198,6 @@ fn qcow2(index: DiskIndex, overlay: &Arc<Overlay>) -> Result<Vec<u8>> {
         .write_qcow2(&mut bytes, None)
         .map_err(Error::guest(format!("disk {index}")))?;
     Ok(bytes.into_inner())
-}
-
-fn overlay_name(index: DiskIndex) -> String {
-    format!("overlay-{index}.qcow2")
-}
-
-/// What was kept; `None` where it is missing, or of another version or other options.
-fn load(reader: &dyn ImageReader, id: ImageId, options: &PlanOptions) -> Result<Option<Prepared>> {
-    let Some(bytes) = reader.side_file(id, RECORD_NAME)? else {
-        return Ok(None);
-    };
-    // A record that this version cannot read was made by another one.
-    let Ok(record) = serde_json::from_slice::<Record>(&bytes) else {
-        return Ok(None);
-    };
-    if record.converter != env!("CARGO_PKG_VERSION") || record.options != *options {
-        return Ok(None);
-    }
-    let mut overlays = Vec::new();
-    for index in record.overlays {
-        match reader.side_file(id, &overlay_name(index))? {
-            Some(bytes) => overlays.push((index, bytes)),
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(Prepared {
-        vm: record.plan.vm.clone(),
-        inspection: record.inspection,
-        plan: record.plan,
-        applied: record.applied,
-        overlays,
-        reused: true,
-    }))
-}
-
-fn store(
-    reader: &dyn ImageReader,
-    id: ImageId,
-    options: &PlanOptions,
-    prepared: &Prepared,
-) -> Result<()> {
-    for (index, bytes) in &prepared.overlays {
-        reader.put_side_file(id, &overlay_name(*index), bytes)?;
-    }
-    let record = Record {
-        converter: env!("CARGO_PKG_VERSION").to_owned(),
-        options: options.clone(),
-        inspection: prepared.inspection.clone(),
-        plan: prepared.plan.clone(),
-        applied: prepared.applied.clone(),
-        overlays: prepared.overlays.iter().map(|(index, _)| *index).collect(),
-    };
-    let bytes = serde_json::to_vec(&record).map_err(|error| Error::File {
-        place: RECORD_NAME.to_owned(),
-        problem: error.to_string(),
-    })?;
-    reader.put_side_file(id, RECORD_NAME, &bytes)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use disk::block::{MemoryDevice, OverlayOptions};
 use disk::{ReadAt, SectorSize, Silent};
-use image_library::{Consistency, Error as LibraryError, ImageDisk, ImageReader, Result};
+use image_library::{Consistency, Error as LibraryError, ImageDisk, ImageId, ImageReader, Result};
 use tempfile::TempDir;
 
 use super::*;
@@ -88,6 +88,13 @@ fn guest_disk(device: Arc<dyn ReadAt>) -> GuestDisk {
     }
 }
 
+fn options() -> PrepareOptions {
+    PrepareOptions {
+        plan: PlanOptions::new("web01"),
+        again: false,
+    }
+}
+
 fn convert(disks: &[GuestDisk]) -> Converted {
     convert_disks(disks, None, &PlanOptions::new("web01"), &APPLY, &Silent).unwrap()
 }
@@ -138,16 +145,31 @@ struct OneImage {
     side_files: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
+impl OneImage {
+    fn with(bytes: Vec<u8>) -> Self {
+        Self {
+            disk: Arc::new(MemoryDevice::from(bytes)),
+            side_files: Mutex::default(),
+        }
+    }
+
+    /// As if another version had written that side file.
+    fn made_by(&self, name: &str, version: &str) {
+        let mut files = self.side_files.lock().unwrap();
+        let bytes = files.get_mut(name).unwrap();
+        let mut value: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+        value["converter"] = version.into();
+        *bytes = serde_json::to_vec(&value).unwrap();
+    }
+}
+
 impl ImageReader for OneImage {
     fn images(&self) -> Result<Vec<Image>> {
         Ok(Vec::new())
     }
 
-    fn image(&self, id: ImageId) -> Result<Image> {
-        Err(LibraryError::InvalidName {
-            kind: "image id",
-            name: id.to_string(),
-        })
+    fn image(&self, _id: ImageId) -> Result<Image> {
+        Ok(image(self.disk.length_bytes()))
     }
 
     fn open_disk(&self, _id: ImageId, _disk: DiskIndex) -> Result<Arc<dyn ReadAt>> {
@@ -196,14 +218,8 @@ fn an_image_is_prepared_once_and_again_when_asked_or_when_the_options_change() {
         return;
     };
     let image = image(bytes.len() as u64);
-    let library = OneImage {
-        disk: Arc::new(MemoryDevice::from(bytes)),
-        side_files: Mutex::default(),
-    };
-    let mut options = PrepareOptions {
-        plan: PlanOptions::new("web01"),
-        again: false,
-    };
+    let library = OneImage::with(bytes);
+    let mut options = options();
     let first = prepare(&library, &image, &options, &Silent).unwrap();
     assert!(!first.reused);
     let second = prepare(&library, &image, &options, &Silent).unwrap();
@@ -221,6 +237,128 @@ fn an_image_is_prepared_once_and_again_when_asked_or_when_the_options_change() {
     options.again = false;
     options.plan.serial_console = false;
     assert!(!prepare(&library, &image, &options, &Silent).unwrap().reused);
+}
+
+#[test]
+fn what_does_not_fit_together_or_is_of_another_version_is_prepared_again() {
+    let Some(bytes) = disk_with(debian_bookworm().partition(1), "ext4") else {
+        return;
+    };
+    let image = image(bytes.len() as u64);
+    let library = OneImage::with(bytes);
+    let mut options = options();
+    let is_reused = |options: &PrepareOptions| {
+        let prepared = prepare(&library, &image, options, &Silent).unwrap();
+        prepared.reused
+    };
+    assert!(!is_reused(&options));
+    assert!(is_reused(&options));
+
+    let overlay = "overlay-0.qcow2".to_owned();
+    let put = |bytes: Vec<u8>| {
+        library
+            .side_files
+            .lock()
+            .unwrap()
+            .insert(overlay.clone(), bytes)
+    };
+    let ours = put(b"of another version".to_vec()).unwrap();
+    assert!(!is_reused(&options));
+    assert!(is_reused(&options));
+    assert!(put(ours.clone()) == Some(ours), "the overlay is ours again");
+
+    library.made_by(RECORD_NAME, "0.0.1");
+    assert!(!is_reused(&options));
+    assert!(is_reused(&options));
+
+    // What a later version made stays, unless this one's work is asked for.
+    library.made_by(RECORD_NAME, "999.0.0");
+    assert!(!is_reused(&options));
+    assert!(!is_reused(&options));
+    let beside = kept(&library, image.id, &options.plan).unwrap();
+    assert!(matches!(beside, Kept::ByLater { .. }), "{beside:?}");
+    options.again = true;
+    assert!(!is_reused(&options));
+    options.again = false;
+    assert!(is_reused(&options));
+}
+
+#[test]
+fn what_is_kept_tells_the_verdict_and_what_was_read() {
+    let Some(bytes) = disk_with(debian_bookworm().partition(1), "ext4") else {
+        return;
+    };
+    let image = image(bytes.len() as u64);
+    let library = OneImage::with(bytes);
+    let options = options();
+    let nothing = kept(&library, image.id, &options.plan).unwrap();
+    assert_eq!(nothing, Kept::Nothing);
+    let prepared = prepare(&library, &image, &options, &Silent).unwrap();
+    let Kept::Prepared(summary) = kept(&library, image.id, &options.plan).unwrap() else {
+        panic!("it was prepared");
+    };
+    assert_eq!(summary.verdict, Verdict::ReadyWithChanges);
+    assert_eq!(summary.edit_count, prepared.plan.edits.len());
+    assert_eq!(summary.reads, prepared.reads);
+    let blocks = library.disk.length_bytes() >> 16;
+    assert!(
+        (1..blocks / 2).contains(&summary.reads.block_count),
+        "{summary:?}"
+    );
+    assert_eq!(
+        summary.reads.request_count, summary.reads.block_count,
+        "each block is read once"
+    );
+}
+
+/// A disk that the library has lost, or that cannot be reached.
+#[derive(Debug)]
+struct Failing(fn() -> LibraryError);
+
+impl ReadAt for Failing {
+    fn length_bytes(&self) -> u64 {
+        MIB as u64
+    }
+
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> disk::Result<()> {
+        Err(disk::Error::Device {
+            action: "read",
+            offset,
+            length: buffer.len() as u64,
+            source: Box::new((self.0)()),
+        })
+    }
+}
+
+#[test]
+fn a_failure_is_noted_where_it_is_the_images_own() {
+    let lost = || LibraryError::PackMissing {
+        place: "packs/17".to_owned(),
+    };
+    let away = || LibraryError::Unreachable {
+        location: "https://library".to_owned(),
+        source: "no answer".into(),
+    };
+    let cases: [(fn() -> LibraryError, bool); 2] = [(lost, true), (away, false)];
+    for (error, is_noted) in cases {
+        let library = OneImage {
+            disk: Arc::new(Failing(error)),
+            side_files: Mutex::default(),
+        };
+        let (image, options) = (image(MIB as u64), options());
+        prepare(&library, &image, &options, &Silent).unwrap_err();
+        let beside = kept(&library, image.id, &options.plan).unwrap();
+        let Kept::Failed(failure) = beside else {
+            assert!(!is_noted, "{beside:?}");
+            continue;
+        };
+        assert!(is_noted, "{failure:?}");
+        assert_eq!(failure.findings[0].code, "prepare.failed");
+        assert!(failure.findings[0].problem.contains("packs/17"));
+        library.made_by(FAILURE_NAME, "0.0.1");
+        let beside = kept(&library, image.id, &options.plan).unwrap();
+        assert_eq!(beside, Kept::Nothing);
+    }
 }
 
 #[test]

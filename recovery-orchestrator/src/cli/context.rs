@@ -15,7 +15,7 @@ use image_library::{
     open_library, open_library_with,
 };
 use recovery_orchestrator::config::{Configuration, Surroundings};
-use recovery_orchestrator::keeper::{CacheOrder, KeeperProgram, Source};
+use recovery_orchestrator::keeper::{CacheOrder, KeeperProgram, Open, Source};
 use recovery_orchestrator::platform::qemu::Qemu;
 use recovery_orchestrator::runbook::parse_bytes;
 use recovery_orchestrator::state::StateDirectory;
@@ -196,20 +196,24 @@ impl Context {
     pub(super) fn sources(&self) -> Vec<Source> {
         let all = std::iter::once(&self.library).chain(&self.replicas);
         all.map(|location| {
-            let (token, ca) = (self.token_file.clone(), self.ca_file.clone());
-            let (workspace, place) = (self.workspace.clone(), location.clone());
-            let open = move || {
-                let access = library_access(AccessPaths {
-                    token_file: token.as_deref(),
-                    ca_file: ca.as_deref(),
-                    workspace: workspace.as_deref(),
-                })?;
-                let library = open_library_with(&place, access, KEEPER_PATIENCE)?;
-                Ok(library as Box<dyn ImageReader>)
-            };
-            Source::new(location.clone(), Box::new(open))
+            Source::new(location.clone(), self.open_later(location, KEEPER_PATIENCE))
         })
         .collect()
+    }
+
+    /// Opens a library when it is wanted, as often as it is wanted.
+    pub(super) fn open_later(&self, location: &str, patience: Patience) -> Box<Open> {
+        let (token, ca) = (self.token_file.clone(), self.ca_file.clone());
+        let (workspace, place) = (self.workspace.clone(), location.to_owned());
+        Box::new(move || {
+            let access = library_access(AccessPaths {
+                token_file: token.as_deref(),
+                ca_file: ca.as_deref(),
+                workspace: workspace.as_deref(),
+            })?;
+            let library = open_library_with(&place, access, patience)?;
+            Ok(library as Box<dyn ImageReader>)
+        })
     }
 
     pub(super) fn qemu(&self, state: &StateDirectory) -> Result<Qemu> {

@@ -4,21 +4,23 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use converter::MeteredDisks;
 use converter::apply::ApplyOptions;
 use converter::inspect::inspect;
 use converter::plan::{Plan, plan};
 use converter::prepare::{convert_disks, open_disks, prepare};
 use converter::verify::checker;
-use disk::block::{MemoryDevice, Overlay, OverlayOptions};
+use disk::block::{MemoryDevice, Overlay, OverlayOptions, Reads};
 use disk::{Level, Monitor, ReadAt};
 use image_library::program::{Verdict, print_json, print_line};
 use image_library::{FileError, Image, ImageReader, ImageRef};
 use recovery_orchestrator::guest::prepare_options;
 use recovery_orchestrator::{Error, Result};
+use serde::Serialize;
 
 use super::context::{Context, create_directory};
 use super::image::FileFormat;
-use super::output::{DryRun, Format};
+use super::output::{DryRun, Format, reads_text};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ConvertArguments {
@@ -76,7 +78,10 @@ pub(super) fn run(context: &Context, arguments: &ConvertArguments) -> Result<Ver
         )?;
     }
     if arguments.format.json {
-        print_json(&prepared.plan);
+        print_json(&ShownPlan {
+            plan: &prepared.plan,
+            reads: prepared.reads,
+        });
     } else if arguments.output.is_none() {
         let how = if prepared.reused {
             "was kept"
@@ -91,6 +96,15 @@ pub(super) fn run(context: &Context, arguments: &ConvertArguments) -> Result<Ver
     Ok(verdict)
 }
 
+/// A plan as JSON.
+#[derive(Serialize)]
+struct ShownPlan<'a> {
+    #[serde(flatten)]
+    plan: &'a Plan,
+    /// What was read of the image's disks for it.
+    reads: Reads,
+}
+
 fn show_plan(
     context: &Context,
     library: &dyn ImageReader,
@@ -98,14 +112,16 @@ fn show_plan(
     format: Format,
 ) -> Result<Verdict> {
     let monitor = context.monitor();
-    let disks = open_disks(library, image)?;
-    let inspection = inspect(&disks, image.machine.as_ref(), &monitor)?;
+    let disks = MeteredDisks::new(&open_disks(library, image)?);
+    let inspection = inspect(disks.disks(), image.machine.as_ref(), &monitor)?;
     let plan = plan(&inspection, &prepare_options(image, false).plan);
     monitor.finish();
+    let reads = disks.reads();
     if format.json {
-        print_json(&plan);
+        print_json(&ShownPlan { plan: &plan, reads });
     } else {
         print_line(plan.to_string().trim_end());
+        context.say(&reads_text(reads));
     }
     Ok(Verdict::of(plan.verdict.is_ready()))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use image_library::program::{Verdict, print_json, print_line};
-use image_library::terminal::{bytes_text, finding_text};
+use image_library::terminal::finding_text;
 use jiff::Timestamp;
 use recovery_orchestrator::check::Outcome;
 use recovery_orchestrator::drill::{Drill, Drilled};
@@ -19,7 +19,7 @@ use recovery_orchestrator::{Error, Result, select};
 use serde::Serialize;
 
 use super::context::Context;
-use super::output::{DryRun, Format, table};
+use super::output::{DryRun, Format, reads_text, table};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DrillCommand {
@@ -149,12 +149,7 @@ fn summary(report: &Report) {
                 ));
             }
         }
-        let reads = server.reads;
-        print_line(&format!(
-            "  read {} of the image, from {} blocks of 64 KiB",
-            bytes_text(reads.read_bytes),
-            reads.block_count
-        ));
+        print_line(&format!("  {}", reads_text(server.reads)));
         let same = server.image.digest_after.as_ref() == Some(&server.image.digest_before);
         let same = if same { "unchanged" } else { "NOT CONFIRMED" };
         print_line(&format!("  image {} {same}", server.image.digest_before));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `relevo inspect`: what is in an image, and whether it will boot.
 
+use converter::MeteredDisks;
 use converter::inspect::inspect;
 use converter::plan::plan;
 use converter::prepare::open_disks;
@@ -11,7 +12,7 @@ use recovery_orchestrator::guest::prepare_options;
 use serde_json::json;
 
 use super::context::Context;
-use super::output::Format;
+use super::output::{Format, reads_text};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct InspectArguments {
@@ -24,8 +25,8 @@ pub(super) struct InspectArguments {
 pub(super) fn run(context: &Context, arguments: &InspectArguments) -> Result<Verdict> {
     let (library, image) = context.open_image(&arguments.image)?;
     let monitor = context.monitor();
-    let disks = open_disks(&*library, &image)?;
-    let inspection = inspect(&disks, image.machine.as_ref(), &monitor)?;
+    let disks = MeteredDisks::new(&open_disks(&*library, &image)?);
+    let inspection = inspect(disks.disks(), image.machine.as_ref(), &monitor)?;
     let plan = plan(&inspection, &prepare_options(&image, false).plan);
     monitor.finish();
     if arguments.format.json {
@@ -33,7 +34,7 @@ pub(super) fn run(context: &Context, arguments: &InspectArguments) -> Result<Ver
         let (findings, edits) = (&plan.findings, plan.edits.len());
         print_json(&json!({
             "verdict": verdict, "findings": findings, "edit_count": edits,
-            "inspection": inspection, "vm": plan.vm,
+            "inspection": inspection, "vm": plan.vm, "reads": disks.reads(),
         }));
     } else {
         print_line(inspection.to_string().trim_end());
@@ -45,6 +46,7 @@ pub(super) fn run(context: &Context, arguments: &InspectArguments) -> Result<Ver
         for finding in &plan.findings {
             print_line(&image_library::terminal::finding_text(finding));
         }
+        context.say(&reads_text(disks.reads()));
     }
     Ok(Verdict::of(plan.verdict.is_ready()))
 }

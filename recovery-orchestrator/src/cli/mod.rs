@@ -15,6 +15,8 @@ mod keep;
 mod output;
 mod runbook;
 mod serve;
+mod service;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -96,6 +98,10 @@ enum Command {
     /// Serve and watch a machine's disks; started by the commands that start machines
     #[command(hide = true)]
     Keep(keep::KeepArguments),
+    /// Prepare images as they come into the library, so that they start at once when they are needed
+    Serve(service::ServeArguments),
+    /// Which servers are prepared, and which cannot be recovered as they are
+    Status(status::StatusArguments),
     /// End and remove what killed runs left behind
     Cleanup(cleanup::CleanupArguments),
     /// Print a completion script for a shell
@@ -134,6 +140,8 @@ fn execute(arguments: Arguments) -> Result<Verdict> {
         Command::Runbook(command) => runbook::run(&context()?, command),
         Command::Drill(command) => drill::run(&context()?, command),
         Command::Keep(arguments) => keep::run(&context()?, &arguments),
+        Command::Serve(arguments) => service::run(&context()?, &arguments),
+        Command::Status(arguments) => status::run(&context()?, &arguments),
         Command::Cleanup(arguments) => cleanup::run(&context()?, &arguments),
         Command::Completions { shell } => {
             output::completions(shell, &mut Arguments::command());

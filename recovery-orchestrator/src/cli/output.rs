@@ -3,8 +3,10 @@
 
 use std::path::Path;
 
+use disk::block::Reads;
 use image_library::FileError;
 use image_library::program::{print, print_line};
+use image_library::terminal::bytes_text;
 use recovery_orchestrator::Result;
 
 use super::context::create_directory;
@@ -23,6 +25,15 @@ pub(super) struct DryRun {
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub(super) dry_run: bool,
+}
+
+/// What was read of an image.
+pub(super) fn reads_text(reads: Reads) -> String {
+    format!(
+        "read {} of the image, from {} blocks of 64 KiB",
+        bytes_text(reads.read_bytes),
+        reads.block_count
+    )
 }
 
 /// Rows in columns; the first is the heading.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use converter::vm::{
     DiskController, Firmware, Mainboard, NicModel, Profile, VmDefinition, VmDisk, VmNic,
 };
+use disk::block::Reads;
 use disk::{ReadAt, Recorder, SectorSize};
 use image_library::{Consistency, DiskIndex, Image, ImageDisk, ImageId};
 
@@ -129,6 +130,11 @@ impl GuestSource for Shelf {
                     detail: "-/dev/sda1 / ext4\n+UUID=1234 / ext4".to_owned(),
                 }],
                 findings: vec![],
+                reads: Reads {
+                    request_count: 40,
+                    read_bytes: 3 << 20,
+                    block_count: 48,
+                },
             },
         })
     }

@@ -25,7 +25,6 @@
 
 mod budget;
 mod channel;
-mod meter;
 mod negotiate;
 mod protocol;
 mod read;
@@ -41,7 +40,7 @@ use std::sync::Arc;
 
 use disk::{ReadAt, WriteAt};
 
-pub use meter::{Meter, Reads};
+pub use disk::block::{Meter, Reads};
 pub use server::{CONNECTIONS_MAX, Endpoint, Server};
 pub use transmit::WORKER_COUNT;
 

@@ -392,7 +392,10 @@ fn write_edits(html: &mut String, server: &ServerReport) -> std::fmt::Result {
     };
     writeln!(
         html,
-        "<h3>What was changed so that it boots</h3><p class=\"quiet\">In an overlay; {source}.</p>"
+        "<h3>What was changed so that it boots</h3><p class=\"quiet\">In an overlay; {source}, for which \
+         {} of the image were read, from {} blocks of 64 KiB.</p>",
+        size(conversion.reads.read_bytes),
+        conversion.reads.block_count
     )?;
     if conversion.edits.is_empty() {
         return writeln!(html, "<p>Nothing: it boots as it is.</p>");

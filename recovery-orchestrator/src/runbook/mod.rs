@@ -29,7 +29,7 @@ pub use load::{load, parse};
 pub use render::render;
 pub use schema::schema;
 pub use template::template;
-pub use values::{bytes_text, duration_text, parse_bytes};
+pub use values::{bytes_text, duration_text, parse_bytes, parse_duration};
 
 /// A runbook with where it came from.
 #[derive(Debug)]

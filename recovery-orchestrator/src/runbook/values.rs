@@ -21,7 +21,7 @@ const SIZES: [(&str, u64); 4] = [
 const SECONDS_MAX: u64 = 366 * 86_400;
 
 /// `90s`, `5m`, `1h30m`, `2d`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("not a duration: {text:?}; write it as 90s, 5m, 1h30m or 2d");
     let mut seconds = 0_u64;
     let mut rest = text.trim();

@@ -6,7 +6,7 @@
 //! module or an alias that several modules answer to; all of them are taken, as modprobe does.
 //! A soft dependency that nothing answers to is no error, a hard one is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::lists::ModuleIndex;
 use super::{ModuleFacts, ModuleName};
@@ -54,20 +54,7 @@ impl ModuleIndex {
     /// The modules that some drivers need, themselves included, in load order.
     #[must_use]
     pub fn closure(&self, wanted: &[ModuleName]) -> Closure {
-        let mut closure = Closure::default();
-        let mut walk = Walk {
-            index: self,
-            seen: BTreeSet::new(),
-            tasks: Vec::new(),
-        };
-        for name in wanted {
-            match self.presence(name) {
-                Presence::Builtin => closure.builtin.push(name.clone()),
-                Presence::Absent => closure.absent.push(name.clone()),
-                Presence::Module => walk.load(name, &mut closure),
-            }
-        }
-        closure
+        Closures::new(self).of(wanted)
     }
 
     /// The modules that answer to a name or an alias.
@@ -87,6 +74,44 @@ impl ModuleIndex {
     }
 }
 
+/// Several closures of one index: a kernel's list of aliases is long, and gone through once for each
+/// soft dependency, however many drivers have it.
+#[derive(Debug)]
+pub struct Closures<'a> {
+    index: &'a ModuleIndex,
+    answers: BTreeMap<String, Vec<ModuleName>>,
+}
+
+impl<'a> Closures<'a> {
+    /// Those of an index.
+    #[must_use]
+    pub const fn new(index: &'a ModuleIndex) -> Self {
+        Self {
+            index,
+            answers: BTreeMap::new(),
+        }
+    }
+
+    /// The same as [`ModuleIndex::closure`].
+    pub fn of(&mut self, wanted: &[ModuleName]) -> Closure {
+        let mut closure = Closure::default();
+        let mut walk = Walk {
+            index: self.index,
+            answers: &mut self.answers,
+            seen: BTreeSet::new(),
+            tasks: Vec::new(),
+        };
+        for name in wanted {
+            match self.index.presence(name) {
+                Presence::Builtin => closure.builtin.push(name.clone()),
+                Presence::Absent => closure.absent.push(name.clone()),
+                Presence::Module => walk.load(name, &mut closure),
+            }
+        }
+        closure
+    }
+}
+
 enum Task {
     Visit(ModuleName),
     Done(ModuleName),
@@ -95,6 +120,7 @@ enum Task {
 /// A walk in depth without recursion: a guest's indexes may hold a chain of any length.
 struct Walk<'a> {
     index: &'a ModuleIndex,
+    answers: &'a mut BTreeMap<String, Vec<ModuleName>>,
     seen: BTreeSet<ModuleName>,
     tasks: Vec<Task>,
 }
@@ -132,9 +158,12 @@ impl Walk<'_> {
 
     fn push_soft(&mut self, names: &[String]) {
         for name in names.iter().rev() {
-            for module in self.index.lookup(name).into_iter().rev() {
-                self.tasks.push(Task::Visit(module));
+            if !self.answers.contains_key(name) {
+                self.answers.insert(name.clone(), self.index.lookup(name));
             }
+            let modules = self.answers.get(name).into_iter().flatten();
+            let visits = modules.rev().cloned().map(Task::Visit);
+            self.tasks.extend(visits);
         }
     }
 }
@@ -170,8 +199,8 @@ impl SoftDependencies {
 /// Shell pattern with `*`, `?` and `[..]`, as in modules.alias; `-` and `_` are the same.
 #[must_use]
 pub fn matches_pattern(pattern: &str, text: &str) -> bool {
-    let pattern: Vec<u8> = pattern.bytes().collect();
-    let text: Vec<u8> = text.bytes().map(same_dash).collect();
+    // Without copies: a kernel has tens of thousands of patterns, and hardly any has the first byte.
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at_pattern, mut at_text) = (0, 0);
     // Where to go on after the last `*`: behind it, with one more byte of text given to it.
     let mut retry: Option<(usize, usize)> = None;
@@ -179,7 +208,7 @@ pub fn matches_pattern(pattern: &str, text: &str) -> bool {
         if pattern.get(at_pattern) == Some(&b'*') {
             at_pattern += 1;
             retry = Some((at_pattern, at_text));
-        } else if let Some(length) = matches_one(&pattern[at_pattern..], text[at_text]) {
+        } else if let Some(length) = matches_one(&pattern[at_pattern..], same_dash(text[at_text])) {
             at_pattern += length;
             at_text += 1;
         } else if let Some((after_star, start)) = retry {

@@ -20,7 +20,7 @@ pub mod union;
 
 use std::fmt;
 
-pub use closure::{Closure, Presence};
+pub use closure::{Closure, Closures, Presence};
 pub use lists::{IndexFiles, ModuleIndex};
 pub use union::Union;
 

@@ -9,10 +9,12 @@
 //!                                          \-> copy (a new raw or qcow2 file)
 //! ```
 
+mod cached_device;
 mod copy;
 mod file;
 mod format;
 mod memory;
+mod meter;
 mod open;
 mod overlay;
 mod qcow2;
@@ -25,10 +27,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+pub use cached_device::CachedDevice;
 pub use copy::{CopyStats, copy_to_qcow2, copy_to_raw};
 pub use file::{DiskFile, WritableDiskFile};
 pub use format::DiskFormat;
 pub use memory::MemoryDevice;
+pub use meter::{Meter, Reads};
 pub use open::{BackingFiles, OpenOptions, OpenedDisk, guess_sector_size, open_disk};
 pub use overlay::{Overlay, OverlayOptions};
 pub use qcow2::Backing;

@@ -1,130 +1,42 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A bounded read-through cache before a device whose every read is dear.
-//!
-//! The device below may be an image in a library, where a read costs a whole chunk: filesystem
-//! parsers, which read in sectors, would fetch the same chunk again and again. The cache reads
-//! aligned blocks of the default chunk's size and forgets the least recently used.
+//! The cache before a device that a filesystem is on: what a filesystem wants beyond the device's end
+//! is its own damage.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use crate::block::{Extent, ReadAt};
+use crate::block::{CachedDevice as Cached, Extent, ReadAt};
 use crate::error::{Error, Result};
 
-/// A chunk of the library at its default size.
-pub(crate) const BLOCK_BYTES: u64 = 65536;
-/// 16 MiB of blocks.
-const BLOCKS_MAX: usize = 256;
+/// What is kept of a filesystem's device, in bytes.
+const CAPACITY_BYTES: u64 = 16 << 20;
 
-/// A device with its recently read blocks.
+/// A filesystem's device with its recently read blocks.
 #[derive(Debug)]
-pub(crate) struct CachedDevice {
-    device: Arc<dyn ReadAt>,
-    blocks: Mutex<Blocks>,
-}
-
-#[derive(Default)]
-struct Blocks {
-    by_index: BTreeMap<u64, Block>,
-    /// Counts accesses, to tell which block was used least recently.
-    clock: u64,
-}
-
-struct Block {
-    bytes: Arc<[u8]>,
-    used: u64,
-}
-
-impl std::fmt::Debug for Blocks {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{} blocks", self.by_index.len())
-    }
-}
+pub(crate) struct CachedDevice(Cached);
 
 impl CachedDevice {
     pub(crate) fn new(device: Arc<dyn ReadAt>) -> Self {
-        Self {
-            device,
-            blocks: Mutex::default(),
-        }
+        Self(Cached::new(device, CAPACITY_BYTES))
     }
 
     /// Forgets the blocks that `length` bytes at `offset` touch: they were written below.
     pub(crate) fn forget(&self, offset: u64, length: u64) {
-        let first = offset / BLOCK_BYTES;
-        let last = offset.saturating_add(length) / BLOCK_BYTES;
-        let mut blocks = self.lock();
-        let touched: Vec<u64> = blocks
-            .by_index
-            .range(first..=last)
-            .map(|(&i, _)| i)
-            .collect();
-        for index in touched {
-            blocks.by_index.remove(&index);
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Blocks> {
-        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn block(&self, index: u64) -> Result<Arc<[u8]>> {
-        if let Some(bytes) = self.lock().get(index) {
-            return Ok(bytes);
-        }
-        // Read without the lock: another thread may read the same block, which costs once more
-        // but never waits.
-        let offset = index * BLOCK_BYTES;
-        let length = BLOCK_BYTES.min(self.device.length_bytes() - offset);
-        let mut bytes = vec![0; length as usize];
-        self.device.read_exact_at(offset, &mut bytes)?;
-        let bytes: Arc<[u8]> = bytes.into();
-        self.lock().put(index, Arc::clone(&bytes));
-        Ok(bytes)
-    }
-}
-
-impl Blocks {
-    fn get(&mut self, index: u64) -> Option<Arc<[u8]>> {
-        self.clock += 1;
-        let block = self.by_index.get_mut(&index)?;
-        block.used = self.clock;
-        Some(Arc::clone(&block.bytes))
-    }
-
-    fn put(&mut self, index: u64, bytes: Arc<[u8]>) {
-        if self.by_index.len() >= BLOCKS_MAX {
-            let oldest = self.by_index.iter().min_by_key(|(_, block)| block.used);
-            if let Some((&oldest, _)) = oldest {
-                self.by_index.remove(&oldest);
-            }
-        }
-        let used = self.clock;
-        self.by_index.insert(index, Block { bytes, used });
+        self.0.forget(offset, length);
     }
 }
 
 impl ReadAt for CachedDevice {
     fn length_bytes(&self) -> u64 {
-        self.device.length_bytes()
+        self.0.length_bytes()
     }
 
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         check_bounds(self.length_bytes(), offset, buffer.len())?;
-        let mut done = 0;
-        while done < buffer.len() {
-            let position = offset + done as u64;
-            let block = self.block(position / BLOCK_BYTES)?;
-            let within = (position % BLOCK_BYTES) as usize;
-            let count = (block.len() - within).min(buffer.len() - done);
-            buffer[done..done + count].copy_from_slice(&block[within..within + count]);
-            done += count;
-        }
-        Ok(())
+        self.0.read_exact_at(offset, buffer)
     }
 
     fn extent_at(&self, offset: u64) -> Result<Extent> {
-        self.device.extent_at(offset)
+        self.0.extent_at(offset)
     }
 }
 
@@ -138,42 +50,5 @@ pub(crate) fn check_bounds(device_bytes: u64, offset: u64, length: usize) -> Res
             offset,
             format!("expected {length} bytes, found the end of the device at {device_bytes:#x}"),
         )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::CachedDevice;
-    use crate::block::ReadAt;
-    use crate::filesystem::memory::MemoryDevice;
-
-    #[test]
-    fn neighbouring_reads_cost_one_read_below() {
-        let below = Arc::new(MemoryDevice::zeroed(200_000));
-        let cache = CachedDevice::new(Arc::clone(&below) as Arc<dyn ReadAt>);
-        let mut buffer = [0; 512];
-        for offset in (0..65_536).step_by(512) {
-            cache.read_exact_at(offset, &mut buffer).expect("inside");
-        }
-        assert_eq!(below.reads(), 1);
-        cache
-            .read_exact_at(199_488, &mut buffer)
-            .expect("the short last block");
-        assert_eq!(below.reads(), 2);
-        assert!(cache.read_exact_at(199_489, &mut buffer).is_err());
-    }
-
-    #[test]
-    fn the_least_recently_used_block_goes_first() {
-        let below = Arc::new(MemoryDevice::zeroed(65_536 * 300));
-        let cache = CachedDevice::new(Arc::clone(&below) as Arc<dyn ReadAt>);
-        for block in (0..257).chain([256, 0]) {
-            cache
-                .read_exact_at(block * 65_536, &mut [0])
-                .expect("inside");
-        }
-        assert_eq!(below.reads(), 258, "block 256 was kept, block 0 was not");
     }
 }

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use disk::ReadAt;
-use disk::block::Extent;
 use serde::{Deserialize, Serialize};
+
+use super::{Extent, ReadAt};
+use crate::error::Result;
 
 /// The unit in which parts of a disk are counted, in bytes.
 const BLOCK_SIZE_BYTES: u64 = 64 << 10;
@@ -23,7 +24,7 @@ pub struct Reads {
 }
 
 impl Reads {
-    /// The reads of two disks.
+    /// The reads of two disks together.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self {
@@ -91,7 +92,7 @@ impl ReadAt for Meter {
         self.device.length_bytes()
     }
 
-    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> disk::Result<()> {
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.device.read_exact_at(offset, buffer)?;
         let length = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
         self.requests.fetch_add(1, Ordering::Relaxed);
@@ -100,7 +101,31 @@ impl ReadAt for Meter {
         Ok(())
     }
 
-    fn extent_at(&self, offset: u64) -> disk::Result<Extent> {
+    fn extent_at(&self, offset: u64) -> Result<Extent> {
         self.device.extent_at(offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::MemoryDevice;
+
+    #[test]
+    fn blocks_count_once_and_bytes_each_time() {
+        let meter = Meter::new(Arc::new(MemoryDevice::from(vec![0; 3 << 16])));
+        let mut buffer = [0; 1024];
+        for offset in [0, 512, (1 << 16) - 512] {
+            meter.read_exact_at(offset, &mut buffer).unwrap();
+        }
+        meter.read_exact_at(0, &mut []).unwrap();
+        assert!(meter.read_exact_at(3 << 16, &mut buffer).is_err());
+        let expected = Reads {
+            request_count: 4,
+            read_bytes: 3072,
+            block_count: 2,
+        };
+        assert_eq!(meter.reads(), expected);
+        assert_eq!(expected.plus(expected).block_count, 4);
     }
 }
