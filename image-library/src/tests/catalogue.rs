@@ -203,6 +203,8 @@ fn create(place: &Path) -> LocalLibrary {
         chunk_size_bytes: CHUNK_LENGTH,
         ..InitOptions::default()
     };
+    // What an interrupted run left of it.
+    let _ = fs::remove_dir_all(place);
     LocalLibrary::init(place, &options).expect("creates")
 }
 
@@ -230,8 +232,6 @@ impl Surroundings for NeverDurable {
 
 fn make_packs(place: &Path) {
     let (place, chunks) = (&*place.join("here"), chunk_count());
-    // What an interrupted run left is in part.
-    let _ = fs::remove_dir_all(place);
     let library = create(place);
     let core = library.core();
     let (surroundings, next): (Arc<dyn Surroundings>, _) =
