@@ -45,8 +45,8 @@ fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
 
 fn interrupt(running: Running) -> Outcome {
     let id = running.id().to_string();
-    let sent = Command::new("kill").args(["-INT", &id]).status().unwrap();
-    assert!(sent.success());
+    let sent = Command::new("kill").args(["-INT", &id]).status();
+    assert!(sent.is_ok_and(|status| status.success()));
     running.wait()
 }
 
@@ -56,8 +56,8 @@ fn find(below: &Path, name: &str) -> Option<String> {
         .arg(below)
         .args(["-name", name])
         .output()
-        .unwrap();
-    let path = String::from_utf8(output.stdout).unwrap();
+        .expect("find runs");
+    let path = String::from_utf8(output.stdout).expect("UTF-8");
     fs::read_to_string(path.trim()).ok()
 }
 

@@ -67,7 +67,7 @@ pub struct Converted {
 /// Prepares an image, or takes what was prepared before.
 ///
 /// An error that would be the same another time is kept beside the image as well, for who wants to
-/// know ([`kept`]): a call tries again all the same.
+/// know ([`kept()`]): a call tries again all the same.
 pub fn prepare(
     reader: &dyn ImageReader,
     image: &Image,

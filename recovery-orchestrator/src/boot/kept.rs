@@ -60,7 +60,7 @@ impl KeptMachine {
             }
             return Err(refuse(
                 directory,
-                format!("it holds a machine of the image {}", kept.record.image),
+                &format!("it holds a machine of the image {}", kept.record.image),
                 "name another directory, or go on with that one: relevo boot --from DIR",
             ));
         }
@@ -69,7 +69,7 @@ impl KeptMachine {
         if entries.next().is_some() {
             return Err(refuse(
                 directory,
-                "it is not empty".to_owned(),
+                "it is not empty",
                 "name a directory that does not exist yet",
             ));
         }
@@ -91,7 +91,7 @@ impl KeptMachine {
     pub fn open(directory: &Path) -> Result<Self> {
         let place = directory.join(MACHINE);
         let wrong =
-            |problem: String| refuse(directory, problem, "relevo boot IMAGE --to DIR makes one");
+            |problem: String| refuse(directory, &problem, "relevo boot IMAGE --to DIR makes one");
         let text = file::read_text(&place, FILE_BYTES_MAX)?;
         let record: Record = serde_json::from_str(&text)
             .map_err(|error| wrong(format!("{MACHINE} is none: {error}")))?;
@@ -209,14 +209,14 @@ fn lock(place: &Path, directory: &Path) -> Result<File> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(refuse(
             directory,
-            "another command runs its machine".to_owned(),
+            "another command runs its machine",
             "end that one first, or name another directory",
         )),
         Err(TryLockError::Error(error)) => Err(Error::file("lock", place)(error)),
     }
 }
 
-fn refuse(directory: &Path, problem: String, hint: &str) -> Error {
+fn refuse(directory: &Path, problem: &str, hint: &str) -> Error {
     Error::Request {
         problem: format!("{}: {problem}", directory.display()),
         hint: Some(hint.to_owned()),

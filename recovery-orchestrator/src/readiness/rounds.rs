@@ -142,7 +142,7 @@ impl Rounds {
         let options = prepare_options(image, false);
         let known = match kept(reader, image.id, &options.plan) {
             Ok(known) => known,
-            Err(error) => return self.hindered(reader, image, error.into()),
+            Err(error) => return self.hindered(reader, image, &error.into()),
         };
         let is_known = match &known {
             Kept::Nothing => false,
@@ -169,7 +169,7 @@ impl Rounds {
             Ok(prepared) => Kept::Prepared(Summary::of(&prepared.plan, prepared.reads)),
             Err(error) => match kept(reader, image.id, &options.plan) {
                 Ok(known @ Kept::Failed(_)) if error.is_lasting() => known,
-                _ => return self.hindered(reader, image, error.into()),
+                _ => return self.hindered(reader, image, &error.into()),
             },
         };
         self.settle(image.id);
@@ -182,10 +182,10 @@ impl Rounds {
         &mut self,
         reader: &dyn ImageReader,
         image: &Image,
-        error: Error,
+        error: &Error,
     ) -> Result<Option<News>> {
         match reader.image(image.id) {
-            Ok(_) => Ok(self.postpone(image, &error)),
+            Ok(_) => Ok(self.postpone(image, error)),
             // Deleted since it was listed.
             Err(image_library::Error::NoSuchImage { .. }) => Ok(None),
             Err(away) => Err(away.into()),

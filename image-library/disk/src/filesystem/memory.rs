@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A device in memory, for tests: counts what is read and written.
+//! A device in memory, for tests: counts what is written.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,6 @@ use crate::error::Result;
 #[derive(Debug)]
 pub(crate) struct MemoryDevice {
     bytes: Mutex<Vec<u8>>,
-    reads: AtomicU64,
     written: AtomicU64,
 }
 
@@ -19,17 +18,12 @@ impl MemoryDevice {
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
         Self {
             bytes: Mutex::new(bytes),
-            reads: AtomicU64::new(0),
             written: AtomicU64::new(0),
         }
     }
 
     pub(crate) fn zeroed(length: usize) -> Self {
         Self::new(vec![0; length])
-    }
-
-    pub(crate) fn reads(&self) -> u64 {
-        self.reads.load(Ordering::Relaxed)
     }
 
     pub(crate) fn written_bytes(&self) -> u64 {
@@ -47,7 +41,6 @@ impl ReadAt for MemoryDevice {
     }
 
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
         let bytes = self.bytes.lock().expect("no test panics inside");
         check_bounds(bytes.len() as u64, offset, buffer.len())?;
         buffer.copy_from_slice(&bytes[offset as usize..][..buffer.len()]);
