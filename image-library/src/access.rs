@@ -23,6 +23,12 @@ pub trait ImageReader: Debug + Send + Sync {
     /// One disk of an image, as a device of its original size.
     fn open_disk(&self, id: ImageId, disk: DiskIndex) -> Result<Arc<dyn ReadAt>>;
 
+    /// The same for a reader that keeps what it has read and knows the holes: nothing is kept
+    /// below it, and nothing is read that was not asked for.
+    fn open_disk_direct(&self, id: ImageId, disk: DiskIndex) -> Result<Arc<dyn ReadAt>> {
+        self.open_disk(id, disk)
+    }
+
     /// The content hashes of one disk of an image, as they were put: what is kept of the disk
     /// elsewhere is checked against them.
     ///

@@ -107,8 +107,13 @@ fn an_image_that_was_sent_is_read_back_byte_by_byte() {
     assert_eq!(library.images().unwrap(), std::slice::from_ref(&image));
     assert_eq!(library.image(image.id).unwrap(), image);
 
-    let expected = disk_bytes();
-    let disk = library.open_disk(image.id, DiskIndex(0)).unwrap();
+    let opened = library.open_disk(image.id, DiskIndex(0)).unwrap();
+    reads_as(&*opened, &disk_bytes());
+    let direct = library.open_disk_direct(image.id, DiskIndex(0)).unwrap();
+    reads_as(&*direct, &disk_bytes());
+}
+
+fn reads_as(disk: &dyn ReadAt, expected: &[u8]) {
     assert_eq!(disk.length_bytes(), expected.len() as u64);
     let mut all = vec![1; expected.len()];
     disk.read_exact_at(0, &mut all).unwrap();

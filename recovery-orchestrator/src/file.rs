@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -45,6 +45,13 @@ pub(crate) fn read_tail(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
 /// Creates a directory and the ones above it.
 pub(crate) fn create_directories(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(Error::file("create directory", path))
+}
+
+/// The same for what holds the data of servers: what is made of the path only its owner may enter.
+pub(crate) fn create_private_directories(path: &Path) -> Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    let created = builder.recursive(true).mode(0o700).create(path);
+    created.map_err(Error::file("create directory", path))
 }
 
 /// Writes a whole file, durable and under its name only when complete; readable for whom the
@@ -92,5 +99,22 @@ pub(crate) fn remove_directory(path: &Path) -> Result<()> {
             Err(Error::file("remove", path)(error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_for_the_data_of_servers_is_its_owners_alone() {
+        let above = tempfile::tempdir().unwrap();
+        let own = above.path().join("machines/web01");
+        create_private_directories(&own).unwrap();
+        create_private_directories(&own).expect("it is there already");
+        for path in [&own, &above.path().join("machines")] {
+            let mode = fs::metadata(path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{}", path.display());
+        }
     }
 }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A disk of an image behind a server: ranges of 1 MiB, kept a while, read ahead in sequence.
+//! A disk of an image behind a server, in two ways: in ranges of 1 MiB, kept a while, read ahead in
+//! sequence; or directly, each read asked for as it is, for a reader that keeps what it was given.
 //!
-//! Holes are known from pages of extents and never asked for. Limits: 48 blocks of 1 MiB and 64
-//! pages are kept, the ones not used for longest are dropped.
+//! Holes are known from pages of extents and never asked for, but by direct readers, who know them
+//! from the disk's hashes. Limits: 48 blocks of 1 MiB and 64 pages are kept, the ones not used for
+//! longest are dropped.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,14 +25,20 @@ const BLOCKS_MAX: usize = 48;
 /// How many pages of extents are kept.
 const PAGES_MAX: usize = 64;
 
-/// A disk behind a server.
+/// A disk behind a server, of which a part is kept in memory.
 #[derive(Debug)]
 pub(super) struct RemoteDevice {
+    remote: DirectDevice,
+    kept: Mutex<Kept>,
+}
+
+/// A disk behind a server, of which nothing is kept.
+#[derive(Debug)]
+pub(super) struct DirectDevice {
     connection: Arc<Connection>,
     image: String,
     disk: String,
     disk_bytes: u64,
-    kept: Mutex<Kept>,
 }
 
 /// What was read; the last used last.
@@ -81,24 +89,31 @@ impl Page {
     }
 }
 
-impl RemoteDevice {
-    /// Asks for the disk's size and its first extents.
+impl DirectDevice {
+    /// Asks for the disk's size.
     pub(super) fn open(
         connection: Arc<Connection>,
         image: ImageId,
         disk: DiskIndex,
     ) -> Result<Self> {
+        Ok(Self::open_with_extents(connection, image, disk)?.0)
+    }
+
+    /// Gives the first extents too, which come with the size.
+    fn open_with_extents(
+        connection: Arc<Connection>,
+        image: ImageId,
+        disk: DiskIndex,
+    ) -> Result<(Self, ExtentPage)> {
         let mut device = Self {
             connection,
             image: image.to_string(),
             disk: disk.to_string(),
             disk_bytes: 0,
-            kept: Mutex::default(),
         };
         let first = device.fetch_page(0)?;
         device.disk_bytes = first.disk_bytes;
-        device.keep_page(Page::new(0, &first.extents));
-        Ok(device)
+        Ok((device, first))
     }
 
     fn path<'a>(&'a self, what: &'a str) -> [&'a str; 6] {
@@ -110,6 +125,91 @@ impl RemoteDevice {
         let query = [("from", from.as_str())];
         self.connection
             .get_json("tell what is a hole", &self.path("extents"), &query)
+    }
+
+    /// Fills the buffer; the server may give it in several answers.
+    fn fetch(&self, start: u64, buffer: &mut [u8]) -> Result<()> {
+        let end = start.saturating_add(buffer.len() as u64);
+        let (mut offset, mut rest) = (start, buffer);
+        while !rest.is_empty() {
+            let range = Some((offset, end - 1));
+            let answer =
+                self.connection
+                    .get_bytes("read a disk", &self.path("data"), &[], range)?;
+            self.check_range(&answer, offset, end)?;
+            let (now, later) = rest.split_at_mut(answer.bytes.len());
+            now.copy_from_slice(&answer.bytes);
+            offset = offset.saturating_add(answer.bytes.len() as u64);
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn check_range(&self, answer: &Answer, offset: u64, end: u64) -> Result<()> {
+        let length = answer.bytes.len() as u64;
+        let last = offset.saturating_add(length).saturating_sub(1);
+        let expected = format!("bytes {offset}-{last}/{}", self.disk_bytes);
+        let found = answer.range.as_deref().unwrap_or("none");
+        if length == 0 || length > end - offset || found != expected {
+            return Err(self.protocol(format!("expected the range {expected}, found {found}")));
+        }
+        Ok(())
+    }
+
+    fn protocol(&self, problem: String) -> Error {
+        self.connection.protocol(problem)
+    }
+
+    fn check_bounds(&self, offset: u64, length: u64) -> disk::Result<()> {
+        let end = offset.checked_add(length);
+        if end.is_some_and(|end| end <= self.disk_bytes) {
+            return Ok(());
+        }
+        let past_end = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        Err(failed(offset, length, past_end))
+    }
+}
+
+fn failed(
+    offset: u64,
+    length: u64,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> disk::Error {
+    disk::Error::Device {
+        action: "read",
+        offset,
+        length,
+        source: Box::new(source),
+    }
+}
+
+impl ReadAt for DirectDevice {
+    fn length_bytes(&self) -> u64 {
+        self.disk_bytes
+    }
+
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> disk::Result<()> {
+        let length = buffer.len() as u64;
+        self.check_bounds(offset, length)?;
+        self.fetch(offset, buffer)
+            .map_err(|error| failed(offset, length, error))
+    }
+}
+
+impl RemoteDevice {
+    /// Asks for the disk's size and its first extents.
+    pub(super) fn open(
+        connection: Arc<Connection>,
+        image: ImageId,
+        disk: DiskIndex,
+    ) -> Result<Self> {
+        let (remote, first) = DirectDevice::open_with_extents(connection, image, disk)?;
+        let device = Self {
+            remote,
+            kept: Mutex::default(),
+        };
+        device.keep_page(Page::new(0, &first.extents));
+        Ok(device)
     }
 
     fn keep_page(&self, page: Page) {
@@ -136,9 +236,9 @@ impl RemoteDevice {
         if let Some(extent) = self.known_extent(offset) {
             return Ok(extent);
         }
-        let page = Page::new(offset, &self.fetch_page(offset)?.extents);
+        let page = Page::new(offset, &self.remote.fetch_page(offset)?.extents);
         let extent = page.extent_at(offset).ok_or_else(|| {
-            self.connection
+            self.remote
                 .protocol(format!("no extent at byte {offset:#x}"))
         })?;
         self.keep_page(page);
@@ -170,8 +270,10 @@ impl RemoteDevice {
         let length = count
             .saturating_mul(BLOCK_BYTES)
             .min(ahead.next_multiple_of(BLOCK_BYTES))
-            .min(self.disk_bytes.saturating_sub(start));
-        let bytes = self.fetch(start, length)?;
+            .min(self.remote.disk_bytes.saturating_sub(start));
+        // At most `READ_BYTES_MAX`.
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+        self.remote.fetch(start, &mut bytes)?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut wanted = None;
         let block_bytes = usize::try_from(BLOCK_BYTES).unwrap_or(usize::MAX);
@@ -183,37 +285,7 @@ impl RemoteDevice {
         }
         let surplus = kept.blocks.len().saturating_sub(BLOCKS_MAX);
         kept.blocks.drain(..surplus);
-        wanted.ok_or_else(|| self.connection.protocol("an empty range".to_owned()))
-    }
-
-    /// Exactly these bytes; the server may give them in several answers.
-    fn fetch(&self, start: u64, length: u64) -> Result<Vec<u8>> {
-        let end = start.saturating_add(length);
-        let mut bytes = Vec::new();
-        let mut offset = start;
-        while offset < end {
-            let range = Some((offset, end - 1));
-            let answer =
-                self.connection
-                    .get_bytes("read a disk", &self.path("data"), &[], range)?;
-            self.check_range(&answer, offset, end)?;
-            offset = offset.saturating_add(answer.bytes.len() as u64);
-            bytes.extend_from_slice(&answer.bytes);
-        }
-        Ok(bytes)
-    }
-
-    fn check_range(&self, answer: &Answer, offset: u64, end: u64) -> Result<()> {
-        let length = answer.bytes.len() as u64;
-        let last = offset.saturating_add(length).saturating_sub(1);
-        let expected = format!("bytes {offset}-{last}/{}", self.disk_bytes);
-        let found = answer.range.as_deref().unwrap_or("none");
-        if length == 0 || length > end - offset || found != expected {
-            return Err(self
-                .connection
-                .protocol(format!("expected the range {expected}, found {found}")));
-        }
-        Ok(())
+        wanted.ok_or_else(|| self.remote.protocol("an empty range".to_owned()))
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
@@ -235,7 +307,7 @@ impl RemoteDevice {
                 let start = usize::try_from(in_block).unwrap_or_default();
                 let bytes = block
                     .get(start..start.saturating_add(length))
-                    .ok_or_else(|| self.connection.protocol("a short block".to_owned()))?;
+                    .ok_or_else(|| self.remote.protocol("a short block".to_owned()))?;
                 now.copy_from_slice(bytes);
             }
             offset = offset.saturating_add(length as u64);
@@ -243,42 +315,22 @@ impl RemoteDevice {
         }
         Ok(())
     }
-
-    fn failed(&self, offset: u64, length: u64, source: Error) -> disk::Error {
-        disk::Error::Device {
-            action: "read",
-            offset,
-            length,
-            source: Box::new(source),
-        }
-    }
 }
 
 impl ReadAt for RemoteDevice {
     fn length_bytes(&self) -> u64 {
-        self.disk_bytes
+        self.remote.disk_bytes
     }
 
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> disk::Result<()> {
         let length = buffer.len() as u64;
-        if offset
-            .checked_add(length)
-            .is_none_or(|end| end > self.disk_bytes)
-        {
-            let past_end = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-            return Err(disk::Error::Device {
-                action: "read",
-                offset,
-                length,
-                source: Box::new(past_end),
-            });
-        }
+        self.remote.check_bounds(offset, length)?;
         self.read(offset, buffer)
-            .map_err(|source| self.failed(offset, length, source))
+            .map_err(|error| failed(offset, length, error))
     }
 
     fn extent_at(&self, offset: u64) -> disk::Result<Extent> {
         self.extent(offset)
-            .map_err(|source| self.failed(offset, 1, source))
+            .map_err(|error| failed(offset, 1, error))
     }
 }

@@ -19,7 +19,7 @@ use disk::ReadAt;
 use crate::access::{DiskHashes, ImageReader, ImageWriter, Upload, UploadTarget};
 use crate::client::connection::Connection;
 pub use crate::client::connection::plain_http_client;
-use crate::client::device::RemoteDevice;
+use crate::client::device::{DirectDevice, RemoteDevice};
 use crate::client::hashes::{HashesOf, RemoteHashes};
 pub use crate::client::trust::{ServerAccess, TokenSource};
 use crate::client::upload::RemoteUpload;
@@ -120,6 +120,11 @@ impl ImageReader for RemoteLibrary {
 
     fn open_disk(&self, id: ImageId, disk: DiskIndex) -> Result<Arc<dyn ReadAt>> {
         let device = RemoteDevice::open(Arc::clone(&self.connection), id, disk)?;
+        Ok(Arc::new(device))
+    }
+
+    fn open_disk_direct(&self, id: ImageId, disk: DiskIndex) -> Result<Arc<dyn ReadAt>> {
+        let device = DirectDevice::open(Arc::clone(&self.connection), id, disk)?;
         Ok(Arc::new(device))
     }
 

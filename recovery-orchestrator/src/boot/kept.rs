@@ -64,7 +64,7 @@ impl KeptMachine {
                 "name another directory, or go on with that one: relevo boot --from DIR",
             ));
         }
-        file::create_directories(directory)?;
+        file::create_private_directories(directory)?;
         let mut entries = std::fs::read_dir(directory).map_err(Error::file("read", directory))?;
         if entries.next().is_some() {
             return Err(refuse(

@@ -36,7 +36,7 @@ pub struct FetchOptions {
 }
 
 impl FetchOptions {
-    /// For an image behind a server, whose client asks for a MiB at least: what came is kept.
+    /// For an image behind a server, where a request costs a way there and back.
     #[must_use]
     pub fn for_server() -> Self {
         Self {

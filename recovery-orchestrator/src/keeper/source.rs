@@ -237,7 +237,7 @@ impl KeptDisk {
             return Ok(opened);
         }
         let opened = Opened {
-            device: library.open_disk(self.image.id, self.index)?,
+            device: library.open_disk_direct(self.image.id, self.index)?,
             hashes: library.disk_hashes(self.image.id, self.index)?,
             library,
         };
