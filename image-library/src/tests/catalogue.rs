@@ -336,8 +336,10 @@ fn verify(place: &Path) {
 
 fn condemn(place: &Path) {
     let library = open(place);
-    let latest = library.images().expect("lists").remove(1);
-    library.delete_image(latest.id).expect("deletes");
+    // An interrupted run may have deleted it already.
+    if let Some(latest) = library.images().expect("lists").get(1) {
+        library.delete_image(latest.id).expect("deletes");
+    }
     prune(&library, 1);
 }
 
