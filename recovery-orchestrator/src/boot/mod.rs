@@ -128,7 +128,7 @@ pub fn take_over(leftover: &Leftover, host: &BootHost<'_>) -> Result<Booted> {
         hint: None,
     })?;
     let kept = match &running.kept {
-        Some(directory) => Some(KeptMachine::open(directory)?),
+        Some(directory) => Some(KeptMachine::of_running(directory)?),
         None => None,
     };
     scratch.is_in_use = false;
