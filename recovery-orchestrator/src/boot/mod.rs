@@ -160,6 +160,16 @@ impl Booted {
         self.hosted.status()
     }
 
+    /// Starts another keeper when the machine's was killed. Whether it did.
+    pub fn look_after(&self, host: &BootHost<'_>) -> Result<bool> {
+        let makes = Host {
+            keepers: host.keepers,
+            platform: host.platform,
+            journal: &self.scratch.journal,
+        };
+        makes.look_after(&self.hosted)
+    }
+
     /// Ends the machine and removes what belongs to it, but for disks that are kept; gives its
     /// keeper's last word.
     pub fn end(self, outcome: RunOutcome) -> Result<KeeperStatus> {
