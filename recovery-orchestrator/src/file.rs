@@ -69,7 +69,15 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     temporary
         .persist(path)
         .map_err(|error| Error::file("write", path)(error.error))?;
-    Ok(())
+    // Its name is durable only with its directory.
+    let directory = if directory.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        directory
+    };
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(Error::file("write", directory))
 }
 
 /// Writes a scratch file of a run: no need to survive a power failure.

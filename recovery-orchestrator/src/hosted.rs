@@ -2,6 +2,7 @@
 //! A machine with the keeper of its disks: made together, ended together, both in the journal.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use converter::vm::DiskController;
 
@@ -11,7 +12,7 @@ use crate::guest::Guest;
 use crate::journal::{Event, Journal, ProcessIdentity};
 use crate::keeper::{CacheOrder, Keeper, KeeperOrder, KeeperStatus, Keepers, MoveOrder};
 use crate::platform::qemu::WATCH_MONITOR;
-use crate::platform::{Machine, Order, Platform, ProfileName, RunningMachine};
+use crate::platform::{Machine, Order, Platform, ProfileName, RunningMachine, Status};
 
 /// The name of the socket on which a keeper serves disks.
 pub const NBD: &str = "nbd";
@@ -38,7 +39,11 @@ pub struct Hosted {
     // In this order: the machine ends before its keeper.
     machine: Box<dyn Machine>,
     /// `None`: all its disks are local files.
-    keeper: Option<Box<dyn Keeper>>,
+    keeper: Mutex<Option<Box<dyn Keeper>>>,
+    /// Whose machine it is.
+    server: String,
+    /// Where its files are.
+    directory: PathBuf,
 }
 
 impl Host<'_> {
@@ -52,10 +57,11 @@ impl Host<'_> {
         move_disks: Option<MoveOrder>,
     ) -> Result<Hosted> {
         if order.disks.iter().all(|disk| !disk.is_overlay) {
-            let machine = self.machine(server, order)?;
             return Ok(Hosted {
-                machine,
-                keeper: None,
+                machine: self.machine(server, order)?,
+                keeper: Mutex::default(),
+                server: server.to_owned(),
+                directory: order.directory.clone(),
             });
         }
         let keeper_order = KeeperOrder {
@@ -78,7 +84,9 @@ impl Host<'_> {
         match made {
             Ok(machine) => Ok(Hosted {
                 machine,
-                keeper: Some(keeper),
+                keeper: Mutex::new(Some(keeper)),
+                server: server.to_owned(),
+                directory: order.directory.clone(),
             }),
             Err(error) => {
                 keeper.kill();
@@ -134,14 +142,37 @@ impl Host<'_> {
                 problem: format!("{}: {error}", place.display()),
                 hint: Some("`relevo cleanup` ends it".to_owned()),
             })?;
-        let machine = self.platform.take_over(&running)?;
+        // First of all: a machine whose reads wait does not answer while it is being stopped.
         let keeper = self.keepers.take_over(directory, keeper)?;
-        if let Some(process) = keeper.as_ref().and_then(|keeper| keeper.process()) {
-            let server = running.name.clone();
-            self.journal
-                .record(Event::KeeperStarted { server, process })?;
+        if let Some(keeper) = &keeper {
+            self.note_keeper(&running.name, &**keeper)?;
         }
-        Ok((running, Hosted { machine, keeper }))
+        let hosted = Hosted {
+            machine: self.platform.take_over(&running)?,
+            keeper: Mutex::new(keeper),
+            server: running.name.clone(),
+            directory: directory.to_owned(),
+        };
+        Ok((running, hosted))
+    }
+
+    /// Starts another keeper for a machine whose keeper is gone: its reads wait for that. Whether it
+    /// did.
+    pub fn look_after(&self, hosted: &Hosted) -> Result<bool> {
+        let mut keeper = hosted.keeper();
+        // One that says that it is over ended because the machine did.
+        let is_lost = keeper
+            .as_ref()
+            .is_some_and(|keeper| keeper.has_ended() && !keeper.status().is_over);
+        if !is_lost || hosted.machine.status() != Status::Running {
+            return Ok(false);
+        }
+        let another = self.keepers.take_over(&hosted.directory, None)?;
+        if let Some(another) = &another {
+            self.note_keeper(&hosted.server, &**another)?;
+        }
+        *keeper = another;
+        Ok(true)
     }
 }
 
@@ -169,10 +200,15 @@ impl Hosted {
         &*self.machine
     }
 
+    fn keeper(&self) -> MutexGuard<'_, Option<Box<dyn Keeper>>> {
+        // Nothing panics while it is held.
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How its disks are.
     #[must_use]
     pub fn status(&self) -> KeeperStatus {
-        self.keeper
+        self.keeper()
             .as_ref()
             .map(|keeper| keeper.status())
             .unwrap_or_default()
@@ -182,7 +218,7 @@ impl Hosted {
     #[must_use]
     pub fn end(self) -> KeeperStatus {
         self.machine.stop();
-        if let Some(keeper) = &self.keeper {
+        if let Some(keeper) = &*self.keeper() {
             keeper.end();
         }
         self.status()

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use converter::vm::VmDefinition;
 use image_library::ImageId;
+use rustix::io::{FdFlags, fcntl_setfd};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -37,13 +38,14 @@ struct Record {
     disks: Vec<KeptDiskOrder>,
 }
 
-/// A directory with a machine's disks, locked while this lives.
+/// A directory with a machine's disks, locked while this or its machine lives.
 #[derive(Debug)]
 pub struct KeptMachine {
     directory: PathBuf,
     record: Record,
     moved: Moved,
-    _lock: File,
+    /// `None`: the machine that was taken over has it.
+    _lock: Option<File>,
 }
 
 impl KeptMachine {
@@ -88,7 +90,22 @@ impl KeptMachine {
     }
 
     /// Takes up what is in a directory.
+    ///
+    /// # Errors
+    ///
+    /// When its machine runs.
     pub fn open(directory: &Path) -> Result<Self> {
+        let kept = Self::of_running(directory)?;
+        // What is read is read under the lock.
+        let lock = Some(lock(&directory.join(MACHINE), directory)?);
+        Ok(Self {
+            _lock: lock,
+            ..Self::of_running(&kept.directory)?
+        })
+    }
+
+    /// What is in the directory of a machine that is taken over.
+    pub fn of_running(directory: &Path) -> Result<Self> {
         let place = directory.join(MACHINE);
         let wrong =
             |problem: String| refuse(directory, &problem, "relevo boot IMAGE --to DIR makes one");
@@ -108,7 +125,7 @@ impl KeptMachine {
             return Err(wrong("its files do not fit each other".to_owned()));
         }
         Ok(Self {
-            _lock: lock(&place, directory)?,
+            _lock: None,
             directory: std::path::absolute(directory).map_err(Error::file("find", directory))?,
             record,
             moved,
@@ -167,6 +184,8 @@ impl KeptMachine {
                 targets.push(None);
             } else {
                 let target = whole(&self.directory, number);
+                // What an earlier copy had come to.
+                file::remove_file(&target)?;
                 write_empty(&target, disk.size_bytes)?;
                 targets.push(Some(target));
             }
@@ -202,15 +221,20 @@ fn whole(directory: &Path, number: usize) -> PathBuf {
     directory.join(format!("disk{number}.qcow2"))
 }
 
-/// Two machines on the same files would destroy them.
+/// Two machines on the same files would destroy them. The lock is inherited by the processes of the
+/// machine, so it lasts as long as they do, whatever becomes of this one.
 fn lock(place: &Path, directory: &Path) -> Result<File> {
     let file = File::open(place).map_err(Error::file("open", place))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            let inherited = fcntl_setfd(&file, FdFlags::empty());
+            inherited.map_err(|error| Error::file("lock", place)(error.into()))?;
+            Ok(file)
+        }
         Err(TryLockError::WouldBlock) => Err(refuse(
             directory,
-            "another command runs its machine",
-            "end that one first, or name another directory",
+            "its machine runs",
+            "if its command is gone, `relevo attach` takes it over and `relevo cleanup` ends it",
         )),
         Err(TryLockError::Error(error)) => Err(Error::file("lock", place)(error)),
     }

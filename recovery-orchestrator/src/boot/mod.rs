@@ -128,7 +128,7 @@ pub fn take_over(leftover: &Leftover, host: &BootHost<'_>) -> Result<Booted> {
         hint: None,
     })?;
     let kept = match &running.kept {
-        Some(directory) => Some(KeptMachine::open(directory)?),
+        Some(directory) => Some(KeptMachine::of_running(directory)?),
         None => None,
     };
     scratch.is_in_use = false;
@@ -158,6 +158,16 @@ impl Booted {
     #[must_use]
     pub fn status(&self) -> KeeperStatus {
         self.hosted.status()
+    }
+
+    /// Starts another keeper when the machine's was killed. Whether it did.
+    pub fn look_after(&self, host: &BootHost<'_>) -> Result<bool> {
+        let makes = Host {
+            keepers: host.keepers,
+            platform: host.platform,
+            journal: &self.scratch.journal,
+        };
+        makes.look_after(&self.hosted)
     }
 
     /// Ends the machine and removes what belongs to it, but for disks that are kept; gives its

@@ -40,7 +40,7 @@ pub(super) fn run(context: &Context, arguments: &AttachArguments) -> Result<Verd
     };
     let booted = take_over(leftover, &host)?;
     context.say(&format!("Took over {}", leftover.run));
-    stay(context, booted, &interrupt)
+    stay(context, booted, &interrupt, &host)
 }
 
 fn none(wanted: &str) -> Error {

@@ -93,7 +93,7 @@ pub(super) fn run(context: &Context, arguments: &BootArguments) -> Result<Verdic
         after % 1000 / 10,
         qemu.description().acceleration
     ));
-    talk(context, booted, console, &interrupt)
+    talk(context, booted, console, &interrupt, &host)
 }
 
 /// Machines of commands that were killed are not ended behind anybody's back.
@@ -110,9 +110,14 @@ fn tell_leftovers(context: &Context, state: &StateDirectory) -> Result<()> {
 }
 
 /// The console of a machine that runs already, until its end.
-pub(super) fn stay(context: &Context, booted: Booted, interrupt: &Interrupt) -> Result<Verdict> {
+pub(super) fn stay(
+    context: &Context,
+    booted: Booted,
+    interrupt: &Interrupt,
+    host: &BootHost<'_>,
+) -> Result<Verdict> {
     let console = console::Connection::open(&booted.console)?;
-    talk(context, booted, console, interrupt)
+    talk(context, booted, console, interrupt, host)
 }
 
 fn talk(
@@ -120,9 +125,21 @@ fn talk(
     booted: Booted,
     console: console::Connection,
     interrupt: &Interrupt,
+    host: &BootHost<'_>,
 ) -> Result<Verdict> {
     let mut news = News::default();
-    let result = pass(context, &booted, console, interrupt, &mut news);
+    let result = pass(context, &booted, console, interrupt, &mut || {
+        let mut lines = Vec::new();
+        match booted.look_after(host) {
+            Ok(true) => {
+                lines.push("the keeper of its disks was gone and was started anew".to_owned());
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "no keeper could be started"),
+        }
+        lines.extend(news.of(&booted.status()));
+        lines
+    });
     let outcome = if result.is_ok() {
         RunOutcome::Passed
     } else {
@@ -197,14 +214,14 @@ fn pass(
     booted: &Booted,
     console: console::Connection,
     interrupt: &Interrupt,
-    news: &mut News,
+    news: &mut dyn FnMut() -> Vec<String>,
 ) -> Result<End> {
     for nic in &booted.nics {
         context.say(&format!("  {nic}, cut off (restrict=on)"));
     }
     context.say(console::usage());
     console.talk(booted.machine(), interrupt, &mut || {
-        for line in news.of(&booted.status()) {
+        for line in news() {
             context.say(&format!("\r\n[relevo] {line}\r"));
         }
     })

@@ -125,6 +125,8 @@ pub(crate) fn run() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(log)
         .with_writer(std::io::stderr)
+        // A keeper whose log has no room must not end for that.
+        .log_internal_errors(false)
         .init();
     end(execute(arguments), Error::hint)
 }

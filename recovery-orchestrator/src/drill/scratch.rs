@@ -12,6 +12,9 @@ use crate::journal::{
 };
 use crate::state::StateDirectory;
 
+/// The most that Linux takes as the path of a socket.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
 /// The scratch directories and the journal of a run; removed when it is dropped.
 #[derive(Debug)]
 pub struct Scratch {
@@ -52,6 +55,7 @@ pub fn begin(
     let run = RunId::new(kind, clock(), u32::from_be_bytes([a, b, c, d]));
     let directory = state.run(&run);
     let sockets = state.sockets(&run);
+    check_length(&sockets)?;
     let journal = Journal::create(&state.journal(&run), clock)?;
     journal.record(Event::RunStarted {
         kind,
@@ -84,6 +88,22 @@ pub fn take_over(state: &StateDirectory, run: RunId, clock: fn() -> Timestamp) -
         run,
         journal,
         is_in_use: true,
+    })
+}
+
+/// The path of a socket has a limit, and a machine's are two levels down.
+fn check_length(sockets: &Path) -> Result<()> {
+    const LONGEST_BELOW: &str = "/9999/console";
+    let length = sockets.as_os_str().len() + LONGEST_BELOW.len();
+    if length <= SOCKET_PATH_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::Request {
+        problem: format!(
+            "{} is too long for the sockets of machines",
+            sockets.display()
+        ),
+        hint: Some("let TMPDIR name a directory with a shorter path".to_owned()),
     })
 }
 

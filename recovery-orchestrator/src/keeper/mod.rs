@@ -11,10 +11,13 @@
 //! another, and ends when its machine has ended. QEMU connects again to a keeper that was started
 //! anew in its place, and holds the guest's reads until then.
 
+mod ahead;
 mod cached;
 mod moving;
+mod nodes;
 mod notice;
 mod process;
+mod room;
 mod run;
 mod source;
 mod trace;

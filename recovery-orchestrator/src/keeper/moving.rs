@@ -12,11 +12,13 @@
 //! ([`Moved`]) decides, and it is durable before the machine goes on. Writes of the guest during the
 //! copy go to both places.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use image_library::terminal::chain_text;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::nodes::{Found, add_target, job, remove_nodes};
 use crate::file;
 use crate::platform::qemu::Qmp;
 
@@ -74,12 +76,9 @@ pub(super) struct Mover {
     /// The machine stands still while its disks change over.
     is_stopped: bool,
     has_stopped: bool,
+    is_cancelled: bool,
     is_undone: bool,
     progress: Moving,
-}
-
-fn job(disk: usize) -> String {
-    format!("move{disk}")
 }
 
 impl Mover {
@@ -92,39 +91,41 @@ impl Mover {
             changed: is_local,
             is_stopped: false,
             has_stopped: false,
+            is_cancelled: false,
             is_undone: false,
             progress: Moving::default(),
         }
     }
 
-    /// Finds out how far the keeper before this one was.
-    pub(super) fn take_over(&mut self, qmp: &mut Qmp) -> Result<(), String> {
-        let jobs = qmp.execute("query-block-jobs", &json!({}))?;
-        let jobs = jobs.as_array().map(Vec::as_slice).unwrap_or_default();
-        let devices = qmp.execute("query-block", &json!({}))?;
-        let is_used = |node: String| {
-            let devices = devices.as_array().map(Vec::as_slice).unwrap_or_default();
-            devices
-                .iter()
-                .any(|device| device["inserted"]["node-name"].as_str() == Some(&node))
-        };
-        let mut has_begun = false;
+    /// Finds out how far the keeper before this one was, killed at any moment. `is_paused`: the
+    /// machine stands still because it was told to.
+    pub(super) fn take_over(&mut self, qmp: &mut Qmp, is_paused: bool) -> Result<(), String> {
+        let found = Found::ask(qmp)?;
         for disk in self.to_move() {
-            let running = jobs.iter().find(|found| found["device"] == *job(disk));
-            self.changed[disk] = running.is_none() && is_used(format!("target{disk}"));
-            self.ready[disk] = self.changed[disk]
-                || running.is_some_and(|found| found["ready"].as_bool() == Some(true));
-            has_begun |= running.is_some() || self.changed[disk];
+            let is_ready = |job: &Value| job["ready"].as_bool() == Some(true);
+            self.changed[disk] = found.is_changed(disk);
+            self.ready[disk] = self.changed[disk] || found.job(disk).is_some_and(is_ready);
         }
-        let status = qmp.execute("query-status", &json!({}))?;
-        let is_running = status["running"].as_bool() == Some(true);
-        if has_begun && self.changed.iter().all(|changed| *changed) {
-            self.step = Step::ChangeOver;
-            self.is_stopped = !is_running;
-        } else if has_begun {
+        let is_changed = |disk: &usize| self.changed[*disk];
+        let is_known = |disk: &usize| self.changed[*disk] || found.job(*disk).is_some();
+        if self.to_move().iter().any(is_changed) {
+            // All were ready: what has changed over is not recorded yet, and the machine waits for that.
+            self.is_stopped = is_paused;
+            self.has_stopped = true;
+            self.step = Step::Stop;
+        } else if self.to_move().iter().all(is_known) {
             self.step = Step::Copy;
         }
         Ok(())
+    }
+
+    /// Whether the machine must not go on for any other reason: its disks change over.
+    pub(super) fn holds_machine(&self) -> bool {
+        match self.step {
+            Step::Stop | Step::ChangeOver => true,
+            Step::Failed => !self.is_undone,
+            Step::Begin | Step::Copy | Step::Done => false,
+        }
     }
 
     /// How far it is.
@@ -158,11 +159,14 @@ impl Mover {
     }
 
     fn fail(&mut self, problem: String) {
+        if matches!(self.step, Step::Done | Step::Failed) {
+            // What follows from the first one says nothing new.
+            tracing::debug!(problem, "while the disks are left where they are");
+            return;
+        }
         tracing::error!(problem, "the disks cannot be moved");
         self.progress.problem = Some(problem);
-        if self.step != Step::Done {
-            self.step = Step::Failed;
-        }
+        self.step = Step::Failed;
     }
 
     /// Does what can be done now. `may_begin`: the guest does not need the library for itself.
@@ -178,32 +182,53 @@ impl Mover {
         if let Err(problem) = outcome {
             self.fail(problem);
         }
-        if self.step == Step::Failed && !self.is_undone {
-            self.is_undone = true;
-            self.undo(qmp);
+        if self.step == Step::Failed
+            && !self.is_undone
+            && let Err(problem) = self.undo(qmp)
+        {
+            tracing::warn!(problem, "tried again in a moment");
         }
     }
 
     /// Leaves the machine with the disks that it has. One that changed over already cannot go back,
-    /// so it is recorded before the machine goes on.
-    fn undo(&mut self, qmp: &mut Qmp) {
-        for disk in 0..self.ready.len() {
-            if !self.changed[disk] {
+    /// so it is recorded before the machine goes on. Tried again until all of it is done.
+    fn undo(&mut self, qmp: &mut Qmp) -> Result<(), String> {
+        if !std::mem::replace(&mut self.is_cancelled, true) {
+            for disk in self.to_move() {
                 // It may have ended by itself.
                 let job = json!({"device": job(disk), "force": true});
                 let _ = qmp.execute("block-job-cancel", &job);
             }
         }
-        let recorded = match self.changed.contains(&true) {
-            true => self.record(),
-            false => Ok(()),
-        };
-        if let Err(problem) = recorded {
-            // It stays stopped: what it would write from now on would not be found again.
-            tracing::error!(problem, "cannot record which disks were moved");
-        } else if self.is_stopped {
-            self.is_stopped = false;
-            let _ = qmp.execute("cont", &json!({}));
+        let found = Found::ask(qmp)?;
+        let to_move = self.to_move();
+        if to_move.iter().any(|disk| found.job(*disk).is_some()) {
+            return Ok(());
+        }
+        for disk in &to_move {
+            self.changed[*disk] = found.is_changed(*disk);
+        }
+        if to_move.iter().any(|disk| self.changed[*disk]) {
+            self.record()?;
+        }
+        if std::mem::take(&mut self.is_stopped) {
+            qmp.execute("cont", &json!({}))?;
+        }
+        for disk in to_move {
+            if !self.changed[disk] {
+                self.remove_copy(qmp, disk);
+            }
+        }
+        self.is_undone = true;
+        Ok(())
+    }
+
+    /// Removes what was copied of a disk that stays where it is: it takes room.
+    fn remove_copy(&self, qmp: &mut Qmp, disk: usize) {
+        remove_nodes(qmp, disk, &["target", "target-file"]);
+        let copy = self.order.targets[disk].as_deref();
+        if let Some(Err(error)) = copy.map(file::remove_file) {
+            tracing::warn!(%error, "what was copied stays");
         }
     }
 
@@ -213,7 +238,10 @@ impl Mover {
             disks: self.changed.clone(),
         };
         let text = serde_json::to_vec_pretty(&moved).map_err(|error| error.to_string())?;
-        file::write_atomically(&self.order.record, &text).map_err(|error| error.to_string())
+        file::write_atomically(&self.order.record, &text).map_err(|error| {
+            let problem = chain_text(&error);
+            format!("it cannot be recorded which disks were moved: {problem}")
+        })
     }
 
     /// The disks that are not local yet.
@@ -227,6 +255,13 @@ impl Mover {
     fn begin(&mut self, qmp: &mut Qmp) -> Result<(), String> {
         for disk in self.to_move() {
             if let Some(target) = &self.order.targets[disk] {
+                // What a keeper left that was killed here.
+                qmp.execute(
+                    "block-job-cancel",
+                    &json!({"device": job(disk), "force": true}),
+                )
+                .ok();
+                remove_nodes(qmp, disk, &["target", "target-file"]);
                 add_target(qmp, disk, target)?;
             }
         }
@@ -292,39 +327,22 @@ impl Mover {
     }
 
     fn finish(&mut self, qmp: &mut Qmp) -> Result<(), String> {
-        self.record()?;
+        if let Err(problem) = self.record() {
+            // What it would write from now on would not be found again: it waits until there is room.
+            tracing::warn!(problem, "the machine waits");
+            self.progress.problem = Some(problem);
+            return Ok(());
+        }
         self.step = Step::Done;
+        self.progress.problem = None;
         self.progress.is_complete = true;
         self.progress.done_bytes = self.progress.total_bytes;
         if std::mem::take(&mut self.is_stopped) {
             qmp.execute("cont", &json!({}))?;
         }
         for disk in self.to_move() {
-            for node in ["disk", "file", "image"] {
-                // One that stays costs a file handle.
-                let name = json!({"node-name": format!("{node}{disk}")});
-                if let Err(problem) = qmp.execute("blockdev-del", &name) {
-                    tracing::debug!(problem, "a node that is not used stays");
-                }
-            }
+            remove_nodes(qmp, disk, &["disk", "file", "image"]);
         }
         Ok(())
     }
-}
-
-fn add_target(qmp: &mut Qmp, disk: usize, target: &Path) -> Result<(), String> {
-    let nodes = [
-        json!({
-            "driver": "file", "node-name": format!("target-file{disk}"),
-            "filename": target, "discard": "unmap",
-        }),
-        json!({
-            "driver": "qcow2", "node-name": format!("target{disk}"),
-            "file": format!("target-file{disk}"), "discard": "unmap",
-        }),
-    ];
-    for node in nodes {
-        qmp.execute("blockdev-add", &node)?;
-    }
-    Ok(())
 }

@@ -53,6 +53,9 @@ pub trait Keeper: Debug + Send + Sync {
     /// How it is, as far as it has said.
     fn status(&self) -> KeeperStatus;
 
+    /// Whether its process is gone.
+    fn has_ended(&self) -> bool;
+
     /// Waits for its end, after its machine has ended; ends it if it takes too long.
     fn end(&self);
 
@@ -155,6 +158,10 @@ impl Keeper for OtherKeeper {
         read_status(&self.status)
     }
 
+    fn has_ended(&self) -> bool {
+        !self.process.is_alive()
+    }
+
     fn end(&self) {
         if !self.process.gone_within(END_PATIENCE) {
             self.kill();
@@ -200,10 +207,6 @@ impl KeeperProcess {
         what(&mut self.child.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn has_ended(&self) -> bool {
-        self.child(|child| !matches!(child.try_wait(), Ok(None)))
-    }
-
     /// What it said before it ended, without what it was not asked.
     fn failure(&self) -> Error {
         let said = file::read_tail(&self.log, LOG_TAIL_BYTES).unwrap_or_default();
@@ -226,6 +229,10 @@ impl Keeper for KeeperProcess {
 
     fn status(&self) -> KeeperStatus {
         read_status(&self.status)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.child(|child| !matches!(child.try_wait(), Ok(None)))
     }
 
     fn end(&self) {

@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 use disk::{Finding, Monitor, Unit};
 use serde_json::{Value, json};
 
+use super::ahead::Ahead;
 use super::cached::Exported;
 use super::moving::Mover;
 use super::notice::Notices;
+use super::room::{NO_ROOM_STATUS, NoRoom, no_room_finding};
 use super::source::{KeptDisk, KeptImage, Source};
-use super::trace::{Recorder, Run, TRACE_NAME, Trace};
+use super::trace::{Recorder, TRACE_NAME, Trace};
 use super::{KeeperOrder, KeeperStatus};
 use crate::cache::{CacheCounters, ChunkCache, FetchOptions};
 use crate::error::{Error, Result};
@@ -72,10 +74,9 @@ pub fn run(order: &KeeperOrder, sources: Vec<Source>) -> Result<()> {
     }
     let stand = serve(order, image, notices)?;
     let mut watch = Watch::new(order, stand)?;
-    watch.status(false)?;
-    let outcome = watch.until_the_end();
+    watch.until_the_end();
     watch.end();
-    outcome
+    Ok(())
 }
 
 fn serve(order: &KeeperOrder, image: Arc<KeptImage>, notices: Arc<Notices>) -> Result<Stand> {
@@ -127,40 +128,6 @@ fn serve(order: &KeeperOrder, image: Arc<KeptImage>, notices: Arc<Notices>) -> R
     })
 }
 
-/// Fetches what an earlier boot of the server read, in the order in which it did.
-struct Ahead {
-    image: Arc<KeptImage>,
-    disks: Vec<Arc<Exported>>,
-    replayed: Arc<OnceLock<Trace>>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Ahead {
-    fn run(self) {
-        let Some(library) = self.image.library() else {
-            return;
-        };
-        let Some(trace) = library
-            .image(self.image.id())
-            .ok()
-            .and_then(|image| Trace::find(&*library, &image))
-        else {
-            return;
-        };
-        let trace = self.replayed.get_or_init(|| trace);
-        for runs in trace.runs.chunk_by(|left, right| left.0 == right.0) {
-            let disk = runs.first().and_then(|run| self.disks.get(run.0));
-            let ranges: Vec<_> = runs.iter().map(Run::bytes).collect();
-            match disk {
-                Some(disk) if !self.stop.load(Ordering::Relaxed) => {
-                    disk.fetch_ahead(&ranges, &self.stop);
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
 /// What the cache notices goes to the others' findings.
 struct ToNotices(Arc<Notices>);
 
@@ -187,6 +154,8 @@ struct Watch {
     controller_gives_up: bool,
     /// The keeper stopped it, because the library is away.
     is_stopped: bool,
+    /// It stands still at a write that has no room.
+    no_room: Option<NoRoom>,
     trace_is_kept: bool,
     /// The trace of an earlier boot, once it was found.
     replayed: Arc<OnceLock<Trace>>,
@@ -201,32 +170,24 @@ struct Watch {
 impl Watch {
     /// Waits for the machine's monitor.
     fn new(order: &KeeperOrder, stand: Stand) -> Result<Self> {
-        let mut qmp =
-            Qmp::connect(&order.monitor, MACHINE_PATIENCE, || None).map_err(|problem| {
-                Error::Machine {
-                    name: order.image.to_string(),
-                    problem,
-                    hint: None,
-                }
-            })?;
-        let mut mover = order.move_disks.clone().map(Mover::new);
-        if let Some(mover) = mover.as_mut().filter(|_| order.takes_over) {
-            mover
-                .take_over(&mut qmp)
-                .map_err(|problem| Error::Machine {
-                    name: order.image.to_string(),
-                    problem,
-                    hint: None,
-                })?;
-        }
-        Ok(Self {
-            qmp,
+        let failed = |problem| Error::Machine {
+            name: order.image.to_string(),
+            problem,
+            hint: None,
+        };
+        let connected = match order.takes_over {
+            true => Qmp::connect_to_busy(&order.monitor),
+            false => Qmp::connect(&order.monitor, MACHINE_PATIENCE, || None),
+        };
+        let mut watch = Self {
+            qmp: connected.map_err(failed)?,
             image: Arc::clone(&stand.image),
             notices: Arc::clone(&stand.notices),
             recorder: Arc::clone(&stand.recorder),
-            mover,
+            mover: order.move_disks.clone().map(Mover::new),
             controller_gives_up: order.controller_gives_up,
             is_stopped: false,
+            no_room: None,
             trace_is_kept: false,
             replayed: Arc::clone(&stand.replayed),
             keeping: None,
@@ -235,10 +196,27 @@ impl Watch {
             place: order.status.clone(),
             written: None,
             stand: Some(stand),
-        })
+        };
+        if order.takes_over {
+            watch.take_over().map_err(failed)?;
+        }
+        Ok(watch)
     }
 
-    fn until_the_end(&mut self) -> Result<()> {
+    /// Finds out what the keeper before this one had begun.
+    fn take_over(&mut self) -> Result<(), String> {
+        let status = self.qmp.execute("query-status", &json!({}))?;
+        // Only keepers let machines pause.
+        let is_paused = status["status"] == "paused";
+        if let Some(mover) = &mut self.mover {
+            mover.take_over(&mut self.qmp, is_paused)?;
+        }
+        self.is_stopped = is_paused && !self.disks_change_over();
+        self.no_room = (status["status"] == NO_ROOM_STATUS).then(NoRoom::default);
+        Ok(())
+    }
+
+    fn until_the_end(&mut self) {
         let mut next = Instant::now();
         loop {
             let patience = next.saturating_duration_since(Instant::now());
@@ -246,26 +224,39 @@ impl Watch {
                 Ok(Some(event)) => self.event(&event),
                 Ok(None) => {}
                 // The machine has ended.
-                Err(_) => return Ok(()),
+                Err(_) => return,
             }
             if Instant::now() >= next {
                 next = Instant::now() + TICK;
                 self.hold_or_go_on();
+                self.go_on_when_there_is_room();
                 self.keep_trace_when_complete();
                 self.move_disks();
-                self.status(false)?;
+                self.status(false);
             }
         }
     }
 
     fn event(&mut self, event: &Value) {
+        let data = &event["data"];
+        if event["event"] == "BLOCK_IO_ERROR" && data["action"] == "stop" {
+            self.no_room.get_or_insert_default();
+            self.notices.finding(no_room_finding(data));
+        }
         if let Some(mover) = &mut self.mover {
             mover.event(event);
         }
     }
 
+    fn disks_change_over(&self) -> bool {
+        self.mover.as_ref().is_some_and(Mover::holds_machine)
+    }
+
     /// Stops a machine whose controller would give up, and lets it go on when the library is back.
     fn hold_or_go_on(&mut self) {
+        if self.disks_change_over() {
+            return;
+        }
         let waited = self.notices.waiting().map(|(waited, _)| waited);
         let is_too_long = waited.is_some_and(|waited| waited >= STOP_AFTER);
         if self.controller_gives_up && is_too_long && !self.is_stopped {
@@ -273,6 +264,20 @@ impl Watch {
             self.is_stopped = self.qmp.send("stop", &json!({})).is_ok();
         } else if self.is_stopped && waited.is_none() {
             self.is_stopped = self.qmp.execute("cont", &json!({})).is_err();
+        }
+    }
+
+    /// Has a write done again that had no room, now and then.
+    fn go_on_when_there_is_room(&mut self) {
+        let is_due = self.no_room.as_ref().is_some_and(NoRoom::is_due);
+        if !is_due || self.is_held() || self.disks_change_over() {
+            return;
+        }
+        let status = self.qmp.execute("query-status", &json!({}));
+        let is_standing = status.is_ok_and(|status| status["status"] == NO_ROOM_STATUS);
+        self.no_room = is_standing.then(NoRoom::default);
+        if is_standing && let Err(problem) = self.qmp.execute("cont", &json!({})) {
+            tracing::warn!(problem, "the machine does not go on");
         }
     }
 
@@ -339,24 +344,27 @@ impl Watch {
         }
     }
 
-    /// Writes the status when it has changed.
-    fn status(&mut self, is_over: bool) -> Result<()> {
+    /// Writes the status when it has changed; one that cannot be written (there is no room) is tried
+    /// again, and no reason to leave the machine alone.
+    fn status(&mut self, is_over: bool) {
         self.note_reads();
         let waiting = self.notices.waiting();
         let status = KeeperStatus {
             reads: self.reads,
             cache: self.cache,
             waiting: waiting.map(|(waited, why)| (waited.as_secs(), why)),
-            is_stopped: self.is_stopped,
+            is_stopped: self.is_stopped || self.no_room.is_some(),
             moving: self.mover.as_ref().map(Mover::progress),
             findings: self.notices.findings(),
             is_over,
         };
-        if self.written.as_ref() != Some(&status) {
-            write_status(&self.place, &status)?;
-            self.written = Some(status);
+        if self.written.as_ref() == Some(&status) {
+            return;
         }
-        Ok(())
+        match write_status(&self.place, &status) {
+            Ok(()) => self.written = Some(status),
+            Err(error) => tracing::debug!(%error, "the status is not written"),
+        }
     }
 
     fn end(mut self) {
@@ -368,9 +376,7 @@ impl Watch {
             let _ = keeping.join();
         }
         // The directory goes with the machine: it may be gone already.
-        if let Err(error) = self.status(true) {
-            tracing::debug!(%error, "the last status is not written");
-        }
+        self.status(true);
     }
 }
 

@@ -275,6 +275,10 @@ impl Keeper for FakeKeeper {
         }
     }
 
+    fn has_ended(&self) -> bool {
+        false
+    }
+
     fn end(&self) {}
 
     fn kill(&self) {}

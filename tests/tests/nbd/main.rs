@@ -313,6 +313,9 @@ fn what_is_in_the_way_of_the_socket_is_named_unless_it_is_dead() {
 
     let missing = site.program().arg("--socket").arg(site.path("none/x"));
     missing.run().is_one_clear_error(COULD_NOT, &["none"]);
+    let long = site.path(&"l".repeat(108));
+    let long = site.program().arg("--socket").arg(long);
+    long.run().is_one_clear_error(COULD_NOT, &["too long"]);
 }
 
 #[test]

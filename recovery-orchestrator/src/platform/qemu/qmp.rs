@@ -16,6 +16,8 @@ const EVENT_COUNT_MAX: usize = 10_000;
 /// Events that nobody asked for yet; the oldest are forgotten first.
 const EVENTS_KEPT: usize = 1000;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// A day, as requests to the disks wait too.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A connection to a machine's monitor.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub(crate) struct Qmp {
     events: VecDeque<Value>,
     /// The number of the command that was sent last; its answer has it too.
     sent: u64,
+    /// How long an answer may take.
+    patience: Duration,
 }
 
 /// Why there is no line.
@@ -64,23 +68,41 @@ impl Qmp {
         stream
             .set_write_timeout(Some(ANSWER_TIMEOUT))
             .map_err(|error| error.to_string())?;
-        let mut qmp = Self {
-            stream,
-            received: Vec::new(),
-            events: VecDeque::new(),
-            sent: 0,
-        };
-        let answered = qmp
-            .line()
-            .and_then(|_greeting| qmp.execute("qmp_capabilities", &json!({})));
-        match answered {
-            Ok(_) => Ok(qmp),
+        let mut qmp = Self::on(stream);
+        match qmp.begin() {
+            Ok(()) => Ok(qmp),
             // QEMU opens its monitor before its disks: what is wrong there ends it now.
             Err(problem) => {
                 std::thread::sleep(Duration::from_millis(200));
                 Err(gone().unwrap_or(problem))
             }
         }
+    }
+
+    /// Connects to a machine that runs, and may not answer for hours: while it stops it waits for its
+    /// reads, and those may wait for the library.
+    pub(crate) fn connect_to_busy(socket: &Path) -> Result<Self, String> {
+        let stream = UnixStream::connect(socket).map_err(|error| error.to_string())?;
+        let mut qmp = Self::on(stream);
+        qmp.patience = BUSY_TIMEOUT;
+        qmp.begin()?;
+        qmp.patience = ANSWER_TIMEOUT;
+        Ok(qmp)
+    }
+
+    fn on(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            received: Vec::new(),
+            events: VecDeque::new(),
+            sent: 0,
+            patience: ANSWER_TIMEOUT,
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), String> {
+        let _greeting = self.line()?;
+        self.execute("qmp_capabilities", &json!({})).map(drop)
     }
 
     /// Runs one command and gives its answer.
@@ -142,9 +164,9 @@ impl Qmp {
     }
 
     fn line(&mut self) -> Result<Value, String> {
-        self.line_within(ANSWER_TIMEOUT)
+        self.line_within(self.patience)
             .map_err(|problem| match problem {
-                NoLine::NotYet => format!("no answer in {} s", ANSWER_TIMEOUT.as_secs()),
+                NoLine::NotYet => format!("no answer in {} s", self.patience.as_secs()),
                 NoLine::Broken(problem) => problem,
             })
     }
@@ -217,12 +239,8 @@ mod tests {
     #[test]
     fn events_between_a_command_and_its_answer_are_kept_and_lines_may_come_in_parts() {
         let (near, mut far) = UnixStream::pair().unwrap();
-        let mut qmp = Qmp {
-            stream: near,
-            received: Vec::new(),
-            events: VecDeque::new(),
-            sent: 4,
-        };
+        let mut qmp = Qmp::on(near);
+        qmp.sent = 4;
         qmp.send("stop", &json!({})).unwrap();
         far.write_all(b"{\"event\": \"STOP\"}\n{\"return\": 1, \"id\": 5}\n")
             .unwrap();
