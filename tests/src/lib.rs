@@ -13,6 +13,7 @@ mod block_device;
 mod damage;
 mod disks;
 mod distance;
+mod family;
 mod garage;
 mod grown;
 mod library;
@@ -44,5 +45,7 @@ pub use relay::Relay;
 pub use runbook::Runbook;
 pub use server::{PROJECT_DIR, SampleServer};
 pub use spoken::Spoken;
-pub use toolbox::{can_mount, free_port, have_tool, one_machine_at_a_time, skip, work_dir};
+pub use toolbox::{
+    cache_dir, can_mount, free_port, have_tool, one_machine_at_a_time, skip, work_dir,
+};
 pub use usage::Usage;

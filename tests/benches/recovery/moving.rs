@@ -16,7 +16,7 @@ use e2e::{DISK_SIZES, DiskSize, Program, SampleServer, forget, grown_disk, work_
 use serde_json::Value;
 
 use super::qmp::Qmp;
-use super::site::{Site, wait_for_file, wait_for_page};
+use super::site::{Booted, Site, wait_for_file, wait_for_page};
 use super::{median, rounds, say, seconds};
 
 const ROUNDS: usize = 1;
@@ -80,9 +80,14 @@ fn moved(site: &Site, sentence: &str) -> Move {
     let machine = site.boot(site.library.relevo(), Some(&directory));
     let monitor = site.running_machine()["sockets"].clone();
     let monitor = PathBuf::from(monitor.as_str().expect("it is a path")).join("qmp");
-    let port = machine.port;
+    let Booted {
+        command,
+        port,
+        slot: _slot,
+        ..
+    } = machine;
     // Killed here: its lock on the directory goes with it, the machine stays.
-    drop(machine);
+    drop(command);
     let mut qmp = Qmp::connect(&monitor);
     let times = ChangeOver::watch(&mut qmp);
     wait_for_page(port, sentence);

@@ -92,7 +92,7 @@ impl Site {
             command,
             running,
             port,
-            _slot: slot,
+            slot,
         }
     }
 
@@ -134,7 +134,8 @@ pub(crate) struct Booted {
     /// When its processors ran.
     pub(crate) running: Instant,
     pub(crate) port: u16,
-    _slot: File,
+    /// No other machine runs meanwhile.
+    pub(crate) slot: File,
 }
 
 impl Booted {
