@@ -259,9 +259,10 @@ impl Watch {
     }
 
     fn event(&mut self, event: &Value) {
-        if let Some(mover) = &mut self.mover {
-            mover.event(event);
-        }
+        let Some(mover) = &mut self.mover else { return };
+        mover.event(event);
+        // The machine may be standing still for its disks to change over: not at the next tick.
+        self.move_disks();
     }
 
     /// Stops a machine whose controller would give up, and lets it go on when the library is back.
