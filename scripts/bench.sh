@@ -8,8 +8,9 @@ cd "$(dirname "$0")/.."
 scripts/prepare-machine.sh bench
 tests/fixtures/build/server.sh sample >/dev/null
 tests/fixtures/build/booted.sh sample >/dev/null
-say "building in release mode, then measuring (a quarter of an hour, then hours for a library of 10 TiB)"
+say "building in release mode, then measuring (an hour, then hours for a library of 10 TiB)"
 cargo bench --package e2e --bench conversion
+cargo bench --package e2e --bench recovery
 cargo bench --package e2e --bench library
 # BENCH_MEMORY=none leaves it out.
 [ "${BENCH_MEMORY:-}" = none ] || cargo bench --package e2e --bench memory

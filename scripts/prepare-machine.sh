@@ -3,7 +3,7 @@
 # Installs what the drill, the tests or the benchmarks need from Debian's packages, and says so first. Nothing is
 # done when all of it is there. Works as root or with sudo.
 #
-# prepare-machine.sh [drill|test|bench]
+# prepare-machine.sh [drill|test|bench|reference]    reference: what `bench` would like to have besides
 #
 # QEMU comes from the machine's own release. Only where qemu-utils of the backports is installed
 # already, which would not go together with it, QEMU is taken from the backports of the same mirror.
@@ -17,8 +17,9 @@ wanted=(
     debootstrap:debootstrap mke2fs:e2fsprogs sfdisk:fdisk mkswap:util-linux perl:perl-base
 )
 # What the library is measured beside.
-[ "${1:-drill}" != bench ] || wanted+=(restic:restic borg:borgbackup zstd:zstd)
-[ "${1:-drill}" != test ] || wanted+=(
+mode=${1:-drill}
+[ "$mode" != bench ] || wanted+=(restic:restic borg:borgbackup zstd:zstd qemu-nbd:qemu-utils)
+[ "$mode" != test ] || wanted+=(
     cpio:cpio depmod:kmod mkfs.fat:dosfstools mcopy:mtools sgdisk:gdisk xz:xz-utils zstd:zstd lz4:lz4
     nbdcopy:libnbd-bin
 )
@@ -53,10 +54,53 @@ add_backports() {
         as_root tee "$file" >/dev/null
 }
 
+# virt-v2v, which our conversion is measured beside. Its appliance needs a kernel: where the computer
+# has none, as in a container, one is unpacked into the cache, not installed. Where any of it cannot be
+# had, the benchmark says so in its row.
+reference_tool() {
+    local folder=$CACHE_DIR/appliance kernel
+    if ! command -v virt-v2v >/dev/null || ! command -v nbdkit >/dev/null; then
+        say "this will be installed from Debian's packages, to measure beside it: virt-v2v nbdkit"
+        logged "$CACHE_DIR/log/install.log" as_root apt-get -q update
+        install virt-v2v nbdkit
+    fi
+    if compgen -G '/boot/vmlinuz-*' >/dev/null || [ -e "$folder/complete" ]; then
+        return
+    fi
+    kernel=$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
+    say "this will be unpacked into $folder, to start the appliance with: $kernel"
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    (cd "$folder" && logged "$CACHE_DIR/log/install.log" apt-get -q download "$kernel")
+    dpkg-deb -x "$folder"/linux-image-*.deb "$folder"
+    rm "$folder"/linux-image-*.deb
+    depmod -b "$folder" "$(ls "$folder/lib/modules")"
+    # supermin looks at the directory, whatever is in it.
+    [ -d /lib/modules ] || as_root mkdir /lib/modules
+    touch "$folder/complete"
+}
+
+finish() {
+    # A shell of its own: neither `set -e` nor `fail` ends more than that.
+    if [ "$mode" = bench ] && ! bash "$0" reference; then
+        say "virt-v2v cannot be had: the benchmark of the conversion goes without"
+    fi
+    say "$1"
+    exit 0
+}
+
+install() {
+    logged "$CACHE_DIR/log/install.log" as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qy --no-install-recommends install "$@"
+}
+
+if [ "$mode" = reference ]; then
+    reference_tool
+    exit 0
+fi
 mapfile -t packages < <(missing_packages | sort -u)
 if [ ${#packages[@]} = 0 ]; then
-    say "everything that is needed is installed"
-    exit 0
+    finish "everything that is needed is installed"
 fi
 . /etc/os-release
 [ "${ID:-}" = debian ] || [[ "${ID_LIKE:-}" == *debian* ]] ||
@@ -76,10 +120,6 @@ if [ -n "$backports" ]; then
         add_backports "$backports"
     fi
 fi
-install() {
-    logged "$CACHE_DIR/log/install.log" as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get -qy --no-install-recommends install "$@"
-}
 logged "$CACHE_DIR/log/install.log" as_root apt-get -q update
 others=()
 for package in "${packages[@]}"; do
@@ -90,4 +130,4 @@ for package in "${packages[@]}"; do
     fi
 done
 [ ${#others[@]} = 0 ] || install "${others[@]}"
-say "installed"
+finish "installed"

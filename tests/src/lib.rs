@@ -12,14 +12,19 @@
 mod block_device;
 mod damage;
 mod disks;
+mod distance;
+mod family;
 mod garage;
+mod grown;
 mod library;
+mod nbd;
 mod page_cache;
 mod program;
 mod relay;
 pub mod results;
 mod runbook;
 mod server;
+mod spoken;
 pub mod tidy;
 mod toolbox;
 mod usage;
@@ -27,14 +32,20 @@ mod usage;
 pub use block_device::{LoopDevice, Mounted};
 pub use damage::{overwrite, scatter_writes, scatter_writes_over_data, truncate_to_half};
 pub use disks::{PhonyServer, raw_disk, raw_ext4};
+pub use distance::Distance;
 pub use garage::Garage;
+pub use grown::{DISK_SIZES, DiskSize, grown_disk};
 pub use library::{
     Library, bytes_below, differing_blocks, files_ending, the_only_disk, wait_until,
 };
+pub use nbd::NbdClient;
 pub use page_cache::{forget, read_into_memory};
 pub use program::{Outcome, Program, Running};
 pub use relay::Relay;
 pub use runbook::Runbook;
 pub use server::{PROJECT_DIR, SampleServer};
-pub use toolbox::{can_mount, free_port, have_tool, one_machine_at_a_time, skip, work_dir};
+pub use spoken::Spoken;
+pub use toolbox::{
+    cache_dir, can_mount, free_port, have_tool, one_machine_at_a_time, skip, work_dir,
+};
 pub use usage::Usage;

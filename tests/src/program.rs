@@ -99,6 +99,11 @@ impl Program {
         self
     }
 
+    /// What would be run, and as what it is shown.
+    pub(crate) fn into_command(self) -> (Command, String) {
+        (self.command, self.shown)
+    }
+
     /// Runs it to its end.
     ///
     /// # Panics

@@ -53,7 +53,7 @@ pub fn can_mount() -> bool {
 }
 
 /// Where built servers are kept between runs: `RELEVO_CACHE`, or `~/.cache/relevo`.
-pub(crate) fn cache_dir() -> PathBuf {
+pub fn cache_dir() -> PathBuf {
     match env::var_os("RELEVO_CACHE") {
         Some(folder) => PathBuf::from(folder),
         None => PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/var/cache".into()))

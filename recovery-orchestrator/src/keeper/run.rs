@@ -243,9 +243,10 @@ impl Watch {
             self.no_room.get_or_insert_default();
             self.notices.finding(no_room_finding(data));
         }
-        if let Some(mover) = &mut self.mover {
-            mover.event(event);
-        }
+        let Some(mover) = &mut self.mover else { return };
+        mover.event(event);
+        // The machine may be standing still for its disks to change over: not at the next tick.
+        self.move_disks();
     }
 
     fn disks_change_over(&self) -> bool {

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whole starts of the sample server up to its web page: from the library, for the first time and
+//! again, and from a local copy of the same disk.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Result;
+use e2e::results::{Table, promise};
+use e2e::{SampleServer, forget, one_machine_at_a_time};
+
+use super::far::Way;
+use super::local::{Recipe, copy_out};
+use super::site::{Site, wait_for_page};
+use super::{median, rounds, say, seconds};
+
+const ROUNDS: usize = 3;
+/// The promises: of the time that the local copy takes from running processors to the page.
+const COLD_MAX: f64 = 1.15;
+const AGAIN_MAX: f64 = 1.05;
+
+/// How the server is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Start {
+    Local,
+    Cold(bool),
+    Again(bool),
+}
+
+impl Start {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Local => "copied to a local qcow2 first",
+            Self::Cold(false) => "directory, cold",
+            Self::Again(false) => "directory, again",
+            Self::Cold(true) => "TLS, cold",
+            Self::Again(true) => "TLS, again",
+        }
+    }
+
+    fn limit(self) -> Option<f64> {
+        match self {
+            Self::Local => None,
+            Self::Cold(_) => Some(COLD_MAX),
+            Self::Again(_) => Some(AGAIN_MAX),
+        }
+    }
+}
+
+/// One start.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    /// From the command to running processors, the copy included.
+    to_running: Duration,
+    /// From then on to the page.
+    to_page: Duration,
+}
+
+type Samples = BTreeMap<Start, Vec<Times>>;
+
+pub(crate) fn run(server: &SampleServer) -> Result<String> {
+    let rounds = rounds(ROUNDS);
+    let mut samples = Samples::new();
+    for round in 1..=rounds {
+        for is_served in [false, true] {
+            let site = Site::new(&server.disk());
+            let way = match is_served {
+                true => Way::Served(Duration::ZERO),
+                false => Way::Directory,
+            };
+            let way = way.open(&site.library);
+            let mut recipe = None;
+            for start in [Start::Cold(is_served), Start::Again(is_served)] {
+                say(&format!("round {round} of {rounds}: {}", start.name()));
+                site.chill();
+                let machine = site.boot(way.relevo(), None);
+                recipe.get_or_insert_with(|| Recipe::of(&site));
+                let page = wait_for_page(machine.port, &server.page);
+                let times = Times {
+                    to_running: machine.took(),
+                    to_page: page - machine.running,
+                };
+                samples.entry(start).or_default().push(times);
+                let port = machine.port;
+                machine.end();
+                if start == Start::Cold(false) {
+                    say(&format!(
+                        "round {round} of {rounds}: {}",
+                        Start::Local.name()
+                    ));
+                    let recipe = recipe.as_ref().expect("the machine has just run");
+                    let times = from_copy(&site, recipe, port, &server.page);
+                    samples.entry(Start::Local).or_default().push(times);
+                }
+            }
+        }
+    }
+    Ok(text(&samples, rounds))
+}
+
+fn from_copy(site: &Site, recipe: &Recipe, port: u16, sentence: &str) -> Times {
+    let _slot = one_machine_at_a_time();
+    site.chill();
+    let (disk, copied) = copy_out(site.library.relevo(), &site.path("copy"));
+    forget(&disk);
+    let machine = recipe.start(&disk, &site.path("local"));
+    let page = wait_for_page(port, sentence);
+    let times = Times {
+        to_running: copied + machine.took,
+        to_page: page - machine.running,
+    };
+    machine.end();
+    times
+}
+
+fn text(samples: &Samples, rounds: usize) -> String {
+    let columns = [
+        "start",
+        "command to page s",
+        "command to processors s",
+        "processors to page s",
+        "of local",
+        "promise",
+    ];
+    let mut table = Table::new(&columns);
+    let middle = |start: &Start, figure: fn(&Times) -> Duration| {
+        let times = samples.get(start).map(Vec::as_slice).unwrap_or_default();
+        median(&times.iter().map(figure).collect::<Vec<_>>())
+    };
+    let local = middle(&Start::Local, |times| times.to_page);
+    for start in samples.keys() {
+        let to_page = middle(start, |times| times.to_page);
+        let ratio = to_page.as_secs_f64() / local.as_secs_f64();
+        let kept = start.limit().map(|limit| promise(ratio <= limit));
+        table.row(&[
+            start.name().to_owned(),
+            seconds(middle(start, |times| times.to_running + times.to_page)),
+            seconds(middle(start, |times| times.to_running)),
+            seconds(to_page),
+            format!("{ratio:.2}"),
+            kept.unwrap_or_default(),
+        ]);
+    }
+    format!(
+        "The sample server on virtio, 512 MiB and 2 processors, up to its web page, which is asked for\n\
+         every 50 ms through a forwarded port; {rounds} rounds, taking turns, medians. *Cold*: nothing of the\n\
+         library in memory, no chunk cache, no trace. *Again*: the same, with the trace of the first start,\n\
+         which is fetched ahead. *Local*: `relevo convert --to qcow2` (in the time to the page), the file\n\
+         not in memory, and QEMU with the same command line but for the disk. TLS: `image-library serve` on\n\
+         this computer. Where processors are emulated they hide what the disk takes; the section above\n\
+         does not. Promised, from running processors to the page: cold within {COLD_MAX} of local, again\n\
+         within {AGAIN_MAX}.\n\n{table}"
+    )
+}

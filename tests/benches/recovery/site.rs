@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A library with one prepared image, and machines that are started from it.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use e2e::{
+    Library, Program, Spoken, forget, free_port, one_machine_at_a_time, wait_until, work_dir,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long a command may take until its machine runs; a computer tries QEMU out first.
+const START_PATIENCE: Duration = Duration::from_secs(120);
+/// How long a guest may take until its page is there; processors may be emulated.
+const PAGE_PATIENCE: Duration = Duration::from_secs(8 * 60);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// A guest that is up answers sooner; one that is not would be waited for in vain.
+const ANSWER_PATIENCE: Duration = Duration::from_millis(500);
+/// How every machine is started.
+const HARDWARE: &str = "--memory 512MiB --cpus 2";
+
+/// What `relevo` found out about QEMU on this computer, and how long the first command took with it.
+static PROBED: OnceLock<(Vec<u8>, Duration)> = OnceLock::new();
+
+/// A library of one server, `x`, whose image is prepared.
+pub(crate) struct Site {
+    work: TempDir,
+    pub(crate) library: Library,
+}
+
+impl Site {
+    pub(crate) fn new(disk: &Path) -> Self {
+        let work = work_dir();
+        let library = Library::create(work.path());
+        library.import("x", disk);
+        library.relevo().args("convert x").succeeds();
+        Self { work, library }
+    }
+
+    /// The first machine on this computer since it was started: QEMU is tried out for it.
+    fn probe(&self) -> (Vec<u8>, Duration) {
+        let machine = Self::start(self.library.relevo(), None);
+        let took = machine.took();
+        machine.end();
+        let host = fs::read(self.path("state/host.json")).expect("it was just tried out");
+        (host, took)
+    }
+
+    /// How long the first command after the start of a computer takes until its machine runs.
+    pub(crate) fn first_start() -> Duration {
+        PROBED.get().map(|(_, took)| *took).unwrap_or_default()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        let path = self.work.path().join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).expect("the folder is ours");
+        }
+        path
+    }
+
+    /// Nothing of the library is in memory any more, nor anything of it on this computer's disk.
+    pub(crate) fn chill(&self) {
+        let _ = fs::remove_dir_all(self.path("state/cache"));
+        forget(self.library.folder());
+    }
+
+    /// Boots the server with a `relevo` that knows its library, until its processors run.
+    pub(crate) fn boot(&self, relevo: Program, to: Option<&Path>) -> Booted {
+        let (host, _) = PROBED.get_or_init(|| self.probe());
+        fs::write(self.path("state/host.json"), host).expect("the state is in our folder");
+        Self::start(relevo, to)
+    }
+
+    fn start(relevo: Program, to: Option<&Path>) -> Booted {
+        let slot = one_machine_at_a_time();
+        let port = free_port();
+        let mut relevo = relevo.args("boot x").args(HARDWARE);
+        relevo = relevo.arg("--forward").arg(format!("{port}:80"));
+        if let Some(directory) = to {
+            relevo = relevo.arg("--to").arg(directory);
+        }
+        let mut command = Spoken::start(relevo);
+        let running = command.says("Running on", START_PATIENCE);
+        Booted {
+            command,
+            running,
+            port,
+            slot,
+        }
+    }
+
+    /// A file that the one machine has in its run's directory.
+    pub(crate) fn of_run(&self, name: &str) -> Option<PathBuf> {
+        let mut folders = vec![self.path("state/runs")];
+        while let Some(folder) = folders.pop() {
+            // What is removed meanwhile is not looked for.
+            for entry in fs::read_dir(folder).ok()?.filter_map(Result::ok) {
+                if entry.file_name() == name {
+                    return Some(entry.path());
+                }
+                if entry.path().is_dir() {
+                    folders.push(entry.path());
+                }
+            }
+        }
+        None
+    }
+
+    /// What is known of the machine that runs.
+    pub(crate) fn running_machine(&self) -> Value {
+        let place = self.of_run("running.json").expect("a machine runs");
+        let text = fs::read_to_string(place).expect("a machine runs");
+        serde_json::from_str(&text).expect("relevo writes JSON")
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        // Nothing runs on when something failed; else there is nothing to do.
+        let _ = self.library.relevo().args("cleanup --all").run();
+    }
+}
+
+/// A machine that runs, with the command that started it.
+pub(crate) struct Booted {
+    pub(crate) command: Spoken,
+    /// When its processors ran.
+    pub(crate) running: Instant,
+    pub(crate) port: u16,
+    /// No other machine runs meanwhile.
+    pub(crate) slot: File,
+}
+
+impl Booted {
+    /// From the start of the command until the processors ran.
+    pub(crate) fn took(&self) -> Duration {
+        self.running - self.command.began()
+    }
+
+    pub(crate) fn end(self) {
+        self.command.interrupt();
+    }
+}
+
+/// Waits for the web page that a guest shows on a forwarded port; gives when it was there.
+pub(crate) fn wait_for_page(port: u16, sentence: &str) -> Instant {
+    let end = Instant::now() + PAGE_PATIENCE;
+    loop {
+        if page(port).is_some_and(|page| page.contains(sentence)) {
+            return Instant::now();
+        }
+        assert!(Instant::now() < end, "the page did not come");
+        thread::sleep(LOOK_INTERVAL);
+    }
+}
+
+fn page(port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(ANSWER_PATIENCE)).ok()?;
+    stream
+        .write_all(b"GET / HTTP/1.0\r\nHost: guest\r\n\r\n")
+        .ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// Waits for a file to be there.
+pub(crate) fn wait_for_file(path: &Path) {
+    wait_until(&format!("{} is there", path.display()), || path.exists());
+}
