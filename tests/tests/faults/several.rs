@@ -19,16 +19,17 @@ fn machines_of_one_image_write_each_for_itself_and_share_what_was_fetched() {
     let first = site.start_early(boot());
     let second = site.start_early(boot());
     for machine in [&first, &second] {
-        machine.waits_for("the guest", |machine| machine.count('.') > 0);
+        machine.waits_for("a whole turn", |machine| machine.count('.') > 40);
         machine.goes_on();
     }
     assert_ne!(first.guest(), second.guest());
 
     let third = site.start(boot());
-    third.goes_on();
+    third.waits_for("a whole turn from the cache", |machine| {
+        machine.status()["cache"]["disk_hit_count"].as_u64() > Some(20)
+    });
     let cache = third.status()["cache"].clone();
     assert_eq!(cache["fetched_bytes"], 0, "{cache}");
-    assert!(cache["disk_hit_count"].as_u64() > Some(20), "{cache}");
     for machine in [first, second, third] {
         machine.goes_on();
         assert_eq!(machine.end().code, Some(0));
