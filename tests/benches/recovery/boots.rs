@@ -61,50 +61,47 @@ type Samples = BTreeMap<Start, Vec<Times>>;
 pub(crate) fn run(server: &SampleServer) -> Result<String> {
     let rounds = rounds(ROUNDS);
     let mut samples = Samples::new();
+    // They stay to the end, so that no files are deleted while others are measured.
+    let near = Site::new(&server.disk());
+    let served = Site::new(&server.disk());
     for round in 1..=rounds {
-        for is_served in [false, true] {
-            let site = Site::new(&server.disk());
-            let way = match is_served {
-                true => Way::Served(Duration::ZERO),
-                false => Way::Directory,
-            };
-            let way = way.open(&site.library);
-            let mut recipe = None;
-            for start in [Start::Cold(is_served), Start::Again(is_served)] {
-                say(&format!("round {round} of {rounds}: {}", start.name()));
-                site.chill();
-                let machine = site.boot(way.relevo(), None);
-                recipe.get_or_insert_with(|| Recipe::of(&site));
-                let page = wait_for_page(machine.port, &server.page);
-                let times = Times {
-                    to_running: machine.took(),
-                    to_page: page - machine.running,
-                };
-                samples.entry(start).or_default().push(times);
-                let port = machine.port;
-                machine.end();
-                if start == Start::Cold(false) {
-                    say(&format!(
-                        "round {round} of {rounds}: {}",
-                        Start::Local.name()
-                    ));
-                    let recipe = recipe.as_ref().expect("the machine has just run");
-                    let times = from_copy(&site, recipe, port, &server.page);
-                    samples.entry(Start::Local).or_default().push(times);
-                }
-            }
-        }
+        say(&format!("round {round} of {rounds}"));
+        let recipe = from_library(&near, Way::Directory, server, &mut samples);
+        let times = from_copy(&near, &recipe, server);
+        samples.entry(Start::Local).or_default().push(times);
+        let way = Way::Served(Duration::ZERO);
+        from_library(&served, way, server, &mut samples);
     }
     Ok(text(&samples, rounds))
 }
 
-fn from_copy(site: &Site, recipe: &Recipe, port: u16, sentence: &str) -> Times {
+/// For the first time, and again; gives what the machine is.
+fn from_library(site: &Site, way: Way, server: &SampleServer, samples: &mut Samples) -> Recipe {
+    let opened = way.open(&site.library);
+    site.forget_trace();
+    let mut recipe = None;
+    for start in [Start::Cold(way.is_served()), Start::Again(way.is_served())] {
+        site.chill();
+        let machine = site.boot(opened.relevo(), None);
+        recipe = Some(Recipe::of(site));
+        let page = wait_for_page(machine.port, &server.page);
+        let times = Times {
+            to_running: machine.took(),
+            to_page: page - machine.running,
+        };
+        samples.entry(start).or_default().push(times);
+        machine.end();
+    }
+    recipe.expect("it was started twice")
+}
+
+fn from_copy(site: &Site, recipe: &Recipe, server: &SampleServer) -> Times {
     let _slot = one_machine_at_a_time();
     site.chill();
     let (disk, copied) = copy_out(site.library.relevo(), &site.path("copy"));
     forget(&disk);
     let machine = recipe.start(&disk, &site.path("local"));
-    let page = wait_for_page(port, sentence);
+    let page = wait_for_page(recipe.port(), &server.page);
     let times = Times {
         to_running: copied + machine.took,
         to_page: page - machine.running,

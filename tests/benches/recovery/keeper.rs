@@ -69,8 +69,8 @@ impl Keeper {
         connect(&self.socket)
     }
 
-    /// Its machine ends, so it does: what was read is kept beside the image.
-    pub(crate) fn end(self) {
+    /// Its machine ends, so it does: what was read is kept beside the image. Gives what its cache says.
+    pub(crate) fn end(self) -> Fetched {
         let stream = self.monitor.recv_timeout(PATIENCE);
         let stream = stream.expect("the keeper watches its machine");
         // It may have gone already.
@@ -80,7 +80,19 @@ impl Keeper {
         let text = fs::read_to_string(&self.status).expect("it told how it was");
         let status: Value = serde_json::from_str(&text).expect("it writes JSON");
         assert_eq!(status["findings"], json!([]), "{status}");
+        let figure = |name: &str| status["cache"][name].as_u64().unwrap_or_default();
+        Fetched {
+            bytes: figure("fetched_bytes"),
+            requests: figure("fetch_count"),
+        }
     }
+}
+
+/// What a keeper fetched from its library.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Fetched {
+    pub(crate) bytes: u64,
+    pub(crate) requests: u64,
 }
 
 /// Connects as soon as somebody listens.

@@ -41,6 +41,15 @@ impl Recipe {
         }
     }
 
+    /// The port on which its web page is reached.
+    pub(crate) fn port(&self) -> u16 {
+        let mut forwards = self.arguments.iter().filter_map(|argument| {
+            let (_, forward) = argument.split_once("hostfwd=tcp:127.0.0.1:")?;
+            forward.split('-').next()?.parse().ok()
+        });
+        forwards.next_back().expect("every machine has a forward")
+    }
+
     /// The machine with this disk; its other files go into a folder.
     pub(crate) fn start(&self, disk: &Path, folder: &Path) -> LocalMachine {
         fs::create_dir_all(folder).expect("the folder is ours");

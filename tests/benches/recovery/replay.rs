@@ -14,7 +14,7 @@ use e2e::results::Table;
 use e2e::{NbdClient, PROJECT_DIR, SampleServer, forget, the_only_disk};
 
 use super::far::{DELAYS, Way};
-use super::keeper::{Keeper, QemuNbd};
+use super::keeper::{Fetched, Keeper, QemuNbd};
 use super::site::Site;
 use super::{median, rounds, say, seconds};
 
@@ -47,8 +47,12 @@ struct Reads {
     disk: File,
 }
 
-/// The times of the reads of one replay.
-type Replay = Vec<Duration>;
+/// One replay.
+struct Replay {
+    /// The times of the reads.
+    times: Vec<Duration>,
+    fetched: Fetched,
+}
 
 /// In the table's order: the way and the state, and their rounds.
 type Samples = BTreeMap<(usize, State), (String, Vec<Replay>)>;
@@ -59,22 +63,20 @@ pub(crate) fn run(server: &SampleServer) -> Result<String> {
     ways.extend(DELAYS.map(Way::Served));
     let rounds = rounds(ROUNDS);
     let mut samples = Samples::new();
+    // They stay to the end, so that no files are deleted while others are measured.
+    let sites: Vec<Site> = ways.iter().map(|_| Site::new(&server.disk())).collect();
     for round in 1..=rounds {
         say(&format!("round {round} of {rounds}"));
-        for (number, way) in ways.iter().enumerate() {
-            let site = Site::new(&server.disk());
-            for (state, replay) in from_library(&site, *way, &reads) {
+        for (number, (way, site)) in ways.iter().zip(&sites).enumerate() {
+            for (state, replay) in from_library(site, *way, &reads) {
                 let entry = samples.entry((number, state)).or_default();
                 entry.0 = way.name();
                 entry.1.push(replay);
             }
         }
-        let site = Site::new(&server.disk());
-        for (state, replay) in from_file(&site, &reads) {
-            let entry = samples.entry((ways.len(), state)).or_default();
-            "local qcow2, qemu-nbd".clone_into(&mut entry.0);
-            entry.1.push(replay);
-        }
+        let entry = samples.entry((ways.len(), State::Cold)).or_default();
+        "local qcow2, qemu-nbd".clone_into(&mut entry.0);
+        entry.1.push(from_file(&sites[0], &reads, round));
     }
     Ok(text(&samples, &reads, rounds))
 }
@@ -82,6 +84,7 @@ pub(crate) fn run(server: &SampleServer) -> Result<String> {
 /// The start that no cache knows, then the next ones.
 fn from_library(site: &Site, way: Way, reads: &Reads) -> Vec<(State, Replay)> {
     let opened = way.open(&site.library);
+    site.forget_trace();
     let mut replays = Vec::new();
     for state in [State::Cold, State::Trace, State::Kept] {
         match state {
@@ -91,22 +94,24 @@ fn from_library(site: &Site, way: Way, reads: &Reads) -> Vec<(State, Replay)> {
             State::Cold | State::Trace => site.chill(),
         }
         let keeper = Keeper::start(site, opened.relevo(), way.is_served());
-        replays.push((state, reads.replay(&mut keeper.connect())));
-        keeper.end();
+        let times = reads.replay(&mut keeper.connect());
+        let fetched = keeper.end();
+        replays.push((state, Replay { times, fetched }));
     }
     replays
 }
 
-fn from_file(site: &Site, reads: &Reads) -> Vec<(State, Replay)> {
-    let folder = site.path("copy");
+fn from_file(site: &Site, reads: &Reads, round: usize) -> Replay {
+    let folder = site.path(&format!("copy{round}"));
     let export = site.library.relevo().args("image export x --to qcow2 -o");
     export.arg(&folder).succeeds();
     let disk = the_only_disk(&folder);
     forget(&disk);
     let server = QemuNbd::start(&disk, site.path("nbd"));
-    let replay = reads.replay(&mut server.connect());
+    let times = reads.replay(&mut server.connect());
     server.end();
-    vec![(State::Cold, replay)]
+    let fetched = Fetched::default();
+    Replay { times, fetched }
 }
 
 impl Reads {
@@ -124,7 +129,7 @@ impl Reads {
     }
 
     /// Makes them one after the other, without a pause; every byte is compared.
-    fn replay(&self, client: &mut NbdClient) -> Replay {
+    fn replay(&self, client: &mut NbdClient) -> Vec<Duration> {
         let (mut bytes, mut expected) = (Vec::new(), Vec::new());
         let mut times = Vec::new();
         for (offset, length) in &self.list {
@@ -160,7 +165,7 @@ fn booted(server: &SampleServer) -> Result<PathBuf> {
 
 /// The time that so many of a hundred reads do not exceed, in milliseconds.
 fn percentile(replay: &Replay, percent: usize) -> Duration {
-    let mut sorted = replay.clone();
+    let mut sorted = replay.times.clone();
     sorted.sort_unstable();
     let last = sorted.len().saturating_sub(1);
     sorted
@@ -182,14 +187,20 @@ fn text(samples: &Samples, reads: &Reads, rounds: usize) -> String {
         let middle = |figure: &dyn Fn(&Replay) -> Duration| {
             median(&replays.iter().map(figure).collect::<Vec<_>>())
         };
+        let most = |figure: &dyn Fn(&Fetched) -> u64| {
+            let figures = replays.iter().map(|replay| figure(&replay.fetched));
+            figures.max().unwrap_or_default()
+        };
         let percent = |percent| middle(&|replay| percentile(replay, percent)).as_secs_f64() * 1e3;
         table.row(&[
             name.clone(),
             state.name().to_owned(),
-            seconds(middle(&|replay| replay.iter().sum())),
+            seconds(middle(&|replay| replay.times.iter().sum())),
             format!("{:.3}", percent(50)),
             format!("{:.1}", percent(99)),
             format!("{:.1}", percent(100)),
+            format!("{:.0}", most(&|fetched| fetched.bytes) as f64 / 1e6),
+            most(&|fetched| fetched.requests).to_string(),
         ]);
     }
     format!(
@@ -199,7 +210,7 @@ fn text(samples: &Samples, reads: &Reads, rounds: usize) -> String {
          rounds, medians; every byte is compared. *Cold*: nothing of the library is in memory, nothing in\n\
          the chunk cache, and nobody knows what will be read. *With the trace*: the same, but the start before\n\
          is remembered beside the image, and fetched ahead while the reads are made; a machine, whose\n\
-         firmware takes its time first, gives it a lead. The delay is that of the section above. The\n\
+         firmware takes its time first, gives it a lead. *Fetched*: what came from the library, at most. The delay is that of the section above. The\n\
          yardstick is `qemu-nbd` on a local qcow2 file of the same disk, not in memory either.\n\n{table}",
         reads.list.len(),
         reads.megabytes(),

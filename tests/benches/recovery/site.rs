@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ const PAGE_PATIENCE: Duration = Duration::from_secs(8 * 60);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// A guest that is up answers sooner; one that is not would be waited for in vain.
 const ANSWER_PATIENCE: Duration = Duration::from_millis(500);
+/// The side file of an image in which a boot keeps what was read.
+const TRACE: &str = "boot-trace-v1.json";
 /// How every machine is started.
 const HARDWARE: &str = "--memory 512MiB --cpus 2";
 
@@ -32,6 +35,8 @@ static PROBED: OnceLock<(Vec<u8>, Duration)> = OnceLock::new();
 pub(crate) struct Site {
     work: TempDir,
     pub(crate) library: Library,
+    /// How many chunk caches were put aside.
+    put_aside: AtomicU32,
 }
 
 impl Site {
@@ -40,7 +45,11 @@ impl Site {
         let library = Library::create(work.path());
         library.import("x", disk);
         library.relevo().args("convert x").succeeds();
-        Self { work, library }
+        Self {
+            work,
+            library,
+            put_aside: AtomicU32::new(0),
+        }
     }
 
     /// The first machine on this computer since it was started: QEMU is tried out for it.
@@ -66,9 +75,24 @@ impl Site {
     }
 
     /// Nothing of the library is in memory any more, nor anything of it on this computer's disk.
+    ///
+    /// What was in the chunk cache is put aside: ext4 looks for a new file's inode past those that were
+    /// deleted within the last minutes, which would be measured with thousands of them.
     pub(crate) fn chill(&self) {
-        let _ = fs::remove_dir_all(self.path("state/cache"));
+        let cache = self.path("state/cache");
+        if cache.exists() {
+            let number = self.put_aside.fetch_add(1, Ordering::Relaxed);
+            fs::rename(cache, self.path(&format!("put-aside/{number}")))
+                .expect("both are in our folder");
+        }
         forget(self.library.folder());
+    }
+
+    /// Nobody knows any more what an earlier start has read.
+    pub(crate) fn forget_trace(&self) {
+        for trace in files_called(self.library.folder(), TRACE) {
+            fs::remove_file(trace).expect("the library is ours");
+        }
     }
 
     /// Boots the server with a `relevo` that knows its library, until its processors run.
@@ -96,29 +120,31 @@ impl Site {
         }
     }
 
-    /// A file that the one machine has in its run's directory.
-    pub(crate) fn of_run(&self, name: &str) -> Option<PathBuf> {
-        let mut folders = vec![self.path("state/runs")];
-        while let Some(folder) = folders.pop() {
-            // What is removed meanwhile is not looked for.
-            for entry in fs::read_dir(folder).ok()?.filter_map(Result::ok) {
-                if entry.file_name() == name {
-                    return Some(entry.path());
-                }
-                if entry.path().is_dir() {
-                    folders.push(entry.path());
-                }
-            }
-        }
-        None
-    }
-
     /// What is known of the machine that runs.
     pub(crate) fn running_machine(&self) -> Value {
-        let place = self.of_run("running.json").expect("a machine runs");
+        let places = files_called(&self.path("state/runs"), "running.json");
+        let place = places.first().expect("a machine runs");
         let text = fs::read_to_string(place).expect("a machine runs");
         serde_json::from_str(&text).expect("relevo writes JSON")
     }
+}
+
+/// All files of this name below a folder.
+fn files_called(folder: &Path, name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        // What is removed meanwhile is not looked for.
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        for entry in entries {
+            if entry.file_name() == name {
+                found.push(entry.path());
+            } else if entry.path().is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    found
 }
 
 impl Drop for Site {
