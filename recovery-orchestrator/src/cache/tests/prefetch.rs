@@ -122,11 +122,20 @@ fn who_reads_comes_first() {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let ahead = scope.spawn(|| disk.prefetch(&[range(0, 300)], &stop));
-        // Somebody always waits: 30 fetches, one after the other and none going on.
+        // Somebody always waits: three readers in turn, each with fetches one after the other, of
+        // which none goes on.
         let started = Instant::now();
-        for chunk in (350..380).rev() {
-            check(&disk, &image, chunk * CHUNK, CHUNK);
-        }
+        let read = |reader: usize| {
+            thread::sleep(Duration::from_millis(3) * reader as u32);
+            for chunk in (310 + 30 * reader..340 + 30 * reader).rev() {
+                check(&disk, &image, chunk * CHUNK, CHUNK);
+            }
+        };
+        thread::scope(|readers| {
+            for reader in 0..3 {
+                readers.spawn(move || read(reader));
+            }
+        });
         let took = started.elapsed();
         stop.store(true, Ordering::Relaxed);
         let stats = ahead.join().unwrap();
