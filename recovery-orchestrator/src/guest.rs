@@ -4,14 +4,13 @@
 
 use std::fmt::Debug;
 use std::path::Path;
-use std::sync::Arc;
 
 use converter::plan::PlanOptions;
 use converter::plan::{Change, Edit};
 use converter::prepare::{PrepareOptions, Prepared, prepare};
 use converter::vm::VmDefinition;
-use disk::block::{Overlay, OverlayOptions, Reads};
-use disk::{Finding, Monitor, ReadAt, SectorSize};
+use disk::block::{Reads, create_empty_qcow2};
+use disk::{Finding, Monitor, SectorSize};
 use image_library::{DiskIndex, Image, ImageId, ImageReader};
 use serde::{Deserialize, Serialize};
 
@@ -116,32 +115,8 @@ impl GuestDisk {
     pub(crate) fn write_overlay(&self, file: &Path) -> Result<()> {
         match &self.overlay {
             Some(bytes) => file::write(file, bytes),
-            None => write_empty(file, self.size_bytes),
+            None => Ok(create_empty_qcow2(file, self.size_bytes)?),
         }
-    }
-}
-
-/// Writes a qcow2 file without any data.
-pub(crate) fn write_empty(file: &Path, size_bytes: u64) -> Result<()> {
-    let blank = Arc::new(Blank { size_bytes });
-    Overlay::new(blank, OverlayOptions::default()).save_qcow2(file, None)?;
-    Ok(())
-}
-
-/// A disk of zeros.
-#[derive(Debug)]
-struct Blank {
-    size_bytes: u64,
-}
-
-impl ReadAt for Blank {
-    fn length_bytes(&self) -> u64 {
-        self.size_bytes
-    }
-
-    fn read_exact_at(&self, _offset: u64, buffer: &mut [u8]) -> disk::Result<()> {
-        buffer.fill(0);
-        Ok(())
     }
 }
 

@@ -5,11 +5,13 @@ mod outside;
 #[path = "outside/testdata.rs"]
 mod testdata;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use disk::block::{
-    Backing, BackingFiles, DiskFile, OpenOptions, Overlay, OverlayOptions, copy_to_qcow2, open_disk,
+    Backing, BackingFiles, DiskFile, OpenOptions, Overlay, OverlayOptions, copy_to_qcow2,
+    create_empty_qcow2, open_disk,
 };
 use disk::block::{ExtentKind, WritableDiskFile};
 use disk::{Error, ReadAt, Silent, WriteAt};
@@ -333,6 +335,51 @@ fn an_overlay_of_a_disk_of_1_tib_is_small_and_sound() {
     assert!(said.contains("No errors were found"), "{said}");
     let said = run(at, "qemu-img", &["info", "overlay.qcow2"]);
     assert!(said.contains("virtual size: 1 TiB"), "{said}");
+}
+
+#[rstest]
+#[case::one_sector(512)]
+#[case::no_multiple_of_a_cluster(5 * MIB + 3 * 512)]
+#[case::large(1 << 40)]
+fn an_empty_image_is_filled_by_qemu_and_takes_little_room(#[case] size_bytes: u64) {
+    if !have(&["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    let path = at.join("empty.qcow2");
+    create_empty_qcow2(&path, size_bytes).expect("there is room");
+    assert!(create_empty_qcow2(&path, size_bytes).is_err(), "it exists");
+    let empty = open(&path);
+    assert_eq!(empty.length_bytes(), size_bytes);
+    let extent = empty.extent_at(0).expect("inside");
+    assert_eq!((extent.length, extent.kind), (size_bytes, ExtentKind::Zero));
+
+    let last = size_bytes - 512;
+    let all = format!("write -zun 0 {size_bytes}");
+    let one = format!("write -P 0x5a {last} 512");
+    run(at, "qemu-io", &["-c", &all, "-c", &one, "empty.qcow2"]);
+
+    let said = run(at, "qemu-img", &["check", "empty.qcow2"]);
+    assert!(said.contains("No errors were found"), "{said}");
+    let filled = open(&path);
+    let mut bytes = [1; 512];
+    filled.read_exact_at(last, &mut bytes).expect("inside");
+    assert_eq!(bytes, [0x5a; 512]);
+    let file = std::fs::metadata(&path).expect("it is there");
+    let room = file.blocks() * 512;
+    assert!(room < 12 * MIB, "{room} bytes");
+}
+
+#[test]
+fn an_empty_image_of_an_impossible_size_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("empty.qcow2");
+    let error = create_empty_qcow2(&path, 1000).expect_err("no whole sector");
+    assert!(error.to_string().contains("multiple of 512"), "{error}");
+    let error = create_empty_qcow2(&path, 1 << 60).expect_err("too large");
+    assert!(matches!(error, Error::Limit { .. }), "{error}");
+    assert!(!path.exists());
 }
 
 #[test]

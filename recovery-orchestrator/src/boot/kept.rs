@@ -15,13 +15,14 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use converter::vm::VmDefinition;
+use disk::block::create_empty_qcow2;
 use image_library::ImageId;
 use rustix::io::{FdFlags, fcntl_setfd};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::file;
-use crate::guest::{Conversion, Guest, GuestDisk, write_empty};
+use crate::guest::{Conversion, Guest, GuestDisk};
 use crate::keeper::{KeptDiskOrder, MoveOrder, Moved};
 use crate::platform::DiskOrder;
 
@@ -186,7 +187,7 @@ impl KeptMachine {
                 let target = whole(&self.directory, number);
                 // What an earlier copy had come to.
                 file::remove_file(&target)?;
-                write_empty(&target, disk.size_bytes)?;
+                create_empty_qcow2(&target, disk.size_bytes)?;
                 targets.push(Some(target));
             }
         }

@@ -35,7 +35,7 @@ pub use memory::MemoryDevice;
 pub use meter::{Meter, Reads};
 pub use open::{BackingFiles, OpenOptions, OpenedDisk, guess_sector_size, open_disk};
 pub use overlay::{Overlay, OverlayOptions};
-pub use qcow2::Backing;
+pub use qcow2::{Backing, create_empty_qcow2};
 pub use slice::Slice;
 
 /// Zeros are written in pieces of this many bytes.

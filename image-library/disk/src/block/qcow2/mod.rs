@@ -15,11 +15,13 @@
 
 mod cache;
 mod compressed;
+mod empty;
 mod header;
 mod reader;
 mod table;
 mod writer;
 
+pub use empty::create_empty_qcow2;
 pub(super) use header::Header;
 pub(super) use reader::{Qcow2Image, read_header};
 pub use writer::Backing;

@@ -268,7 +268,7 @@ fn check_backing(backing: Option<&Backing>) -> Result<()> {
     }
 }
 
-fn failed(offset: u64, length: u64, source: io::Error) -> Error {
+pub(super) fn failed(offset: u64, length: u64, source: io::Error) -> Error {
     Error::Device {
         action: "write",
         offset,
