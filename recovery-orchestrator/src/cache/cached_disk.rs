@@ -33,6 +33,9 @@ pub struct FetchOptions {
     pub leaf_count_max: usize,
     /// How many requests [`CachedDisk::prefetch`] makes at a time.
     pub prefetch_request_count: usize,
+    /// What lies between two ranges that are fetched ahead is fetched along if it is no longer than
+    /// so many bytes.
+    pub gap_bytes: u64,
 }
 
 impl FetchOptions {
@@ -41,6 +44,8 @@ impl FetchOptions {
     pub fn for_server() -> Self {
         Self {
             random_bytes: 1 << 20,
+            prefetch_request_count: 8,
+            gap_bytes: 256 << 10,
             ..Self::default()
         }
     }
@@ -56,6 +61,7 @@ impl Default for FetchOptions {
             sequential_bytes: 1 << 20,
             leaf_count_max: 256,
             prefetch_request_count: 4,
+            gap_bytes: 0,
         }
     }
 }
@@ -133,7 +139,6 @@ impl CachedDisk {
         let bounds = self.fetch_bounds(&(offset..end));
         let mut fetched = Fetched::default();
         let mut late = Vec::new();
-        let mut waiting = None;
         for piece in self.pieces(offset, buffer) {
             let Some(hash) = self.leaves.hash_of(piece.chunk)? else {
                 piece.target.fill(0);
@@ -147,7 +152,6 @@ impl CachedDisk {
                 self.give(piece, Ok(bytes))?;
                 continue;
             }
-            waiting.get_or_insert_with(|| self.turns.waiting());
             match self.claim(hash) {
                 Claimed::Here(bytes) => self.give(piece, Ok(bytes))?,
                 Claimed::Others(flight) => late.push(Late {
@@ -156,6 +160,7 @@ impl CachedDisk {
                     flight,
                 }),
                 Claimed::Mine(claim) => {
+                    let _waiting = self.turns.waiting();
                     // What is before it in this read was given already.
                     let is_first = piece.chunk == wanted.start;
                     let start = if is_first { bounds.start } else { piece.chunk };

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Fetching ahead what a guest is known to read.
 
-use std::iter::Peekable;
 use std::ops::Range;
-use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::{thread, vec};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +14,9 @@ use super::fetch::{Claimed, Fetched};
 
 /// After so many units in a row that cannot be fetched no more are tried.
 const FAILURES_MAX: u64 = 4;
+/// How far ahead, in bytes, the list is looked through for what can be fetched along. What is read
+/// first must not wait long for what is read later.
+const WINDOW_BYTES: u64 = 16 << 20;
 
 /// What a fetch ahead did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +50,7 @@ pub enum PrefetchEnd {
 /// What the threads of a fetch ahead share.
 struct Work<'a> {
     disk: &'a CachedDisk,
-    list: Mutex<List<'a>>,
+    list: Mutex<List>,
     stop: &'a AtomicBool,
     chunks: AtomicU64,
     bytes: AtomicU64,
@@ -62,16 +63,18 @@ struct Work<'a> {
 }
 
 /// What is left to do, in order.
-struct List<'a> {
-    ranges: Peekable<slice::Iter<'a, Range<u64>>>,
-    /// What is left of the range, in chunks, that was begun last.
+struct List {
+    /// In chunks.
+    runs: vec::IntoIter<Range<u64>>,
+    /// What is left of the run that was begun last.
     begun: Range<u64>,
 }
 
 impl CachedDisk {
-    /// Fetches what is not here of some ranges of bytes, in their order, with
+    /// Fetches what is not here of some ranges of bytes, with
     /// [`FetchOptions::prefetch_request_count`](super::FetchOptions) requests at a time; blocks until
-    /// that is done or `stop` is set.
+    /// that is done or `stop` is set. They are fetched in their order, but neighbours among the next
+    /// 16 MiB with one request.
     ///
     /// Reads come first: while one waits for the image, hardly anything is fetched ahead. Half the
     /// memory of the cache is filled at most, then the disk only; without one that can be written
@@ -82,7 +85,7 @@ impl CachedDisk {
         let work = Work {
             disk: self,
             list: Mutex::new(List {
-                ranges: ranges.iter().peekable(),
+                runs: self.runs(ranges).into_iter(),
                 begun: 0..0,
             }),
             stop,
@@ -113,6 +116,22 @@ impl CachedDisk {
             }
         });
         work.stats()
+    }
+
+    /// The chunks of some ranges of bytes, neighbours as one.
+    fn runs(&self, ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+        let inside = ranges
+            .iter()
+            .map(|range| range.start..range.end.min(self.length));
+        let chunks: Vec<_> = inside
+            .filter(|range| !range.is_empty())
+            .map(|range| self.chunks_of(&range))
+            .collect();
+        joined(
+            &chunks,
+            (WINDOW_BYTES / self.chunk_size).max(1),
+            self.options.gap_bytes / self.chunk_size,
+        )
     }
 }
 
@@ -150,7 +169,7 @@ impl Work<'_> {
         let count_max = (self.disk.options.sequential_bytes / self.disk.chunk_size).max(1);
         // Nothing panics while it is held.
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        list.next(self.disk, count_max)
+        list.next(count_max)
     }
 
     fn fetch(&self, unit: Range<u64>) {
@@ -230,34 +249,78 @@ fn add(figure: &AtomicU64, amount: u64) {
     figure.fetch_add(amount, Ordering::Relaxed);
 }
 
-impl List<'_> {
-    fn next(&mut self, disk: &CachedDisk, count_max: u64) -> Option<Range<u64>> {
-        let chunks = |range: &Range<u64>| {
-            let range = range.start..range.end.min(disk.length);
-            if range.is_empty() {
-                0..0
-            } else {
-                disk.chunks_of(&range)
-            }
-        };
+impl List {
+    fn next(&mut self, count_max: u64) -> Option<Range<u64>> {
         while self.begun.is_empty() {
-            self.begun = chunks(self.ranges.next()?);
+            self.begun = self.runs.next()?;
         }
-        // What was read in pieces is fetched as one.
-        while self.begun.end - self.begun.start < count_max {
-            let end = self.begun.end;
-            let goes_on = |next: &&Range<u64>| {
-                let next = chunks(next);
-                !next.is_empty() && next.start <= end && next.start + 1 >= end && next.end >= end
-            };
-            let Some(next) = self.ranges.next_if(goes_on) else {
-                break;
-            };
-            self.begun.end = chunks(next).end;
-        }
-        let end = self.begun.end.min(self.begun.start + count_max);
+        let end = self
+            .begun
+            .end
+            .min(self.begun.start.saturating_add(count_max));
         let unit = self.begun.start..end;
         self.begun.start = end;
         Some(unit)
+    }
+}
+
+/// Ranges that are at most `gap` apart as one, within windows of `window` that follow each other;
+/// in each window in the order in which something of them came first.
+fn joined(ranges: &[Range<u64>], window: u64, gap: u64) -> Vec<Range<u64>> {
+    let mut all = Vec::new();
+    let mut rest = ranges;
+    while !rest.is_empty() {
+        let mut left = window;
+        let fits = |range: &&Range<u64>| {
+            let is_begun = left > 0;
+            left = left.saturating_sub(range.end.saturating_sub(range.start));
+            is_begun
+        };
+        let count = rest.iter().take_while(fits).count().max(1);
+        let (these, others) = rest.split_at(count);
+        rest = others;
+        all.extend(joined_window(these, gap));
+    }
+    all
+}
+
+fn joined_window(ranges: &[Range<u64>], gap: u64) -> Vec<Range<u64>> {
+    let mut sorted: Vec<(usize, Range<u64>)> = ranges.iter().cloned().enumerate().collect();
+    sorted.sort_unstable_by_key(|(_, range)| range.start);
+    let mut joined: Vec<(usize, Range<u64>)> = Vec::new();
+    for (place, range) in sorted {
+        match joined.last_mut() {
+            Some((first, last)) if range.start <= last.end.saturating_add(gap) => {
+                *first = place.min(*first);
+                last.end = last.end.max(range.end);
+            }
+            _ => joined.push((place, range)),
+        }
+    }
+    joined.sort_unstable_by_key(|(place, _)| *place);
+    joined.into_iter().map(|(_, range)| range).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::joined;
+
+    #[test]
+    fn neighbours_are_joined_in_the_order_of_what_comes_first() {
+        assert_eq!(
+            joined(&[90..91, 10..12, 91..95, 12..20, 50..51, 9..10], 100, 0),
+            [90..95, 9..20, 50..51]
+        );
+        assert_eq!(joined(&[10..11, 13..14, 20..21], 100, 2), [10..14, 20..21]);
+        assert_eq!(joined(&[5..9, 5..6, 6..20, 7..8], 100, 0), [5..20]);
+        assert_eq!(joined(&[], 100, 0), []);
+    }
+
+    #[test]
+    fn what_is_read_much_later_is_not_fetched_along() {
+        let ranges = [0..4, 100..104, 4..8, 104..108];
+        assert_eq!(joined(&ranges, 1000, 0), [0..8, 100..108]);
+        assert_eq!(joined(&ranges, 8, 0), ranges);
+        assert_eq!(joined(&ranges, 1, 0), ranges);
     }
 }

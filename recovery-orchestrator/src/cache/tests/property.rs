@@ -28,6 +28,7 @@ fn options() -> impl Strategy<Value = (FetchOptions, u64, bool)> {
             sequential_bytes: sequential,
             leaf_count_max: 1,
             prefetch_request_count: 2,
+            gap_bytes: 0,
         };
         (options, memory, has_files)
     })
