@@ -9,6 +9,20 @@ use crate::damage::overwrite;
 
 const MIB: u64 = 1 << 20;
 
+/// Bytes that no two blocks have alike, the same ones for the same seed.
+#[must_use]
+pub fn noise(seed: u64, length: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < length {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        bytes.extend_from_slice(&(state >> 8).to_le_bytes());
+    }
+    bytes
+}
+
 /// An empty sparse disk file.
 ///
 /// # Panics

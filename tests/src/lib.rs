@@ -31,7 +31,7 @@ mod usage;
 
 pub use block_device::{LoopDevice, Mounted};
 pub use damage::{overwrite, scatter_writes, scatter_writes_over_data, truncate_to_half};
-pub use disks::{PhonyServer, raw_disk, raw_ext4};
+pub use disks::{PhonyServer, noise, raw_disk, raw_ext4};
 pub use distance::Distance;
 pub use garage::Garage;
 pub use grown::{DISK_SIZES, DiskSize, grown_disk};

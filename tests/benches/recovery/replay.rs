@@ -182,6 +182,8 @@ fn text(samples: &Samples, reads: &Reads, rounds: usize) -> String {
         "p50 ms",
         "p99 ms",
         "longest ms",
+        "fetched MB",
+        "requests",
     ]);
     for ((_, state), (name, replays)) in samples {
         let middle = |figure: &dyn Fn(&Replay) -> Duration| {
@@ -210,7 +212,8 @@ fn text(samples: &Samples, reads: &Reads, rounds: usize) -> String {
          rounds, medians; every byte is compared. *Cold*: nothing of the library is in memory, nothing in\n\
          the chunk cache, and nobody knows what will be read. *With the trace*: the same, but the start before\n\
          is remembered beside the image, and fetched ahead while the reads are made; a machine, whose\n\
-         firmware takes its time first, gives it a lead. *Fetched*: what came from the library, at most. The delay is that of the section above. The\n\
+         firmware takes its time first, gives it a lead. *Fetched*: what came from the library, at most. The\n\
+         delay is that of the section above. The\n\
          yardstick is `qemu-nbd` on a local qcow2 file of the same disk, not in memory either.\n\n{table}",
         reads.list.len(),
         reads.megabytes(),

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use e2e::{PROJECT_DIR, PhonyServer, Program, have_tool, overwrite, raw_disk};
+use e2e::{PROJECT_DIR, PhonyServer, Program, have_tool, noise, overwrite, raw_disk};
 
 pub(crate) const MIB: u64 = 1 << 20;
 /// What each disk has, and the guest reads as far as it was told.
@@ -81,17 +81,4 @@ fn boot_sector(folder: &Path, habits: Habits) -> Vec<u8> {
     let code = std::fs::read(binary).unwrap();
     assert!(code.len() <= 440, "the partition table comes after it");
     code
-}
-
-/// Bytes that no two blocks have alike.
-fn noise(seed: u64, length: u64) -> Vec<u8> {
-    let mut state = seed;
-    let mut bytes = Vec::new();
-    while (bytes.len() as u64) < length {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        bytes.extend_from_slice(&(state >> 8).to_le_bytes());
-    }
-    bytes
 }

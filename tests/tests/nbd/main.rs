@@ -8,8 +8,8 @@ mod tls;
 use std::fs;
 use std::os::unix::net::UnixListener;
 
-use e2e::{Outcome, Program, free_port, have_tool, raw_disk};
-use site::{Site, json, pattern};
+use e2e::{Outcome, Program, free_port, have_tool, noise, raw_disk};
+use site::{Site, json};
 
 const COULD_NOT: i32 = 2;
 const MIB: u64 = 1 << 20;
@@ -182,7 +182,7 @@ fn nbdcopy_writes_a_disk_and_the_image_stays_what_it_was() {
     let site = Site::new();
     let served = site.serve("--writable");
     let other = site.path("other.raw");
-    let mut bytes = pattern(7, 40 * MIB);
+    let mut bytes = noise(7, 40 * MIB);
     bytes[9 << 20..30 << 20].fill(0);
     fs::write(&other, &bytes).unwrap();
     for options in [

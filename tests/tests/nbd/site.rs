@@ -8,23 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use e2e::{Library, Outcome, Program, Running, raw_disk, wait_until, work_dir};
+use e2e::{Library, Outcome, Program, Running, noise, raw_disk, wait_until, work_dir};
 use tempfile::TempDir;
 
 use crate::{CHUNK, MIB};
-
-/// Bytes that no two blocks have alike.
-pub(crate) fn pattern(seed: u64, length: u64) -> Vec<u8> {
-    let mut state = seed;
-    let mut bytes = Vec::new();
-    while (bytes.len() as u64) < length {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes
-}
 
 /// A library with an image of two disks: 40 MiB with 3 MiB at the beginning, 64 KiB at 20 MiB and
 /// 64 KiB at the end; and an empty one of 3 MiB.
@@ -43,7 +30,7 @@ impl Site {
             .open(&disk)
             .expect("the test's folder can be used");
         for (offset, length) in [(0, 3 * MIB), (20 * MIB, CHUNK), (40 * MIB - CHUNK, CHUNK)] {
-            file.write_all_at(&pattern(offset + 1, length), offset)
+            file.write_all_at(&noise(offset + 1, length), offset)
                 .expect("the test's folder can be used");
         }
         let empty = raw_disk(work.path(), "b.raw", 3);

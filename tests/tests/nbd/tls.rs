@@ -4,10 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use e2e::{Program, free_port, have_tool};
+use e2e::{Program, free_port, have_tool, noise};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-use crate::site::{Site, json, pattern};
+use crate::site::{Site, json};
 use crate::{MIB, have_tools};
 
 /// Certificates as QEMU and libnbd look for them in a directory.
@@ -92,7 +92,7 @@ fn nbdcopy_copies_both_ways_within_tls() {
     nbdcopy.arg(&copy).succeeds();
     assert!(site.is_disk(&copy));
 
-    let bytes = pattern(3, 40 * MIB);
+    let bytes = noise(3, 40 * MIB);
     let other = site.path("other.raw");
     fs::write(&other, &bytes).unwrap();
     let nbdcopy = Program::tool("nbdcopy").args("--connections=4 --flush");
