@@ -21,7 +21,9 @@ mode=${1:-drill}
 [ "$mode" != bench ] || wanted+=(restic:restic borg:borgbackup zstd:zstd qemu-nbd:qemu-utils)
 [ "$mode" != test ] || wanted+=(
     cpio:cpio depmod:kmod mkfs.fat:dosfstools mcopy:mtools sgdisk:gdisk xz:xz-utils zstd:zstd lz4:lz4
-    nbdcopy:libnbd-bin
+    lzop:lzop nbdcopy:libnbd-bin thin_restore:thin-provisioning-tools mdadm:mdadm
+    cryptsetup:cryptsetup-bin busybox:busybox-static mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs
+    virt-xml-validate:libvirt-clients xmllint:libxml2-utils
 )
 
 missing_packages() {
@@ -32,6 +34,11 @@ missing_packages() {
     # Headers leave no tool in the path.
     [ -e /usr/include/stdio.h ] || echo libc6-dev
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
+    if [ "$mode" = test ]; then
+        # Boot sectors to be told apart.
+        [ -e /usr/lib/grub/i386-pc/boot.img ] || echo grub-pc-bin
+        [ -e /usr/lib/syslinux/mbr/mbr.bin ] || echo syslinux-common
+    fi
 }
 
 # The backports' suite when qemu-utils is from there, otherwise nothing.

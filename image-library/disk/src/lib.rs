@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! ReadAt (a disk file, an image, an overlay) -> partition::PartitionTable -> Slice -> Filesystem
+//!                                                             \-> volume (LVM2, md, LUKS) -/
 //! ```
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,7 @@ pub mod filesystem;
 mod finding;
 mod monitor;
 pub mod partition;
+pub mod volume;
 mod worth_reading;
 
 pub use block::{ReadAt, SectorSize, WriteAt};

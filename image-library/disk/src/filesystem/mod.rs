@@ -5,6 +5,7 @@
 //! symbolic links except where a method says so: who composes several filesystems into a
 //! guest's tree resolves links there, across mounts.
 
+pub mod btrfs;
 mod cache;
 mod ext;
 mod extents;
@@ -13,7 +14,8 @@ mod fat;
 mod memory;
 mod path;
 mod staging;
-mod superblock;
+pub(crate) mod superblock;
+mod xfs;
 
 use std::fmt;
 use std::fmt::Debug;
@@ -28,14 +30,21 @@ use crate::finding::Finding;
 
 pub(crate) use extents::merged;
 pub use superblock::detect;
+pub use xfs::{LogState, Xfs};
 
-/// Opens the filesystem on `device` for reading.
+/// Opens the filesystem on `device` for reading; of btrfs, the default subvolume.
 ///
 /// `Unsupported` when nothing is recognised, or what is recognised holds no files that this
 /// package can read.
 pub fn open(device: Arc<dyn ReadAt>) -> Result<Box<dyn Filesystem>> {
+    if let Some(superblock) = superblock::xfs::read(&device)? {
+        return Ok(Box::new(xfs::Xfs::with_superblock(device, superblock)?));
+    }
     if let Some(superblock) = superblock::ext::read(&device)? {
         return ext::open(device, &superblock);
+    }
+    if superblock::btrfs::detect(&device)?.is_some() {
+        return Ok(Box::new(btrfs::open(device)?));
     }
     if let Some(boot) = superblock::fat::read(&device)? {
         return Ok(Box::new(fat::FatVolume::open(device, &boot)?));
@@ -110,9 +119,12 @@ pub fn used_extents(device: &dyn ReadAt) -> Result<Option<Vec<Range<u64>>>> {
             None => Ok(None),
         },
         FilesystemKind::Swap => superblock::swap::used_extents(device),
-        FilesystemKind::Xfs
-        | FilesystemKind::Btrfs
-        | FilesystemKind::Ntfs
+        FilesystemKind::Xfs => match superblock::xfs::read(device)? {
+            Some(superblock) => xfs::used_extents(device, &superblock).map(Some),
+            None => Ok(None),
+        },
+        FilesystemKind::Btrfs => btrfs::used_extents(device).map(Some),
+        FilesystemKind::Ntfs
         | FilesystemKind::Lvm2Member
         | FilesystemKind::MdMember
         | FilesystemKind::Luks => Ok(None),
@@ -233,6 +245,12 @@ pub trait Filesystem: Debug + Send {
 
     /// The names in a directory, sorted, without `.` and `..`.
     fn read_directory(&self, path: &str) -> Result<Vec<DirectoryEntry>>;
+
+    /// The `security.selinux` attribute of a file or directory; `None` where it has none, or the
+    /// filesystem keeps no such attributes.
+    fn selinux_context(&self, _path: &str) -> Result<Option<String>> {
+        Ok(None)
+    }
 }
 
 /// Owner, permissions and security context given to a file that is written.

@@ -176,6 +176,14 @@ pub(crate) fn assert_same(image: &Path, model: &Model, context: &str) {
         };
         assert!(found == *node, "{context}: {path} differs");
     }
+    for (path, given) in &model.contexts {
+        let label = filesystem.selinux_context(path).expect("it is there");
+        assert_eq!(
+            label.as_ref(),
+            Some(given),
+            "{context}: the label of {path}"
+        );
+    }
 }
 
 pub(crate) fn walk(filesystem: &dyn Filesystem, folder: &str, seen: &mut Vec<String>) {

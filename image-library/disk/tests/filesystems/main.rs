@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the tools of each filesystem made, as this package sees it.
 
+mod btrfs;
 mod damage;
 mod identities;
 mod journal;

@@ -193,6 +193,10 @@ fn edits_are_read_back(#[values(EXT2, EXT4_DIRTY)] fixture: &[u8]) {
         (metadata.mode, metadata.uid, metadata.gid),
         (0o4750, 7, 70_000)
     );
+    let context = |path: &str| found.selinux_context(path).expect("it is there");
+    assert_eq!(context("/etc/conf.d/made").as_deref(), Some(LABELLED));
+    assert_eq!(context("/etc/conf.d").as_deref(), Some(LABELLED));
+    assert_eq!(context("/etc/conf.d/link"), None);
     assert_eq!(
         found.read_link("/etc/conf.d/link").expect("a link"),
         "../made"

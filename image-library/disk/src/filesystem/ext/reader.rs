@@ -18,7 +18,7 @@ use super::super::cache::CachedDevice;
 use super::super::path::{self, GuestPath};
 use super::super::superblock::ext::Superblock;
 use super::super::{DirectoryEntry, FileType, Filesystem, Identity, Metadata};
-use super::STRUCTURE;
+use super::{ExtWriter, STRUCTURE};
 use crate::block::ReadAt;
 use crate::error::{Error, Result};
 
@@ -31,13 +31,16 @@ type Question = Box<dyn FnOnce(&Ext4) + Send>;
 #[derive(Debug)]
 pub(crate) struct ExtReader {
     identity: Identity,
+    /// For what the library does not read.
+    device: Arc<dyn ReadAt>,
+    superblock: Superblock,
     questions: Sender<Question>,
 }
 
 impl ExtReader {
     pub(crate) fn open(device: Arc<dyn ReadAt>, superblock: &Superblock) -> Result<Self> {
         let identity = superblock.identity(device.length_bytes());
-        let cached = CachedDevice::new(device);
+        let cached = CachedDevice::new(Arc::clone(&device));
         let (questions, asked) = channel();
         let (opened, outcome) = channel();
         thread::Builder::new()
@@ -60,6 +63,8 @@ impl ExtReader {
         outcome.recv().unwrap_or_else(|_| Err(contradiction()))?;
         Ok(Self {
             identity,
+            device,
+            superblock: superblock.clone(),
             questions,
         })
     }
@@ -123,6 +128,13 @@ impl Filesystem for ExtReader {
 
     fn read_directory(&self, path: &str) -> Result<Vec<DirectoryEntry>> {
         self.ask(path, read_directory)
+    }
+
+    /// Through the other library, which reads extended attributes, opened for this one question:
+    /// it is asked about two or three files of a guest.
+    fn selinux_context(&self, path: &str) -> Result<Option<String>> {
+        ExtWriter::open_for_reading(Arc::clone(&self.device), &self.superblock)?
+            .selinux_context(path)
     }
 }
 

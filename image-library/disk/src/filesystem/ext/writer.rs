@@ -307,6 +307,17 @@ impl Filesystem for ExtWriter {
         entries.sort_by(|left, right| left.name.cmp(&right.name));
         Ok(entries)
     }
+
+    fn selinux_context(&self, path: &str) -> Result<Option<String>> {
+        let (number, inode) = self.inode(path)?;
+        let value = self.look(path, |tree| {
+            let raw = tree.read_inode_raw(number)?;
+            fs_ext4::xattr::get_resolved(tree, &inode, &raw, SELINUX)
+        })?;
+        let text = value.map(|value| String::from_utf8_lossy(&value).into_owned());
+        let context = text.map(|text| text.trim_end_matches('\0').to_owned());
+        Ok(context.filter(|context| !context.is_empty()))
+    }
 }
 
 impl WritableFilesystem for ExtWriter {

@@ -41,7 +41,7 @@ fn from_bytes(sector: &[u8]) -> Option<(Option<String>, u64)> {
     Some((uuid, fields.u64(header.saturating_add(32))))
 }
 
-fn dashed(characters: &[u8]) -> Option<String> {
+pub(crate) fn dashed(characters: &[u8]) -> Option<String> {
     if characters.len() != 32 || !characters.iter().all(u8::is_ascii_graphic) {
         return None;
     }

@@ -9,14 +9,15 @@
 //! | 1.2 | 4 KiB from the start | as above |
 //!
 //! All begin with the magic 0xa92b4efc and the major version; little-endian, but 0.90 is in the
-//! byte order of the machine. Version 1 has the array's name at 32 and the used sectors at 80.
+//! byte order of the machine. Version 1 has the array's name at 32 and the used sectors at 80. A
+//! damaged superblock still makes a member; whether it is one of an array, `volume::md` decides.
 
 use super::{Fields, read_block, text, uuid};
 use crate::block::ReadAt;
 use crate::error::Result;
 use crate::filesystem::{FilesystemKind, Identity};
+use crate::volume::md::superblock::{MAGIC, version0_offset, version1_offsets};
 
-const MAGIC: u32 = 0xa92b_4efc;
 const SUPERBLOCK_BYTES: usize = 256;
 
 pub(crate) fn detect(device: &dyn ReadAt) -> Result<Option<Identity>> {
@@ -28,19 +29,11 @@ pub(crate) fn detect(device: &dyn ReadAt) -> Result<Option<Identity>> {
             return Ok(Some(identity));
         }
     }
-    let Some(offset) = (length & !0xffff).checked_sub(0x10000) else {
+    let Some(offset) = version0_offset(length) else {
         return Ok(None);
     };
     let bytes = read_block(device, offset, SUPERBLOCK_BYTES)?;
     Ok(bytes.and_then(|bytes| version0_from_bytes(&bytes, length)))
-}
-
-/// Where a version 1 superblock may stand: 1.1, 1.2, 1.0.
-fn version1_offsets(length: u64) -> impl Iterator<Item = u64> {
-    let at_end = (length / 512)
-        .checked_sub(16)
-        .map(|sector| (sector & !7) * 512);
-    [Some(0), Some(4096), at_end].into_iter().flatten()
 }
 
 fn version1_from_bytes(bytes: &[u8], offset: u64, device_bytes: u64) -> Option<Identity> {
