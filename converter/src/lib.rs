@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! GuestDisk (image + overlay) -> inspect -> Inspection -> plan -> Plan -> apply -> Applied
-//!                                                          `-> VmDefinition
+//!                                                          `-> VmDefinition -> export
 //! ```
 //!
 //! `inspect` reads, `plan` thinks, `apply` writes, `verify` reads again. Nothing of a guest is
@@ -12,6 +12,7 @@
 
 pub mod apply;
 mod error;
+pub mod export;
 pub mod guest;
 mod guest_disk;
 pub mod inspect;
@@ -19,8 +20,10 @@ pub mod inspect;
 mod phony;
 pub mod plan;
 pub mod prepare;
+mod stack;
 pub mod verify;
 pub mod vm;
 
 pub use error::{Error, Result};
 pub use guest_disk::{GuestDisk, MeteredDisks};
+pub use stack::GuestVolumes;

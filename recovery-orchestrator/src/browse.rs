@@ -6,13 +6,11 @@
 //! Limits: 40 links per path, as in Linux; files up to [`FILE_BYTES_MAX`].
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use converter::GuestDisk;
-use converter::inspect::{Inspection, VolumeId, inspect};
-use disk::block::Slice;
+use converter::inspect::inspect;
+use converter::{GuestDisk, GuestVolumes};
+use disk::Monitor;
 use disk::filesystem::{self, DirectoryEntry, FileType, Filesystem, Metadata};
-use disk::{Monitor, ReadAt};
 
 use crate::error::{Error, Result};
 
@@ -48,11 +46,10 @@ impl Tree {
     /// Finds and opens the filesystems of a guest's disks.
     pub fn open(disks: &[GuestDisk], monitor: &dyn Monitor) -> Result<Self> {
         let inspection = inspect(disks, None, monitor)?;
+        let volumes = GuestVolumes::open(disks)?;
         let mut mounts = Vec::new();
         for mount in &inspection.mounts {
-            let Some(device) = volume(disks, &inspection, mount.volume)? else {
-                continue;
-            };
+            let device = volumes.device(mount.volume)?;
             mounts.push((mount.mount_point.clone(), filesystem::open(device)?));
         }
         if mounts.is_empty() {
@@ -184,21 +181,4 @@ fn join(directory: &str, name: &str) -> String {
     } else {
         format!("{directory}/{name}")
     }
-}
-
-fn volume(
-    disks: &[GuestDisk],
-    inspection: &Inspection,
-    id: VolumeId,
-) -> Result<Option<Arc<dyn ReadAt>>> {
-    let disk = disks.iter().find(|disk| disk.index == id.disk);
-    let (Some(disk), Some(facts)) = (disk, inspection.volume(id)) else {
-        return Ok(None);
-    };
-    let slice = Slice::new(
-        Arc::clone(&disk.device),
-        facts.start_bytes,
-        facts.size_bytes,
-    )?;
-    Ok(Some(Arc::new(slice)))
 }

@@ -204,6 +204,7 @@ impl EditRecord {
         let verb = match &edit.change {
             Change::Rewrite { .. } => "change",
             Change::Create { .. } => "create",
+            Change::Copy { .. } => "copy",
             Change::AppendToInitramfs(_) => "append",
         };
         Self {

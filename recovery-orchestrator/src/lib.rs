@@ -18,6 +18,7 @@ pub mod check;
 pub mod config;
 pub mod drill;
 mod error;
+pub mod export;
 mod file;
 pub mod guest;
 pub mod hosted;

@@ -11,6 +11,7 @@
 use crate::apply::{ApplyOptions, Volumes};
 use crate::error::{Error, Result};
 use crate::guest::compression::{self, Compression};
+use crate::guest::cpio::FileKind;
 use crate::guest::initramfs::{Additions, Appended, Initramfs, Limits};
 use crate::guest::kmod::depmod::{self, KernelFiles};
 use crate::guest::kmod::{IndexFiles, ModuleFacts, ModuleIndex, ModuleName};
@@ -35,21 +36,32 @@ pub(crate) fn build(
     let wanted = |path: &str| path.contains("/modules.") && !path.ends_with(".bin");
     let archive = Initramfs::read(file, &wanted, Limits::default()).map_err(guest)?;
     let mut additions = Additions::default();
-    if !append.modules.is_empty() {
-        let directory = archive.module_directory(&append.kernel);
-        for module in &append.modules {
-            let bytes = module_bytes(module, volumes)?;
-            additions.file(format!("{directory}/{}", module.path), 0o644, bytes);
-        }
+    let directory = match &append.module_directory {
+        Some(_) => archive.module_directory(&append.kernel) + "/",
+        None => String::new(),
+    };
+    for module in &append.modules {
+        let bytes = module_bytes(module, volumes)?;
+        additions.file(format!("{directory}{}", module.path), 0o644, bytes);
+    }
+    if !append.modules.is_empty() && append.module_directory.is_some() {
         for (name, bytes) in indexes(&archive, &directory, append, volumes)?.iter() {
-            additions.file(format!("{directory}/{name}"), 0o644, bytes);
+            additions.file(format!("{directory}{name}"), 0o644, bytes);
         }
     }
     for inner in &append.files {
-        additions.file(inner.path.clone(), 0o644, inner.text.as_bytes());
+        let mode = permissions(&archive, &inner.path);
+        additions.file(inner.path.clone(), mode, inner.text.as_bytes());
     }
     let mtime = u32::try_from(options.now_unix_seconds).unwrap_or(0);
     archive.append(&additions, mtime).map_err(guest)
+}
+
+/// A file that is replaced keeps its permissions: `/init` must stay a program.
+fn permissions(archive: &Initramfs, path: &str) -> u32 {
+    let file = archive.entry(path);
+    file.filter(|node| node.kind == FileKind::File)
+        .map_or(0o644, |node| node.mode & 0o7777)
 }
 
 fn module_bytes(module: &AddedModule, volumes: &Volumes) -> Result<Vec<u8>> {
@@ -74,7 +86,7 @@ fn indexes(
     };
     let known = IndexTexts::read(&root)?;
     let inside = IndexTexts::read(&|name: &str| {
-        let contents = archive.contents(&format!("{directory}/{name}"));
+        let contents = archive.contents(&format!("{directory}{name}"));
         Ok(contents.map(<[u8]>::to_vec).unwrap_or_default())
     })?;
     let (known, inside) = (known.index(), inside.index());

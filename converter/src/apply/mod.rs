@@ -10,7 +10,7 @@ mod initramfs;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use disk::block::{Overlay, OverlayOptions, Slice};
+use disk::block::{Overlay, OverlayOptions};
 use disk::filesystem::{self, Attributes, Filesystem, WritableFilesystem, WriteOptions};
 use disk::{Finding, ReadAt, WriteAt};
 use image_library::DiskIndex;
@@ -19,8 +19,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::guest_disk::GuestDisk;
 use crate::inspect::tree::encode;
-use crate::inspect::{FilePlace, VolumeId, free_bytes, volume_range};
+use crate::inspect::{FilePlace, VolumeId, free_bytes};
 use crate::plan::{Change, Edit, Plan};
+use crate::stack::{Devices, Part};
 
 const FILE_BYTES_MAX: u64 = 1 << 30;
 /// Directory blocks, block maps and rounding, per file.
@@ -90,31 +91,27 @@ pub fn apply(plan: &Plan, disks: &[GuestDisk], options: &ApplyOptions) -> Result
             problem: problems.join("; "),
         });
     }
-    let mut overlays: BTreeMap<DiskIndex, Arc<Overlay>> = BTreeMap::new();
+    let overlays = overlays(disks);
+    let whole = overlays.iter().zip(disks).map(|((_, overlay), disk)| Part {
+        id: VolumeId::on_disk(disk.index, None),
+        device: Arc::clone(overlay) as Arc<dyn WriteAt>,
+        sector_size: disk.sector_size,
+    });
+    let is_stacked = plan.edits.iter().any(is_stacked);
+    let devices = Devices::new(whole.collect(), is_stacked)?;
     let mut volumes = Volumes::default();
     let mut summary = AppliedSummary::default();
     for edit in &plan.edits {
         let id = edit.place.volume;
-        if volumes.writable.contains_key(&id) {
-            continue;
+        if !volumes.writable.contains_key(&id) {
+            let device = devices.open(id)?;
+            open_writable(id, &device, options, &mut volumes, &mut summary.findings)?;
         }
-        let disk = disk_of(disks, id)?;
-        let overlay = overlays.entry(disk.index).or_insert_with(|| {
-            let base = Arc::clone(&disk.device);
-            Arc::new(Overlay::new(base, OverlayOptions::default()))
-        });
-        open_writable(
-            id,
-            disk,
-            overlay,
-            options,
-            &mut volumes,
-            &mut summary.findings,
-        )?;
     }
     for id in plan.edits.iter().flat_map(read_volumes) {
         if !volumes.writable.contains_key(&id) && !volumes.readable.contains_key(&id) {
-            let opened = open_readable(id, disk_of(disks, id)?)?;
+            let device: Arc<dyn ReadAt> = devices.open(id)?;
+            let opened = filesystem::open(device).map_err(Error::guest(id.to_string()))?;
             volumes.readable.insert(id, opened);
         }
     }
@@ -122,19 +119,27 @@ pub fn apply(plan: &Plan, disks: &[GuestDisk], options: &ApplyOptions) -> Result
     for (id, filesystem) in std::mem::take(&mut volumes.writable) {
         filesystem.finish().map_err(Error::guest(id.to_string()))?;
     }
+    let changed = |(_, overlay): &(DiskIndex, Arc<Overlay>)| overlay.changed_bytes() > 0;
     Ok(Applied {
         summary,
-        overlays: overlays.into_iter().collect(),
+        overlays: overlays.into_iter().filter(changed).collect(),
     })
 }
 
-fn disk_of(disks: &[GuestDisk], id: VolumeId) -> Result<&GuestDisk> {
-    disks
-        .iter()
-        .find(|disk| disk.index == id.disk)
-        .ok_or_else(|| Error::Changed {
-            place: id.to_string(),
-        })
+fn overlays(disks: &[GuestDisk]) -> Vec<(DiskIndex, Arc<Overlay>)> {
+    let overlay = |disk: &GuestDisk| {
+        let base = Arc::clone(&disk.device);
+        let overlay = Overlay::new(base, OverlayOptions::default());
+        (disk.index, Arc::new(overlay))
+    };
+    disks.iter().map(overlay).collect()
+}
+
+/// Whether an edit needs a volume that is made of others.
+fn is_stacked(edit: &Edit) -> bool {
+    let mut volumes = read_volumes(edit);
+    volumes.push(edit.place.volume);
+    volumes.iter().any(|volume| volume.disk().is_none())
 }
 
 /// The volumes that an edit reads besides the one that it writes.
@@ -146,43 +151,31 @@ fn read_volumes(edit: &Edit) -> Vec<VolumeId> {
                 .chain(append.module_directory.iter().map(|place| place.volume))
                 .collect()
         }
+        Change::Copy { from, .. } => vec![from.volume],
         Change::Rewrite { .. } | Change::Create { .. } => Vec::new(),
     }
 }
 
 fn open_writable(
     id: VolumeId,
-    disk: &GuestDisk,
-    overlay: &Arc<Overlay>,
+    device: &Arc<dyn WriteAt>,
     options: &ApplyOptions,
     volumes: &mut Volumes,
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
-    let (start, length) = volume_range(disk, id)?;
     let place = || id.to_string();
-    let slice = Slice::new(Arc::clone(overlay), start, length).map_err(Error::guest(place()))?;
-    let device: Arc<dyn WriteAt> = Arc::new(slice);
     let write_options = WriteOptions {
         now_unix_seconds: options.now_unix_seconds,
     };
-    let opened = filesystem::open_writable(Arc::clone(&device), write_options)
+    let opened = filesystem::open_writable(Arc::clone(device), write_options)
         .map_err(Error::guest(place()))?;
     // After the replay of a journal, which changes it.
-    if let Some(free) = free_bytes(&device).map_err(Error::guest(place()))? {
+    if let Some(free) = free_bytes(device).map_err(Error::guest(place()))? {
         volumes.free_bytes.insert(id, free);
     }
     findings.extend(opened.findings);
     volumes.writable.insert(id, opened.filesystem);
     Ok(())
-}
-
-fn open_readable(id: VolumeId, disk: &GuestDisk) -> Result<Box<dyn Filesystem>> {
-    let (start, length) = volume_range(disk, id)?;
-    let place = || id.to_string();
-    let slice =
-        Slice::new(Arc::clone(&disk.device), start, length).map_err(Error::guest(place()))?;
-    let device: Arc<dyn ReadAt> = Arc::new(slice);
-    filesystem::open(device).map_err(Error::guest(place()))
 }
 
 /// What one file is to hold.
@@ -314,6 +307,17 @@ fn make<'a>(edit: &'a Edit, volumes: &Volumes, options: &ApplyOptions) -> Result
                 action: Action::Create(bytes, *mode),
             })
         }
+        Change::Copy {
+            from,
+            hash: wanted,
+            mode,
+            ..
+        } => {
+            if volumes.exists(place, &place.path)? {
+                return Err(changed());
+            }
+            copy(place, from, wanted, *mode, volumes)
+        }
         Change::AppendToInitramfs(append) => {
             let file = volumes.read(place, FILE_BYTES_MAX)?;
             if hash(&file) != append.hash_before {
@@ -334,6 +338,30 @@ fn make<'a>(edit: &'a Edit, volumes: &Volumes, options: &ApplyOptions) -> Result
             })
         }
     }
+}
+
+/// A new file with the bytes of another one, which must be what was inspected.
+fn copy<'a>(
+    place: &'a FilePlace,
+    from: &FilePlace,
+    wanted: &str,
+    mode: u32,
+    volumes: &Volumes,
+) -> Result<Write<'a>> {
+    let bytes = volumes.read(from, FILE_BYTES_MAX)?;
+    let found = hash(&bytes);
+    if found != wanted {
+        return Err(Error::Changed {
+            place: from.guest_path.clone(),
+        });
+    }
+    Ok(Write {
+        place,
+        before: None,
+        after: found,
+        size_bytes: bytes.len() as u64,
+        action: Action::Create(bytes, mode),
+    })
 }
 
 /// Refuses before the first write what would not fit. A replaced file is counted whole, because
@@ -365,7 +393,8 @@ fn carry_out(write: &Write<'_>, volumes: &mut Volumes) -> Result<()> {
         Action::Replace(bytes) => filesystem.write(&place.path, bytes, None),
         Action::Append(bytes) => filesystem.append(&place.path, bytes),
         Action::Create(bytes, mode) => {
-            filesystem.write(&place.path, bytes, Some(&owned_by_root(*mode)))
+            let label = label_of_parent(&**filesystem, &place.path)?;
+            filesystem.write(&place.path, bytes, Some(&owned_by_root(*mode, label)))
         }
     }
     .map_err(Error::guest(&place.guest_path))
@@ -381,21 +410,34 @@ fn make_directories(place: &FilePlace, volumes: &mut Volumes) -> Result<()> {
     for end in ends {
         let directory = &place.path[..end];
         if !volumes.exists(place, directory)? {
-            volumes
-                .writer(place)?
-                .create_directory(directory, &owned_by_root(0o755))
+            let filesystem = volumes.writer(place)?;
+            let label = label_of_parent(&**filesystem, directory)?;
+            filesystem
+                .create_directory(directory, &owned_by_root(0o755, label))
                 .map_err(Error::guest(directory))?;
         }
     }
     Ok(())
 }
 
-fn owned_by_root(mode: u32) -> Attributes {
+/// What the guest's kernel would label a new file with: the context of its directory. Policies that
+/// name single files are few, and none of what is made here is among them.
+fn label_of_parent(filesystem: &dyn Filesystem, path: &str) -> Result<Option<String>> {
+    let parent = match path.rsplit_once('/') {
+        Some(("", _)) | None => "/",
+        Some((parent, _)) => parent,
+    };
+    filesystem
+        .selinux_context(parent)
+        .map_err(Error::guest(parent))
+}
+
+fn owned_by_root(mode: u32, selinux: Option<String>) -> Attributes {
     Attributes {
         mode,
         uid: 0,
         gid: 0,
-        selinux: None,
+        selinux,
     }
 }
 

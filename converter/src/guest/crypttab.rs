@@ -65,6 +65,11 @@ impl Crypttab {
         self.table.set_field(line, 1, &escape(device), "none")
     }
 
+    /// Changes the file with the key; false where the line is no entry.
+    pub fn set_key_file(&mut self, line: usize, key_file: &str) -> bool {
+        self.table.set_field(line, 2, &escape(key_file), "none")
+    }
+
     /// Changes the options; false where the line is no entry.
     pub fn set_options(&mut self, line: usize, options: &[String]) -> bool {
         let options = match options {

@@ -49,14 +49,15 @@ pub struct Command {
 /// What a command does, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandKind {
-    /// `linux`, `linux16`, `linuxefi`: a kernel and its arguments.
+    /// `linux`, `linux16`, `linuxefi`, or a `module` with `root=`: a kernel and its arguments.
     Linux {
         /// The kernel's path.
         path: String,
         /// The arguments.
         arguments: CommandLine,
     },
-    /// `initrd`, `initrd16`, `initrdefi`: the files that are loaded one after the other.
+    /// `initrd`, `initrd16`, `initrdefi`, another `module`: the files that are loaded one after the
+    /// other.
     Initrd {
         /// Their paths.
         paths: Vec<String>,
@@ -270,7 +271,12 @@ impl<'a> Words<'a> {
     }
 
     fn is_linux(&self) -> bool {
-        matches!(self.texts[0].as_str(), "linux" | "linux16" | "linuxefi") && self.texts.len() > 1
+        match self.texts[0].as_str() {
+            "linux" | "linux16" | "linuxefi" => self.texts.len() > 1,
+            // Under a hypervisor Linux is the module that is told its root.
+            "module" | "module2" => self.texts[1..].iter().any(|word| word.starts_with("root=")),
+            _ => false,
+        }
     }
 
     fn command(&self) -> Option<CommandKind> {
@@ -285,6 +291,9 @@ impl<'a> Words<'a> {
             }
             "initrd" | "initrd16" | "initrdefi" => CommandKind::Initrd {
                 paths: self.texts[1..].to_vec(),
+            },
+            "module" | "module2" => CommandKind::Initrd {
+                paths: self.texts[1..].last().cloned().into_iter().collect(),
             },
             "set" => {
                 let assignment = word(1)?;

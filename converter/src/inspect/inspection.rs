@@ -12,25 +12,73 @@ use image_library::DiskIndex;
 use image_library::machine::MachineDescription;
 use serde::{Deserialize, Serialize};
 
+use crate::guest::boot_sector::BootCode;
 use crate::guest::compression::Compression;
 use crate::guest::initramfs::Generator;
 use crate::guest::network::NetworkConfiguration;
 use crate::vm::Firmware;
 
-/// A place on the disks that can hold a filesystem: a partition, or a whole disk without table.
+pub use super::device_files::{DeviceFiles, Mention, MentionKind};
+pub use super::system::{Labels, ServiceFacts};
+
+/// A place that can hold a filesystem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct VolumeId {
-    /// The disk.
-    pub disk: DiskIndex,
-    /// The partition's number, `None` for the whole disk.
-    pub partition: Option<u32>,
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum VolumeId {
+    /// A disk without partition table.
+    Disk {
+        /// Which disk.
+        disk: DiskIndex,
+    },
+    /// A partition of a disk.
+    Partition {
+        /// The disk.
+        disk: DiskIndex,
+        /// The partition's number.
+        number: u32,
+    },
+    /// A volume that is made of others.
+    Assembled {
+        /// Its place in [`Inspection::assembled`].
+        number: u16,
+    },
+}
+
+impl VolumeId {
+    /// A partition, or with `None` the whole disk.
+    #[must_use]
+    pub fn on_disk(disk: DiskIndex, partition: Option<u32>) -> Self {
+        match partition {
+            Some(number) => Self::Partition { disk, number },
+            None => Self::Disk { disk },
+        }
+    }
+
+    /// The number of a partition of a disk.
+    #[must_use]
+    pub fn partition(self) -> Option<u32> {
+        match self {
+            Self::Partition { number, .. } => Some(number),
+            Self::Disk { .. } | Self::Assembled { .. } => None,
+        }
+    }
+
+    /// The disk, where it is on a single one by itself.
+    #[must_use]
+    pub fn disk(self) -> Option<DiskIndex> {
+        match self {
+            Self::Disk { disk } | Self::Partition { disk, .. } => Some(disk),
+            Self::Assembled { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for VolumeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.partition {
-            Some(number) => write!(f, "disk {} partition {number}", self.disk),
-            None => write!(f, "disk {}", self.disk),
+        match self {
+            Self::Disk { disk } => write!(f, "disk {disk}"),
+            Self::Partition { disk, number } => write!(f, "disk {disk} partition {number}"),
+            Self::Assembled { number } => write!(f, "assembled volume {number}"),
         }
     }
 }
@@ -72,6 +120,9 @@ pub struct DiskFacts {
     pub table: TableKind,
     /// Whether the first sector holds boot code.
     pub boot_code: bool,
+    /// Whose boot code that is, where it is known.
+    #[serde(default)]
+    pub boot_code_of: Option<BootCode>,
     /// Its volumes: the partitions, or the disk itself.
     pub volumes: Vec<VolumeFacts>,
 }
@@ -103,6 +154,37 @@ pub struct VolumeFacts {
     pub partition_uuid: Option<String>,
     /// `PARTLABEL`, on GPT.
     pub partition_label: Option<String>,
+    /// What it holds, `None` when that is not known.
+    pub content: Option<VolumeContent>,
+}
+
+/// What put a volume together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AssembledKind {
+    /// An md array.
+    MdArray,
+    /// A partition of a volume that was put together.
+    Partition,
+    /// A logical volume of LVM2.
+    LogicalVolume,
+}
+
+/// A volume that is made of others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssembledFacts {
+    /// Which.
+    pub id: VolumeId,
+    /// What put it together.
+    pub kind: AssembledKind,
+    /// What people call it: `vg0/root`, `md0`.
+    pub name: String,
+    /// Every name of its device node, below `/dev/`.
+    pub nodes: Vec<String>,
+    /// What it is made of.
+    pub parts: Vec<VolumeId>,
+    /// Size in bytes.
+    pub size_bytes: u64,
     /// What it holds, `None` when that is not known.
     pub content: Option<VolumeContent>,
 }
@@ -236,12 +318,15 @@ pub struct ModuleFacts {
 pub struct Kernel {
     /// The release (`6.1.0-28-amd64`).
     pub version: String,
-    /// `/boot/vmlinuz-<version>`.
+    /// `/boot/vmlinuz-<version>`, or what it is called on this system.
     pub image: FilePlace,
     /// `/lib/modules/<version>` as a place.
     pub modules: Option<FilePlace>,
     /// Its initramfs.
     pub initramfs: Option<InitramfsFacts>,
+    /// The path of an initramfs that is there and cannot be read.
+    #[serde(default)]
+    pub unreadable_initramfs: Option<String>,
     /// The drivers that virtual hardware needs.
     pub drivers: Vec<DriverFacts>,
     /// What those drivers need that are modules, dependencies before dependants.
@@ -277,6 +362,12 @@ pub struct InitramfsFacts {
     /// Small configuration files inside that a plan may override: path without leading slash,
     /// and content.
     pub files: Vec<InnerFile>,
+    /// Links inside that make systemd wait for a device.
+    #[serde(default)]
+    pub waits: Vec<String>,
+    /// Whether a signature of the file is beside it.
+    #[serde(default)]
+    pub signed: bool,
 }
 
 impl InitramfsFacts {
@@ -312,6 +403,8 @@ pub enum BootloaderKind {
     SystemdBoot,
     /// GRUB 2 that reads Boot Loader Specification entries.
     Bls,
+    /// ELILO.
+    Elilo,
 }
 
 impl fmt::Display for BootloaderKind {
@@ -323,6 +416,7 @@ impl fmt::Display for BootloaderKind {
             Self::Extlinux => "extlinux",
             Self::SystemdBoot => "systemd-boot",
             Self::Bls => "GRUB 2 with BLS entries",
+            Self::Elilo => "ELILO",
         })
     }
 }
@@ -332,8 +426,62 @@ impl fmt::Display for BootloaderKind {
 pub struct Bootloader {
     /// Which.
     pub kind: BootloaderKind,
-    /// The file with the entries.
+    /// The file with the entries or with what is said of them all; an entry where there is none.
     pub configuration: TextFile,
+    /// Further files with entries: of the Boot Loader Specification, included ones, `custom.cfg`.
+    #[serde(default)]
+    pub entries: Vec<TextFile>,
+    /// What the loader keeps itself: `grubenv`, or `default` of GRUB legacy.
+    #[serde(default)]
+    pub environment: Option<TextFile>,
+    /// The kernels and initramfs images that its entries name.
+    #[serde(default)]
+    pub loaded: Vec<LoadedFile>,
+    /// The roots that the command lines in LILO's map name.
+    #[serde(default)]
+    pub map_roots: Vec<String>,
+}
+
+impl Bootloader {
+    /// All files with entries, the configuration first.
+    pub fn files(&self) -> impl Iterator<Item = &TextFile> {
+        std::iter::once(&self.configuration).chain(&self.entries)
+    }
+
+    /// Where a file is that an entry names so.
+    #[must_use]
+    pub fn loaded(&self, named: &str) -> Option<&FilePlace> {
+        let mut loaded = self.loaded.iter();
+        loaded
+            .find(|file| file.named == named)
+            .map(|file| &file.place)
+    }
+}
+
+/// A file that a boot loader loads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadedFile {
+    /// Its path as the loader reads it, below the root of some filesystem.
+    pub named: String,
+    /// Where it is.
+    pub place: FilePlace,
+}
+
+/// A unified kernel image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UkiFacts {
+    /// Its kernel, of which the image is the file and the initramfs is inside.
+    pub kernel: Kernel,
+    /// The command line inside; without one, what the loader or the firmware passes counts.
+    pub command_line: Option<String>,
+    /// `PRETTY_NAME` of the os-release inside.
+    pub name: Option<String>,
+    /// `IMAGE_ID` or `ID` of the os-release inside, by which the menu is ordered.
+    pub sort_key: Option<String>,
+    /// `IMAGE_VERSION`, `VERSION_ID` or `BUILD_ID` of it.
+    pub version: Option<String>,
+    /// Whether it is signed.
+    pub is_signed: bool,
 }
 
 /// What is on the EFI system partition.
@@ -341,10 +489,30 @@ pub struct Bootloader {
 pub struct EfiFacts {
     /// The volume.
     pub volume: VolumeId,
+    /// Where the guest has it; what is said of its files begins with it.
+    #[serde(default)]
+    pub mount_point: String,
     /// Whether there is a loader that firmware finds without an entry in its NVRAM.
     pub removable_loader: bool,
     /// Loaders below `/EFI`, by path.
     pub loaders: Vec<String>,
+    /// What stands in their directories, where firmware finds no loader by itself.
+    #[serde(default)]
+    pub files: Vec<EfiFile>,
+    /// The loaders that shim's fallback program would make entries for, by path.
+    #[serde(default)]
+    pub fallback_entries: Vec<String>,
+}
+
+/// A file in a directory below `/EFI`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EfiFile {
+    /// Its path on the partition.
+    pub path: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// BLAKE3 of it, in hexadecimal.
+    pub hash: String,
 }
 
 /// Text files that conversion may have to change.
@@ -356,12 +524,40 @@ pub struct ConfigurationFiles {
     pub crypttab: Option<TextFile>,
     /// `/etc/default/grub` and `/etc/default/grub.d/*.cfg`.
     pub grub_defaults: Vec<TextFile>,
+    /// `/etc/grub.d/40_custom` and its like: entries that are copied into `grub.cfg`.
+    #[serde(default)]
+    pub grub_custom: Vec<TextFile>,
+    /// Files of shell assignments that other boot loaders' entries are made from:
+    /// `/etc/sysconfig/bootloader`, `/etc/default/extlinux` and their like.
+    #[serde(default)]
+    pub loader_defaults: Vec<TextFile>,
+    /// `/etc/kernel/cmdline`, which `kernel-install` makes entries from.
+    #[serde(default)]
+    pub kernel_cmdline: Option<TextFile>,
     /// `/boot/grub/device.map`.
     pub device_map: Option<TextFile>,
     /// `/etc/initramfs-tools/modules`.
     pub initramfs_modules: Option<TextFile>,
     /// `/etc/initramfs-tools/conf.d/*`.
     pub initramfs_conf: Vec<TextFile>,
+    /// What other programs make initramfs images from, and what modprobe reads.
+    #[serde(default)]
+    pub modules: ModuleConfiguration,
+}
+
+/// Files that say which modules are loaded and which go into an initramfs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ModuleConfiguration {
+    /// `/etc/dracut.conf.d/relevo.conf`, which is ours.
+    pub dracut: Option<TextFile>,
+    /// `/etc/mkinitcpio.conf`.
+    pub mkinitcpio: Option<TextFile>,
+    /// `/etc/mkinitfs/mkinitfs.conf`.
+    pub mkinitfs: Option<TextFile>,
+    /// `/etc/sysconfig/kernel` of SUSE.
+    pub suse: Option<TextFile>,
+    /// `/etc/modprobe.conf` and `/etc/modprobe.d/*`.
+    pub modprobe: Vec<TextFile>,
 }
 
 /// Everything that was found in a guest.
@@ -369,6 +565,8 @@ pub struct ConfigurationFiles {
 pub struct Inspection {
     /// The disks.
     pub disks: Vec<DiskFacts>,
+    /// The volumes that are made of others.
+    pub assembled: Vec<AssembledFacts>,
     /// The volume with the root filesystem.
     pub root: Option<VolumeId>,
     /// The tree of filesystems, root first.
@@ -385,12 +583,21 @@ pub struct Inspection {
     pub kernels: Vec<Kernel>,
     /// The boot loaders whose files are there.
     pub bootloaders: Vec<Bootloader>,
+    /// The unified kernel images, in the order of the menu.
+    #[serde(default)]
+    pub ukis: Vec<UkiFacts>,
     /// Text files that a plan may change.
     pub files: ConfigurationFiles,
+    /// More text files, about disks and modules.
+    pub device_files: DeviceFiles,
     /// How the network is set up.
     pub network: NetworkConfiguration,
     /// Services of the guest that start by themselves.
     pub services: Vec<String>,
+    /// What was found about how services start.
+    pub service_facts: ServiceFacts,
+    /// Whether the guest labels its files.
+    pub labels: Labels,
     /// The machine as its agent described it.
     pub machine: Option<MachineDescription>,
     /// What was noticed.
@@ -398,14 +605,69 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    /// Every volume of every disk.
-    pub fn volumes(&self) -> impl Iterator<Item = &VolumeFacts> {
+    /// Every volume, wherever it is.
+    pub(crate) fn volumes(&self) -> Volumes<'_> {
+        Volumes {
+            disks: &self.disks,
+            assembled: &self.assembled,
+        }
+    }
+}
+
+/// The disks and what is made of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Volumes<'a> {
+    pub(crate) disks: &'a [DiskFacts],
+    pub(crate) assembled: &'a [AssembledFacts],
+}
+
+impl<'a> Volumes<'a> {
+    /// Partitions, and disks without a table.
+    pub(crate) fn on_disks(self) -> impl Iterator<Item = &'a VolumeFacts> {
         self.disks.iter().flat_map(|disk| &disk.volumes)
     }
 
-    /// The facts of one volume.
-    #[must_use]
-    pub fn volume(&self, id: VolumeId) -> Option<&VolumeFacts> {
-        self.volumes().find(|volume| volume.id == id)
+    /// What each volume holds, as far as it is known.
+    pub(crate) fn contents(self) -> impl Iterator<Item = (VolumeId, &'a VolumeContent)> {
+        let on_disks = self.on_disks().map(|volume| (volume.id, &volume.content));
+        let assembled = self
+            .assembled
+            .iter()
+            .map(|volume| (volume.id, &volume.content));
+        on_disks
+            .chain(assembled)
+            .filter_map(|(id, content)| Some((id, content.as_ref()?)))
+    }
+
+    /// Whether there is such a volume.
+    pub(crate) fn has(self, id: VolumeId) -> bool {
+        self.on_disks().any(|volume| volume.id == id)
+            || self.assembled.iter().any(|volume| volume.id == id)
+    }
+
+    /// What people call a volume.
+    pub(crate) fn name(self, id: VolumeId) -> String {
+        let mut assembled = self.assembled.iter();
+        assembled
+            .find(|volume| volume.id == id)
+            .map_or_else(|| id.to_string(), |volume| volume.name.clone())
+    }
+
+    /// The disks that a volume is on, ascending. Volumes have a few layers at most; those that are
+    /// made of themselves are not followed.
+    pub(crate) fn disks_of(self, id: VolumeId) -> Vec<DiskIndex> {
+        let mut pending = vec![id];
+        let mut seen = Vec::new();
+        while let Some(next) = pending.pop() {
+            if !seen.contains(&next) {
+                seen.push(next);
+                let made_of = self.assembled.iter().filter(|volume| volume.id == next);
+                pending.extend(made_of.flat_map(|volume| &volume.parts));
+            }
+        }
+        let mut disks: Vec<DiskIndex> = seen.into_iter().filter_map(VolumeId::disk).collect();
+        disks.sort_unstable();
+        disks.dedup();
+        disks
     }
 }

@@ -5,11 +5,13 @@
 //! module indexes and each initramfs. What is odd about the guest becomes a finding; an error means
 //! that the disks below could not be read.
 
-mod boot;
+pub(crate) mod boot;
+mod device_files;
 pub(crate) mod device_names;
 pub(crate) mod findings;
 mod inspection;
 mod kernels;
+mod map_name;
 mod mounts;
 mod network;
 pub(crate) mod print;
@@ -29,13 +31,16 @@ use crate::error::{Error, Result};
 use crate::guest_disk::GuestDisk;
 use crate::inspect::tree::GuestTree;
 
+pub(crate) use inspection::Volumes;
 pub use inspection::{
-    Bootloader, BootloaderKind, ConfigurationFiles, DiskFacts, DriverFacts, DriverPlace, EfiFacts,
-    Encoding, FilePlace, InitramfsFacts, InnerFile, Inspection, Kernel, ModuleFacts, MountFacts,
-    PartitionPurpose, System, TableKind, TextFile, VolumeContent, VolumeFacts, VolumeId,
+    AssembledFacts, AssembledKind, Bootloader, BootloaderKind, ConfigurationFiles, DeviceFiles,
+    DiskFacts, DriverFacts, DriverPlace, EfiFacts, EfiFile, Encoding, FilePlace, InitramfsFacts,
+    InnerFile, Inspection, Kernel, Labels, LoadedFile, Mention, MentionKind, ModuleConfiguration,
+    ModuleFacts, MountFacts, PartitionPurpose, ServiceFacts, System, TableKind, TextFile, UkiFacts,
+    VolumeContent, VolumeFacts, VolumeId,
 };
-pub use kernels::WANTED;
-pub(crate) use storage::{free_bytes, volume_range};
+pub use kernels::{FALLBACK_DISKS, WANTED};
+pub(crate) use storage::free_bytes;
 
 /// Inspects the guest on these disks, which must be all that it needs.
 pub fn inspect(
@@ -56,6 +61,7 @@ pub fn inspect(
 #[derive(Debug)]
 pub(crate) struct Storage {
     pub(crate) disks: Vec<DiskFacts>,
+    pub(crate) assembled: Vec<AssembledFacts>,
     pub(crate) filesystems: BTreeMap<VolumeId, Box<dyn Filesystem>>,
     /// What was noticed on each disk.
     pub(crate) findings: Vec<(DiskIndex, Finding)>,
@@ -68,34 +74,60 @@ pub(crate) fn inspect_filesystems(
 ) -> Result<Inspection> {
     let Storage {
         disks,
+        assembled,
         filesystems,
         findings: noticed,
     } = storage;
+    let volumes = Volumes {
+        disks: &disks,
+        assembled: &assembled,
+    };
     let mut findings = Vec::new();
     let mut tree = GuestTree::new(filesystems);
-    let root = root::find(&mut tree, &disks, &mut findings)?;
+    let root = root::find(&mut tree, volumes, &mut findings)?;
     let mounts = match root {
-        Some(root) => mounts::compose(&mut tree, root, &disks, machine, &mut findings)?,
+        Some(root) => mounts::compose(&mut tree, root, volumes, machine, &mut findings)?,
         None => Vec::new(),
     };
-    findings.splice(0..0, weigh(noticed, root, &mounts));
-    let efi = boot::efi(&tree, &disks)?;
+    findings.splice(0..0, weigh(noticed, volumes, root, &mounts));
+    let esp = boot::find_esp(&mut tree, &disks)?;
+    let efi = boot::efi(&tree, esp.as_ref())?;
+    if root.is_none() {
+        tree.clear_mounts();
+    }
     let (firmware, firmware_evidence) = boot::firmware(&tree, &disks, efi.as_ref(), machine)?;
+    let bootloaders = boot::bootloaders(&tree, efi.as_ref())?;
+    let device_files = device_files::device_files(&tree)?;
+    let command_lines = command_lines(&bootloaders, machine);
     Ok(Inspection {
         root,
         mounts,
         system: system::system(&tree)?,
         firmware,
         firmware_evidence,
-        efi,
         kernels: kernels::kernels(&tree, &mut findings)?,
-        bootloaders: boot::bootloaders(&tree)?,
+        bootloaders,
+        ukis: boot::ukis(&tree, efi.as_ref(), &mut findings)?,
+        efi,
         files: configuration_files(&tree)?,
-        network: network::network(&tree)?,
+        network: network::network(&tree, &device_files.modprobe, &command_lines)?,
+        device_files,
         services: system::services(&tree)?,
+        service_facts: system::service_facts(&tree)?,
+        labels: system::labels(&tree)?,
         machine: machine.cloned(),
         disks,
+        assembled,
         findings,
+    })
+}
+
+/// The command line of the kernel that ran, else all that boot loaders have.
+fn command_lines(bootloaders: &[Bootloader], machine: Option<&MachineDescription>) -> String {
+    let running = machine.map(|machine| machine.os.kernel_command_line.clone());
+    running.filter(|line| !line.is_empty()).unwrap_or_else(|| {
+        let texts = bootloaders.iter().map(|b| b.configuration.text.as_str());
+        texts.collect::<Vec<_>>().join("\n")
     })
 }
 
@@ -103,12 +135,14 @@ pub(crate) fn inspect_filesystems(
 /// was on that disk is missing there as it would be here.
 fn weigh(
     noticed: Vec<(DiskIndex, Finding)>,
+    volumes: Volumes<'_>,
     root: Option<VolumeId>,
     mounts: &[MountFacts],
 ) -> Vec<Finding> {
     let is_needed = |disk: DiskIndex| {
         // Firmware starts from the first disk, whatever is mounted from it.
-        let is_mounted = mounts.iter().any(|mount| mount.volume.disk == disk);
+        let mut mounted = mounts.iter().map(|mount| volumes.disks_of(mount.volume));
+        let is_mounted = mounted.any(|disks| disks.contains(&disk));
         root.is_none() || disk == DiskIndex(0) || is_mounted
     };
     let weighed = noticed.into_iter().map(|(disk, mut finding)| {
@@ -128,12 +162,32 @@ fn configuration_files(tree: &GuestTree) -> Result<ConfigurationFiles> {
     if let Some(main) = tree.text("/etc/default/grub")? {
         grub_defaults.insert(0, main);
     }
+    let device_map = match tree.text("/boot/grub/device.map")? {
+        Some(file) => Some(file),
+        None => tree.text("/boot/grub2/device.map")?,
+    };
     Ok(ConfigurationFiles {
+        grub_custom: boot::grub_custom(tree)?,
+        loader_defaults: boot::loader_defaults(tree, &grub_defaults)?,
+        kernel_cmdline: tree.text("/etc/kernel/cmdline")?,
         fstab: tree.text("/etc/fstab")?,
         crypttab: tree.text("/etc/crypttab")?,
         grub_defaults,
-        device_map: tree.text("/boot/grub/device.map")?,
+        device_map,
         initramfs_modules: tree.text("/etc/initramfs-tools/modules")?,
         initramfs_conf: tree.texts("/etc/initramfs-tools/conf.d", "")?,
+        modules: module_configuration(tree)?,
+    })
+}
+
+fn module_configuration(tree: &GuestTree) -> Result<ModuleConfiguration> {
+    let mut modprobe = tree.texts("/etc/modprobe.d", "")?;
+    modprobe.extend(tree.text("/etc/modprobe.conf")?);
+    Ok(ModuleConfiguration {
+        dracut: tree.text("/etc/dracut.conf.d/relevo.conf")?,
+        mkinitcpio: tree.text("/etc/mkinitcpio.conf")?,
+        mkinitfs: tree.text("/etc/mkinitfs/mkinitfs.conf")?,
+        suse: tree.text("/etc/sysconfig/kernel")?,
+        modprobe,
     })
 }

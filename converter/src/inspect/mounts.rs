@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::guest::fstab::Fstab;
 use crate::inspect::device_names::{DeviceNames, Stability, stability};
 use crate::inspect::findings::{WithRemedy, finding};
-use crate::inspect::inspection::{DiskFacts, MountFacts, VolumeId};
+use crate::inspect::inspection::{MountFacts, VolumeId, Volumes};
 use crate::inspect::tree::GuestTree;
 
 const MOUNTS_MAX: usize = 256;
@@ -18,11 +18,11 @@ const MOUNTS_MAX: usize = 256;
 pub(crate) fn compose(
     tree: &mut GuestTree,
     root: VolumeId,
-    disks: &[DiskFacts],
+    volumes: Volumes<'_>,
     machine: Option<&MachineDescription>,
     findings: &mut Vec<Finding>,
 ) -> Result<Vec<MountFacts>> {
-    let names = DeviceNames::new(disks, machine);
+    let names = DeviceNames::new(volumes, machine);
     let fstab = tree
         .text("/etc/fstab")?
         .map(|file| file.text)
@@ -40,7 +40,7 @@ pub(crate) fn compose(
             continue;
         }
         let Some(volume) = names.resolve(&spec) else {
-            findings.extend(unresolved(&spec, &target, disks));
+            findings.extend(unresolved(&spec, &target, volumes));
             continue;
         };
         // Another entry for a path that is mounted already hides nothing here.
@@ -70,13 +70,13 @@ fn entries(fstab: &str) -> Vec<(String, String)> {
 }
 
 /// What the conversion itself needs must be found; the rest is the guest's affair.
-fn unresolved(spec: &str, target: &str, disks: &[DiskFacts]) -> Option<Finding> {
+fn unresolved(spec: &str, target: &str, volumes: Volumes<'_>) -> Option<Finding> {
     match stability(spec) {
         Stability::NotADevice => None,
         _ if matches!(target, "/boot" | "/boot/efi" | "/usr" | "/etc") => Some(
             finding(
                 Level::Error,
-                if has_stacked(disks) {
+                if has_stacked(volumes) {
                     "storage.stacked"
                 } else {
                     "fstab.device.unknown"
@@ -90,13 +90,11 @@ fn unresolved(spec: &str, target: &str, disks: &[DiskFacts]) -> Option<Finding> 
     }
 }
 
-fn has_stacked(disks: &[DiskFacts]) -> bool {
-    disks.iter().flat_map(|disk| &disk.volumes).any(|volume| {
-        volume.content.as_ref().is_some_and(|content| {
-            matches!(
-                content.kind,
-                FilesystemKind::Lvm2Member | FilesystemKind::MdMember | FilesystemKind::Luks
-            )
-        })
+fn has_stacked(volumes: Volumes<'_>) -> bool {
+    volumes.contents().any(|(_, content)| {
+        matches!(
+            content.kind,
+            FilesystemKind::Lvm2Member | FilesystemKind::MdMember | FilesystemKind::Luks
+        )
     })
 }

@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write};
 
-use crate::inspect::inspection::{DriverPlace, Inspection, Kernel, VolumeFacts};
+use crate::inspect::inspection::{DriverPlace, Inspection, Kernel, VolumeContent};
 
 const MIB: u64 = 1 << 20;
 
@@ -33,13 +33,21 @@ impl fmt::Display for Inspection {
                 bootloader.kind, bootloader.configuration.place
             )?;
         }
+        for uki in &self.ukis {
+            writeln!(
+                f,
+                "boot image  {} ({})",
+                uki.kernel.version, uki.kernel.image
+            )?;
+        }
         self.write_disks(f)?;
         for mount in &self.mounts {
             let spec = mount.spec.as_deref().unwrap_or("not in fstab");
             writeln!(
                 f,
                 "mount       {} on {} ({spec})",
-                mount.volume, mount.mount_point
+                self.volumes().name(mount.volume),
+                mount.mount_point
             )?;
         }
         for kernel in &self.kernels {
@@ -79,22 +87,31 @@ impl Inspection {
         for disk in &self.disks {
             let name = disk.name.as_deref().unwrap_or("-");
             let size = disk.size_bytes / MIB;
+            let code = disk.boot_code_of.map(|code| format!(", starts {code}"));
             writeln!(
                 f,
-                "disk {:<6} {name}, {size} MiB, {}",
-                disk.index.0, disk.table
+                "disk {:<6} {name}, {size} MiB, {}{}",
+                disk.index.0,
+                disk.table,
+                code.unwrap_or_default()
             )?;
             for volume in &disk.volumes {
-                writeln!(f, "  {}", volume_line(volume))?;
+                let place = volume.id.to_string();
+                let line = volume_line(&place, volume.size_bytes, volume.content.as_ref());
+                writeln!(f, "  {line}")?;
             }
+        }
+        for volume in &self.assembled {
+            let line = volume_line(&volume.name, volume.size_bytes, volume.content.as_ref());
+            writeln!(f, "volume      {line}")?;
         }
         Ok(())
     }
 }
 
-fn volume_line(volume: &VolumeFacts) -> String {
-    let mut line = format!("{}: {} MiB", volume.id, volume.size_bytes / MIB);
-    match &volume.content {
+fn volume_line(place: &str, size_bytes: u64, content: Option<&VolumeContent>) -> String {
+    let mut line = format!("{place}: {} MiB", size_bytes / MIB);
+    match content {
         Some(content) => {
             let uuid = content.uuid.as_deref().unwrap_or("none");
             _ = write!(line, ", {}, UUID {uuid}", content.kind);

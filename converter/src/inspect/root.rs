@@ -10,27 +10,27 @@ use disk::{Finding, Level};
 use crate::error::Result;
 use crate::inspect::device_names::DeviceNames;
 use crate::inspect::findings::{WithRemedy, finding};
-use crate::inspect::inspection::{DiskFacts, VolumeId};
+use crate::inspect::inspection::{VolumeId, Volumes};
 use crate::inspect::tree::GuestTree;
 
 /// Finds the root and makes it the tree's; says in a finding why there is none.
 pub(crate) fn find(
     tree: &mut GuestTree,
-    disks: &[DiskFacts],
+    volumes: Volumes<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<Option<VolumeId>> {
     let mut candidates = Vec::new();
     for volume in tree.volumes() {
         tree.set_root(volume);
         if is_root(tree)? {
-            candidates.push((starts_itself(tree, volume, disks)?, volume));
+            candidates.push((starts_itself(tree, volume, volumes)?, volume));
         }
     }
     // The first of those that start themselves, else the first.
     candidates.sort_by_key(|(itself, volume)| (!itself, *volume));
     let Some(&(_, root)) = candidates.first() else {
         tree.clear_mounts();
-        findings.extend(why_no_root(disks));
+        findings.extend(why_no_root(volumes));
         return Ok(None);
     };
     tree.set_root(root);
@@ -38,13 +38,13 @@ pub(crate) fn find(
         let others: Vec<String> = candidates
             .iter()
             .skip(1)
-            .map(|(_, v)| v.to_string())
+            .map(|(_, v)| volumes.name(*v))
             .collect();
         findings.push(
             finding(
                 Level::Warning,
                 "guest.root.several",
-                root.to_string(),
+                volumes.name(root),
                 format!(
                     "taken as the root; an operating system is also on {}",
                     others.join(", ")
@@ -77,8 +77,8 @@ fn is_root(tree: &GuestTree) -> Result<bool> {
 }
 
 /// Whether this root's own GRUB entries name this root.
-fn starts_itself(tree: &GuestTree, volume: VolumeId, disks: &[DiskFacts]) -> Result<bool> {
-    let names = DeviceNames::new(disks, None);
+fn starts_itself(tree: &GuestTree, volume: VolumeId, volumes: Volumes<'_>) -> Result<bool> {
+    let names = DeviceNames::new(volumes, None);
     let Some(configuration) = tree.text("/boot/grub/grub.cfg")? else {
         return Ok(false);
     };
@@ -90,13 +90,12 @@ fn starts_itself(tree: &GuestTree, volume: VolumeId, disks: &[DiskFacts]) -> Res
 }
 
 /// Says what is there instead of a root.
-fn why_no_root(disks: &[DiskFacts]) -> Vec<Finding> {
-    let volumes = || disks.iter().flat_map(|disk| &disk.volumes);
-    let mut found: Vec<Finding> = volumes()
-        .filter_map(|volume| {
-            let kind = volume.content.as_ref()?.kind;
-            unsupported_root(kind).map(|(code, problem)| {
-                finding(Level::Error, code, volume.id.to_string(), problem).remedy(
+fn why_no_root(volumes: Volumes<'_>) -> Vec<Finding> {
+    let mut found: Vec<Finding> = volumes
+        .contents()
+        .filter_map(|(id, content)| {
+            unsupported_root(content.kind).map(|(code, problem)| {
+                finding(Level::Error, code, volumes.name(id), problem).remedy(
                     "this kind of storage cannot be converted yet; the image stays complete in the \
                      library",
                 )
@@ -104,7 +103,7 @@ fn why_no_root(disks: &[DiskFacts]) -> Vec<Finding> {
         })
         .collect();
     if found.is_empty() {
-        let anything = volumes().any(|volume| volume.content.is_some());
+        let anything = volumes.contents().next().is_some();
         let (code, problem) = if anything {
             (
                 "guest.root.not-found",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Disks, partitions, and the filesystems on them.
+//! Disks, partitions, the volumes that are made of them, and the filesystems on all of these.
 //!
 //! ext superblock fields read here, from byte 1024 of the volume:
 //!
@@ -13,17 +13,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use disk::filesystem::{self, FilesystemKind};
-use disk::partition::{Partition, PartitionType, Scheme, partition, read_partition_table};
+use disk::partition::{Partition, PartitionType, Scheme, read_partition_table};
+use disk::volume::ReadOnly;
 use disk::{Finding, Level, ReadAt};
 use image_library::DiskIndex;
 
 use crate::error::{Error, Result};
+use crate::guest::boot_sector::{BootCode, boot_code};
 use crate::guest_disk::GuestDisk;
 use crate::inspect::Storage;
 use crate::inspect::findings::{WithRemedy, finding};
 use crate::inspect::inspection::{
-    DiskFacts, PartitionPurpose, TableKind, VolumeContent, VolumeFacts, VolumeId,
+    AssembledFacts, DiskFacts, PartitionPurpose, TableKind, VolumeContent, VolumeFacts, VolumeId,
+    Volumes,
 };
+use crate::stack::{self, Part};
 
 /// EFI system partition in a DOS partition table.
 const MBR_EFI_SYSTEM: PartitionType = PartitionType::Mbr(0xef);
@@ -38,29 +42,73 @@ impl Storage {
 pub(crate) fn open(disks: &[GuestDisk]) -> Result<Storage> {
     let mut storage = Storage {
         disks: Vec::new(),
+        assembled: Vec::new(),
         filesystems: BTreeMap::new(),
         findings: Vec::new(),
     };
+    let mut parts = Vec::new();
     for disk in disks {
-        let facts = open_disk(disk, &mut storage)?;
+        let facts = open_disk(disk, &mut parts, &mut storage)?;
         storage.disks.push(facts);
     }
+    open_assembled(&parts, &mut storage)?;
     Ok(storage)
 }
 
-/// Where a volume lies on its disk: first byte and length.
-pub(crate) fn volume_range(disk: &GuestDisk, id: VolumeId) -> Result<(u64, u64)> {
-    let place = id.to_string();
-    let Some(number) = id.partition else {
-        return Ok((0, disk.device.length_bytes()));
-    };
-    let table =
-        read_partition_table(&disk.device, disk.sector_size).map_err(Error::guest(&place))?;
-    let mut partitions = table.partitions.iter();
-    partitions
-        .find(|entry| entry.number.get() == number)
-        .map(|entry| (entry.start_bytes, entry.length_bytes))
-        .ok_or(Error::Changed { place })
+/// Opens what is made of partitions and disks.
+fn open_assembled(parts: &[Part], storage: &mut Storage) -> Result<()> {
+    let stack = stack::assemble(parts)?;
+    for finding in stack.findings {
+        storage.note(DiskIndex(0), finding);
+    }
+    for volume in stack.volumes {
+        let mut facts = AssembledFacts {
+            id: volume.part.id,
+            kind: volume.kind,
+            name: volume.name,
+            nodes: volume.nodes,
+            parts: volume.parts,
+            size_bytes: volume.part.device.length_bytes(),
+            content: None,
+        };
+        storage.assembled.push(facts.clone());
+        let volumes = Volumes {
+            disks: &storage.disks,
+            assembled: &storage.assembled,
+        };
+        let place = Place {
+            id: facts.id,
+            name: facts.name.clone(),
+            disk: volumes
+                .disks_of(facts.id)
+                .first()
+                .copied()
+                .unwrap_or(DiskIndex(0)),
+        };
+        facts.content = content(&place, &volume.part, storage)?;
+        storage.assembled.pop();
+        storage.assembled.push(facts);
+    }
+    Ok(())
+}
+
+/// A volume that is looked into.
+struct Place {
+    id: VolumeId,
+    /// What people call it.
+    name: String,
+    /// A disk that it is on: what is wrong with it weighs less where the system starts without.
+    disk: DiskIndex,
+}
+
+impl Place {
+    fn on_disk(id: VolumeId, disk: &GuestDisk) -> Self {
+        Self {
+            id,
+            name: id.to_string(),
+            disk: disk.index,
+        }
+    }
 }
 
 /// The bytes that an ext filesystem has free for files; `None` for any other.
@@ -72,7 +120,7 @@ pub(crate) fn free_bytes(device: &dyn ReadAt) -> disk::Result<Option<u64>> {
     Ok(Some(ext_free_bytes(&ext_superblock(device)?)))
 }
 
-fn open_disk(disk: &GuestDisk, storage: &mut Storage) -> Result<DiskFacts> {
+fn open_disk(disk: &GuestDisk, parts: &mut Vec<Part>, storage: &mut Storage) -> Result<DiskFacts> {
     let place = format!("disk {}", disk.index);
     let table = match read_partition_table(&disk.device, disk.sector_size) {
         Ok(table) => table,
@@ -82,8 +130,9 @@ fn open_disk(disk: &GuestDisk, storage: &mut Storage) -> Result<DiskFacts> {
         }
         Err(source) => return Err(Error::Guest { place, source }),
     };
-    for found in table.findings {
+    for found in &table.findings {
         let place = format!("{place}: {}", found.place);
+        let found = found.clone();
         storage.note(disk.index, Finding { place, ..found });
     }
     let kind = match table.scheme {
@@ -91,32 +140,32 @@ fn open_disk(disk: &GuestDisk, storage: &mut Storage) -> Result<DiskFacts> {
         Scheme::Gpt { .. } => TableKind::Gpt,
         Scheme::None => TableKind::None,
     };
+    let whole = Part {
+        id: VolumeId::on_disk(disk.index, None),
+        device: Arc::new(ReadOnly::new(Arc::clone(&disk.device))),
+        sector_size: disk.sector_size,
+    };
     let mut volumes = Vec::new();
-    for entry in &table.partitions {
-        if entry.partition_type.is_extended() {
-            continue;
-        }
+    for entry in stack::entries(&table) {
         let mut facts = partition_facts(disk, entry);
         // What lies beyond the disk's end is a finding of the table already.
-        if let Ok(device) = partition(&disk.device, entry) {
-            facts.content = content(facts.id, Arc::new(device), storage)?;
+        if let Some(part) = stack::partition_of(&whole, entry) {
+            facts.content = content(&Place::on_disk(part.id, disk), &part, storage)?;
+            parts.push(part);
         }
         volumes.push(facts);
     }
     if volumes.is_empty() {
-        let id = VolumeId {
-            disk: disk.index,
-            partition: None,
-        };
         volumes.push(VolumeFacts {
-            id,
+            id: whole.id,
             start_bytes: 0,
             size_bytes: disk.device.length_bytes(),
             purpose: PartitionPurpose::Other,
             partition_uuid: None,
             partition_label: None,
-            content: content(id, Arc::clone(&disk.device), storage)?,
+            content: content(&Place::on_disk(whole.id, disk), &whole, storage)?,
         });
+        parts.push(whole);
     }
     Ok(DiskFacts {
         index: disk.index,
@@ -125,8 +174,34 @@ fn open_disk(disk: &GuestDisk, storage: &mut Storage) -> Result<DiskFacts> {
         sector_size: disk.sector_size,
         table: kind,
         boot_code: table.boot_code,
+        boot_code_of: boot_code_of(disk, &table.partitions).map_err(Error::guest(place))?,
         volumes,
     })
+}
+
+/// Whose code a BIOS starts. Code that only starts the active partition is asked for further there.
+fn boot_code_of(disk: &GuestDisk, partitions: &[Partition]) -> disk::Result<Option<BootCode>> {
+    let code_at = |offset: u64| -> disk::Result<Option<BootCode>> {
+        let mut sector = [0; 512];
+        let fits = offset
+            .checked_add(512)
+            .is_some_and(|end| end <= disk.device.length_bytes());
+        if !fits {
+            return Ok(None);
+        }
+        disk.device.read_exact_at(offset, &mut sector)?;
+        Ok(boot_code(&sector))
+    };
+    let own = code_at(0)?;
+    if matches!(own, Some(BootCode::Grub | BootCode::Lilo)) {
+        return Ok(own);
+    }
+    let active = partitions.iter().find(|partition| partition.bootable);
+    let behind = match active {
+        Some(partition) => code_at(partition.start_bytes)?,
+        None => None,
+    };
+    Ok(behind.or(own))
 }
 
 fn damaged_table(place: String, error: &disk::Error) -> Finding {
@@ -145,6 +220,7 @@ fn unknown_disk(disk: &GuestDisk) -> DiskFacts {
         sector_size: disk.sector_size,
         table: TableKind::None,
         boot_code: false,
+        boot_code_of: None,
         volumes: Vec::new(),
     }
 }
@@ -156,10 +232,7 @@ fn partition_facts(disk: &GuestDisk, entry: &Partition) -> VolumeFacts {
         _ => PartitionPurpose::Other,
     };
     VolumeFacts {
-        id: VolumeId {
-            disk: disk.index,
-            partition: Some(entry.number.get()),
-        },
+        id: VolumeId::on_disk(disk.index, Some(entry.number.get())),
         start_bytes: entry.start_bytes,
         size_bytes: entry.length_bytes,
         purpose,
@@ -170,16 +243,13 @@ fn partition_facts(disk: &GuestDisk, entry: &Partition) -> VolumeFacts {
 }
 
 /// What a volume holds; a filesystem that can be read is opened.
-fn content(
-    id: VolumeId,
-    device: Arc<dyn ReadAt>,
-    storage: &mut Storage,
-) -> Result<Option<VolumeContent>> {
+fn content(place: &Place, part: &Part, storage: &mut Storage) -> Result<Option<VolumeContent>> {
+    let device: Arc<dyn ReadAt> = Arc::clone(&part.device) as _;
     let identity = match filesystem::detect(&device) {
         Ok(Some(identity)) => identity,
         Ok(None) => return Ok(None),
         Err(error) => {
-            storage.note(id.disk, unreadable(id, error)?);
+            storage.note(place.disk, unreadable(place, error)?);
             return Ok(None);
         }
     };
@@ -191,50 +261,54 @@ fn content(
         journal_dirty: false,
     };
     if is_ext(found.kind) {
-        let superblock = ext_superblock(&*device).map_err(Error::guest(id.to_string()))?;
+        let superblock = ext_superblock(&*device).map_err(Error::guest(&place.name))?;
         found.free_bytes = Some(ext_free_bytes(&superblock));
         found.journal_dirty = field(&superblock, 0x60) & 0x04 != 0;
         if found.journal_dirty {
             let noted = finding(
                 Level::Note,
                 "filesystem.journal-dirty",
-                id.to_string(),
+                place.name.clone(),
                 "it was in use when the snapshot was taken; its journal is replayed first",
             );
-            storage.note(id.disk, noted);
+            storage.note(place.disk, noted);
         }
     }
     if has_files(found.kind) {
         match filesystem::open(device) {
             Ok(opened) => {
-                storage.filesystems.insert(id, opened);
+                storage.filesystems.insert(place.id, opened);
             }
-            Err(error) => storage.note(id.disk, unreadable(id, error)?),
+            Err(error) => storage.note(place.disk, unreadable(place, error)?),
         }
     }
     Ok(Some(found))
 }
 
 /// Broken or unknown structures are the guest's condition; a failing device is an error.
-fn unreadable(id: VolumeId, error: disk::Error) -> Result<Finding> {
+fn unreadable(place: &Place, error: disk::Error) -> Result<Finding> {
     match error {
         disk::Error::Corrupt { .. }
         | disk::Error::Unsupported { .. }
         | disk::Error::Limit { .. } => Ok(finding(
             Level::Warning,
             "filesystem.unreadable",
-            id.to_string(),
+            place.name.clone(),
             error.to_string(),
         )),
         source => Err(Error::Guest {
-            place: id.to_string(),
+            place: place.name.clone(),
             source,
         }),
     }
 }
 
 fn has_files(kind: FilesystemKind) -> bool {
-    is_ext(kind) || kind == FilesystemKind::Fat
+    is_ext(kind)
+        || matches!(
+            kind,
+            FilesystemKind::Fat | FilesystemKind::Xfs | FilesystemKind::Btrfs
+        )
 }
 
 fn is_ext(kind: FilesystemKind) -> bool {

@@ -140,6 +140,19 @@ impl GuestTree {
         }
     }
 
+    /// The SELinux context of a file or directory; `None` where it has none.
+    pub(crate) fn selinux_context(&self, path: &str) -> Result<Option<String>> {
+        let Some(place) = self.resolve(path)? else {
+            return Ok(None);
+        };
+        match self.filesystem(place.volume) {
+            Some(filesystem) => filesystem
+                .selinux_context(&place.path)
+                .map_err(Error::guest(path)),
+            None => Ok(None),
+        }
+    }
+
     /// The text files of a directory whose name ends so, in the order of their names.
     pub(crate) fn texts(&self, directory: &str, suffix: &str) -> Result<Vec<TextFile>> {
         let mut found = Vec::new();
@@ -306,10 +319,7 @@ mod tests {
     use crate::phony::{MemoryFilesystem, link};
 
     fn id(partition: u32) -> VolumeId {
-        VolumeId {
-            disk: DiskIndex(0),
-            partition: Some(partition),
-        }
+        VolumeId::on_disk(DiskIndex(0), Some(partition))
     }
 
     /// A root and a /usr of its own.

@@ -21,6 +21,8 @@ pub(crate) enum Node {
 pub(crate) struct MemoryFilesystem {
     identity: Identity,
     nodes: Arc<Mutex<BTreeMap<String, Node>>>,
+    /// SELinux contexts by path.
+    labels: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 impl MemoryFilesystem {
@@ -34,6 +36,7 @@ impl MemoryFilesystem {
                 size_bytes: None,
             },
             nodes: Arc::new(Mutex::new(root)),
+            labels: Arc::default(),
         }
     }
 
@@ -56,6 +59,13 @@ impl MemoryFilesystem {
 
     pub(crate) fn file(&self, path: &str, content: impl Into<Vec<u8>>) {
         self.put(path, Node::File(content.into(), 0o644));
+    }
+
+    pub(crate) fn label(&self, path: &str, context: &str) {
+        self.labels
+            .lock()
+            .expect("no test panics while it holds the lock")
+            .insert(path.to_owned(), context.to_owned());
     }
 
     pub(crate) fn take(&self, path: &str) {
@@ -145,6 +155,14 @@ impl Filesystem for MemoryFilesystem {
         });
         Ok(children.collect())
     }
+
+    fn selinux_context(&self, path: &str) -> Result<Option<String>> {
+        let labels = self
+            .labels
+            .lock()
+            .expect("no test panics while it holds the lock");
+        Ok(labels.get(path).cloned())
+    }
 }
 
 impl WritableFilesystem for MemoryFilesystem {
@@ -158,6 +176,9 @@ impl WritableFilesystem for MemoryFilesystem {
         let mode = attributes.map_or(old, |attributes| attributes.mode);
         self.nodes()
             .insert(path.to_owned(), Node::File(content.to_vec(), mode));
+        if let Some(context) = attributes.and_then(|attributes| attributes.selinux.as_ref()) {
+            self.label(path, context);
+        }
         Ok(())
     }
 
@@ -167,8 +188,11 @@ impl WritableFilesystem for MemoryFilesystem {
         self.write(path, &bytes, None)
     }
 
-    fn create_directory(&mut self, path: &str, _attributes: &Attributes) -> Result<()> {
+    fn create_directory(&mut self, path: &str, attributes: &Attributes) -> Result<()> {
         self.put(path, Node::Directory);
+        if let Some(context) = &attributes.selinux {
+            self.label(path, context);
+        }
         Ok(())
     }
 

@@ -2,7 +2,13 @@
 //! Guests for tests: trees in memory, laid out as distributions do, with kernels and initramfs
 //! images small enough to be made in a millisecond.
 
+mod enterprise_servers;
+pub(crate) mod generators;
+pub(crate) mod image;
+pub(crate) mod loaders;
+mod machines;
 mod memory;
+mod old_servers;
 mod servers;
 
 use std::collections::BTreeMap;
@@ -22,7 +28,13 @@ use crate::inspect::{
 };
 use crate::plan::Plan;
 
+pub(crate) use enterprise_servers::{
+    debian_on_smart_array, dell_with_agents, lvm_filtered, rhel_7_with_teams, rhel_9, server,
+    sles_15, ubuntu_bionic, ubuntu_jammy,
+};
+pub(crate) use machines::{ethernet, machine, machine_disk};
 pub(crate) use memory::{MemoryFilesystem, Node};
+pub(crate) use old_servers::{centos_6, rhel_5, sles_10, sles_11, ubuntu_trusty};
 
 const OPTIONS: ApplyOptions = ApplyOptions {
     now_unix_seconds: 1_700_000_000,
@@ -58,10 +70,7 @@ impl PhonyGuest {
         let mut filesystems = BTreeMap::new();
         let mut facts = Vec::new();
         for (number, volume) in (1_u32..).zip(volumes) {
-            let id = VolumeId {
-                disk: DiskIndex(0),
-                partition: Some(number),
-            };
+            let id = VolumeId::on_disk(DiskIndex(0), Some(number));
             let has_files = matches!(
                 volume.kind,
                 FilesystemKind::Ext2
@@ -95,6 +104,7 @@ impl PhonyGuest {
             sector_size: SectorSize::B512,
             table,
             boot_code: true,
+            boot_code_of: None,
             volumes: facts,
         };
         Self {
@@ -106,10 +116,7 @@ impl PhonyGuest {
 
     /// The filesystem of a partition of the first disk.
     pub(crate) fn partition(&self, number: u32) -> &MemoryFilesystem {
-        let id = VolumeId {
-            disk: DiskIndex(0),
-            partition: Some(number),
-        };
+        let id = VolumeId::on_disk(DiskIndex(0), Some(number));
         &self.filesystems[&id]
     }
 
@@ -125,6 +132,7 @@ impl PhonyGuest {
             .collect();
         let storage = Storage {
             disks: self.disks.clone(),
+            assembled: Vec::new(),
             filesystems,
             findings: self.noticed.clone(),
         };

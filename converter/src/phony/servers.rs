@@ -12,7 +12,7 @@ const SWAP_UUID: &str = "6f1cc2f4-8d5a-4f0e-9b6e-1f6f0a0b0c02";
 const BOOT_UUID: &str = "6f1cc2f4-8d5a-4f0e-9b6e-1f6f0a0b0c03";
 
 /// The first 20 bytes of a program for x86-64.
-const ELF: [u8; 20] = [
+pub(super) const ELF: [u8; 20] = [
     0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 62, 0,
 ];
 

@@ -1,16 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Names of disks that will change with the hardware, in fstab, crypttab and the resume setting:
-//! each becomes the UUID of what it names.
+//! Names of disks that will change with the hardware, in fstab, crypttab, mount units and the resume
+//! setting: each becomes the UUID of what it names, or its label.
 
 use disk::{Finding, Level};
 
 use crate::guest::crypttab::{self, Crypttab};
 use crate::guest::fstab::{self, Fstab};
 use crate::guest::shell_config::ShellConfig;
-use crate::inspect::device_names::{DeviceNames, Stability, stability};
+use crate::inspect::device_names::{DeviceNames, Stability};
 use crate::inspect::findings::{WithRemedy, finding};
 use crate::inspect::{Inspection, TextFile};
 use crate::plan::edit::Rewrites;
+use crate::plan::other_names;
+
+/// Where keys are from that are new at every boot.
+const RANDOM: [&str; 4] = [
+    "/dev/urandom",
+    "/dev/random",
+    "/dev/hwrng",
+    "/dev/hw_random",
+];
 
 /// Plans the edits.
 pub(crate) fn plan(
@@ -33,6 +42,10 @@ pub(crate) fn plan(
             "the swap space to resume from is named by its UUID, for initramfs images made later",
         );
     }
+    for file in &inspection.device_files.mount_units {
+        mount_unit(file, names, rewrites, findings);
+    }
+    other_names::plan(inspection, rewrites, findings);
     if let Some(file) = &inspection.files.device_map {
         findings.push(finding(
             Level::Note,
@@ -92,7 +105,7 @@ fn crypttab(
     let mut table = Crypttab::parse(file.text.as_bytes());
     let entries: Vec<crypttab::Entry> = table.entries().collect();
     for entry in entries {
-        match stable(&entry.device, names) {
+        match encrypted(&entry, names) {
             Named::Stays => {}
             Named::Becomes(name) => {
                 table.set_device(entry.line, &name);
@@ -107,11 +120,101 @@ fn crypttab(
                 .remedy("take that disk into the image, or remove the line on the server"),
             ),
         }
+        match key(&entry, names) {
+            Named::Stays => {}
+            Named::Becomes(key) => {
+                table.set_key_file(entry.line, &key);
+            }
+            Named::Unknown => findings.push(
+                finding(
+                    Level::Warning,
+                    "crypttab.key.unknown",
+                    format!("{}: {}", file.place.guest_path, entry.name),
+                    "its key is on a disk that is not in the image, as on a USB stick",
+                )
+                .remedy("have the passphrase at hand: it is asked for on the console"),
+            ),
+        }
     }
     rewrites.change(
         file,
         text_of(table.to_bytes(), &file.text),
         "encrypted volumes are named by UUID: the names of disks change",
+    );
+}
+
+/// The encrypted device. One with a new key at every boot is made anew each time, and its UUID with
+/// it, if it has one at all.
+fn encrypted(entry: &crypttab::Entry, names: DeviceNames<'_>) -> Named {
+    let key = entry.key_file.as_deref().unwrap_or_default();
+    if names.stability(&entry.device) != Stability::Volatile || !RANDOM.contains(&key) {
+        return stable(&entry.device, names);
+    }
+    let volume = names.resolve(&entry.device);
+    match volume.and_then(|volume| names.partition_name(volume)) {
+        Some(name) => Named::Becomes(name),
+        None => stable(&entry.device, names),
+    }
+}
+
+/// The key, where a disk is named in it: `/dev/sdb1:/key` of Debian, `/key:/dev/sdb1` of systemd.
+fn key(entry: &crypttab::Entry, names: DeviceNames<'_>) -> Named {
+    let Some(key) = &entry.key_file else {
+        return Named::Stays;
+    };
+    let (device, rest, in_front) = match key.split_once(":/") {
+        Some((device, path)) if device.starts_with("/dev/") => (device, format!(":/{path}"), true),
+        Some((path, device)) if device.starts_with("dev/") => {
+            let device = key.get(path.len() + 1..).unwrap_or_default();
+            (device, format!("{path}:"), false)
+        }
+        _ => (key.as_str(), String::new(), true),
+    };
+    match stable(device, names) {
+        Named::Becomes(name) if rest.is_empty() => Named::Becomes(device_path(&name)),
+        Named::Becomes(name) if in_front => Named::Becomes(device_path(&name) + &rest),
+        Named::Becomes(name) => Named::Becomes(rest + &name),
+        other => other,
+    }
+}
+
+/// `UUID=x` as a path, for readers that take nothing else.
+fn device_path(name: &str) -> String {
+    match name.split_once('=') {
+        Some((tag, value)) => format!("/dev/disk/by-{}/{value}", tag.to_ascii_lowercase()),
+        None => name.to_owned(),
+    }
+}
+
+/// `What=` of a unit that mounts something.
+fn mount_unit(
+    file: &TextFile,
+    names: DeviceNames<'_>,
+    rewrites: &mut Rewrites,
+    findings: &mut Vec<Finding>,
+) {
+    let mut after = String::with_capacity(file.text.len());
+    for line in file.text.split_inclusive('\n') {
+        let device = line.strip_prefix("What=").map(str::trim);
+        match device.map(|device| (device, stable(device, names))) {
+            Some((device, Named::Becomes(name))) => {
+                after.push_str(&line.replace(device, &device_path(&name)));
+                continue;
+            }
+            Some((device, Named::Unknown)) => findings.push(finding(
+                Level::Note,
+                "fstab.device.optional",
+                file.place.guest_path.clone(),
+                format!("{device} is on none of the image's disks"),
+            )),
+            _ => {}
+        }
+        after.push_str(line);
+    }
+    rewrites.change(
+        file,
+        after,
+        "the disk is named by UUID, because its name changes",
     );
 }
 
@@ -144,7 +247,7 @@ pub(crate) enum Named {
 
 /// The name that a device is to be given.
 pub(crate) fn stable(spec: &str, names: DeviceNames<'_>) -> Named {
-    if stability(spec) != Stability::Volatile {
+    if names.stability(spec) != Stability::Volatile {
         return Named::Stays;
     }
     match names

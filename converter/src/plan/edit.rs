@@ -37,6 +37,17 @@ pub enum Change {
         /// Its permission bits.
         mode: u32,
     },
+    /// A file that does not exist yet gets the bytes of another one; missing directories are made.
+    Copy {
+        /// The other one.
+        from: FilePlace,
+        /// BLAKE3 of it as it was inspected, in hexadecimal.
+        hash: String,
+        /// Its size in bytes.
+        size_bytes: u64,
+        /// The copy's permission bits.
+        mode: u32,
+    },
     /// An archive is appended to an initramfs.
     AppendToInitramfs(InitramfsAppend),
 }
@@ -50,7 +61,8 @@ pub struct InitramfsAppend {
     pub hash_before: String,
     /// How the appended archive is compressed.
     pub compression: Compression,
-    /// The kernel's modules on the root filesystem, where the module files and indexes come from.
+    /// The kernel's modules on the root filesystem, where the indexes come from; `None` where the
+    /// initramfs has no indexes, and its modules are not below `lib/modules`.
     pub module_directory: Option<FilePlace>,
     /// The modules that are added, in load order; the indexes are built anew when there are any.
     pub modules: Vec<AddedModule>,
@@ -63,7 +75,8 @@ pub struct InitramfsAppend {
 pub struct AddedModule {
     /// Its name.
     pub name: String,
-    /// Its path below `lib/modules/<version>/` inside the initramfs, not compressed.
+    /// Its path below `lib/modules/<version>/` inside the initramfs, not compressed; below the root
+    /// where that has no indexes.
     pub path: String,
     /// The file on the root filesystem.
     pub file: FilePlace,

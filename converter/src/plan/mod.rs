@@ -8,24 +8,31 @@ mod boot;
 mod devices;
 mod drivers;
 mod edit;
+#[cfg(test)]
+mod hardware_tests;
 mod leftovers;
 mod network;
+mod other_names;
 mod print;
+mod selinux;
+mod services;
 #[cfg(test)]
 mod tests;
 mod vm;
 
 use std::fmt;
 
+use disk::filesystem::FilesystemKind;
 use disk::{Finding, Level};
 use serde::{Deserialize, Serialize};
 
 use crate::inspect::device_names::DeviceNames;
 use crate::inspect::findings::{WithRemedy, finding};
-use crate::inspect::{BootloaderKind, Inspection, Kernel};
+use crate::inspect::{Inspection, Kernel};
 use crate::plan::edit::Rewrites;
-use crate::vm::{Firmware, VmDefinition};
+use crate::vm::VmDefinition;
 
+pub(crate) use boot::default_kernel;
 pub use edit::{AddedModule, Change, Edit, InitramfsAppend};
 
 /// Whether the guest will boot.
@@ -72,6 +79,13 @@ pub struct PlanOptions {
     pub cpus_max: u32,
     /// Memory in bytes at most.
     pub memory_bytes_max: u64,
+    /// Whether the machine's platform can start a kernel from outside its disks
+    /// ([`VmDefinition::direct_boot`]).
+    #[serde(default)]
+    pub direct_boot: bool,
+    /// Whether services of the physical server's hardware stay on.
+    #[serde(default)]
+    pub keep_services: bool,
 }
 
 impl PlanOptions {
@@ -83,6 +97,8 @@ impl PlanOptions {
             serial_console: true,
             cpus_max: 16,
             memory_bytes_max: 64 << 30,
+            direct_boot: false,
+            keep_services: false,
         }
     }
 }
@@ -101,10 +117,11 @@ pub struct Plan {
 }
 
 /// Findings of this level [`Level::Error`] that somebody can decide about.
-const DECIDABLE: [&str; 4] = [
+const DECIDABLE: [&str; 5] = [
     "fstab.device.unknown",
     "crypttab.device.unknown",
     "boot.device.unknown",
+    "boot.lilo.direct",
     "boot.uefi.nvram-only",
 ];
 
@@ -113,25 +130,35 @@ const DECIDABLE: [&str; 4] = [
 pub fn plan(inspection: &Inspection, options: &PlanOptions) -> Plan {
     let mut findings = inspection.findings.clone();
     let kernel = default_kernel(inspection);
-    let network = network::plan(inspection, &options.server_name, &mut findings);
+    let mut rewrites = Rewrites::default();
+    let server_name = &options.server_name;
+    let network = network::plan(inspection, server_name, &mut rewrites, &mut findings);
     let mut edits = Vec::new();
+    let mut direct_boot = None;
     if inspection.root.is_some() {
         check_system(inspection, &mut findings);
-        leftovers::plan(inspection, &mut findings);
-        let names = DeviceNames::new(&inspection.disks, inspection.machine.as_ref());
-        let mut rewrites = Rewrites::default();
+        let switches = leftovers::plan(inspection, options, &mut findings);
+        let names = DeviceNames::new(inspection.volumes(), inspection.machine.as_ref())
+            .with_aliases(&inspection.device_files.multipath_aliases);
         devices::plan(inspection, names, &mut rewrites, &mut findings);
-        boot::plan(inspection, names, options, &mut rewrites, &mut findings);
+        let start = boot::plan(inspection, names, options, &mut rewrites, &mut findings);
+        direct_boot = start.direct_boot;
         let inner = &network.inner_files;
         let appends = drivers::plan(inspection, names, inner, &mut rewrites, &mut findings);
         edits.extend(rewrites.into_edits());
+        edits.extend(start.edits);
         edits.extend(network.edits);
+        edits.extend(other_names::new_files(inspection));
+        edits.extend(switches);
         edits.extend(appends);
+        selinux::plan(inspection, &mut edits, &mut findings);
     }
-    let vm = vm::define(inspection, kernel, network.nics, options);
+    let mut vm = vm::define(inspection, kernel, network.nics, options);
+    vm.direct_boot = direct_boot;
     if inspection.root.is_some() && kernel.is_some() && vm.profiles.is_empty() {
         findings.push(no_profile(kernel));
     }
+    check_writable(inspection, &edits, &mut findings);
     let verdict = verdict(&findings, &edits);
     if !verdict.is_ready() {
         edits.clear();
@@ -144,22 +171,8 @@ pub fn plan(inspection: &Inspection, options: &PlanOptions) -> Plan {
     }
 }
 
-/// The kernel that the boot loader starts by default: the first that an entry names, else the
-/// newest.
-pub(crate) fn default_kernel(inspection: &Inspection) -> Option<&Kernel> {
-    let named = inspection.bootloaders.iter().find_map(|bootloader| {
-        let paths = boot::kernel_paths(&bootloader.configuration.text);
-        paths.iter().find_map(|path| {
-            let file = path.rsplit('/').next()?;
-            let mut kernels = inspection.kernels.iter();
-            kernels.find(|kernel| kernel.image.guest_path.ends_with(&format!("/{file}")))
-        })
-    });
-    named.or_else(|| inspection.kernels.first())
-}
-
 fn check_system(inspection: &Inspection, findings: &mut Vec<Finding>) {
-    if inspection.kernels.is_empty() {
+    if inspection.kernels.is_empty() && inspection.ukis.is_empty() {
         findings.push(
             finding(
                 Level::Error,
@@ -173,27 +186,7 @@ fn check_system(inspection: &Inspection, findings: &mut Vec<Finding>) {
             ),
         );
     }
-    let grub2 = |kind| kind == BootloaderKind::Grub2;
-    if !inspection
-        .bootloaders
-        .iter()
-        .any(|bootloader| grub2(bootloader.kind))
-    {
-        findings.push(unsupported_bootloader(inspection));
-    }
-    let efi = inspection.efi.as_ref();
-    if inspection.firmware == Firmware::Uefi && !efi.is_some_and(|efi| efi.removable_loader) {
-        findings.push(
-            finding(
-                Level::Error,
-                "boot.uefi.nvram-only",
-                "EFI system partition",
-                "only the firmware's own memory names the boot loader; a virtual machine starts \
-                 with an empty one and looks for /EFI/BOOT/BOOTX64.EFI",
-            )
-            .remedy("on the server: grub-install --removable, then take a new image"),
-        );
-    }
+    boot::check_loader(inspection, findings);
     let architecture = inspection
         .system
         .as_ref()
@@ -208,25 +201,31 @@ fn check_system(inspection: &Inspection, findings: &mut Vec<Finding>) {
     }
 }
 
-fn unsupported_bootloader(inspection: &Inspection) -> Finding {
-    match inspection.bootloaders.first() {
-        Some(other) => finding(
-            Level::Error,
-            "boot.loader.unsupported",
-            other.configuration.place.guest_path.clone(),
-            format!(
-                "the guest starts with {}; only GRUB 2 is known yet",
-                other.kind
-            ),
-        )
-        .remedy("install GRUB 2 on the server and take a new image"),
-        None => finding(
-            Level::Error,
-            "boot.loader.none",
-            "/boot",
-            "there is no configuration of a boot loader that we know",
-        )
-        .remedy("check that the image has the disk that the server starts from"),
+/// What would have to be changed must be on filesystems that can be.
+fn check_writable(inspection: &Inspection, edits: &[Edit], findings: &mut Vec<Finding>) {
+    let volumes = inspection.volumes();
+    for (id, content) in volumes.contents() {
+        let code = match content.kind {
+            FilesystemKind::Xfs => "filesystem.xfs",
+            FilesystemKind::Btrfs => "filesystem.btrfs",
+            _ => continue,
+        };
+        let mut on_it = edits.iter().filter(|edit| edit.place.volume == id);
+        if let Some(first) = on_it.next() {
+            let problem = format!(
+                "{} would have to be changed, and {} that are; a filesystem of this kind is only read \
+                 yet",
+                first.place.guest_path,
+                match on_it.count() {
+                    0 => "nothing else".to_owned(),
+                    others => format!("{others} more files"),
+                }
+            );
+            findings.push(
+                finding(Level::Error, code, volumes.name(id), problem)
+                    .remedy("the image stays complete in the library"),
+            );
+        }
     }
 }
 

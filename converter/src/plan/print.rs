@@ -32,6 +32,7 @@ impl fmt::Display for Edit {
         let verb = match &self.change {
             Change::Rewrite { .. } => "change",
             Change::Create { .. } => "create",
+            Change::Copy { .. } => "copy to",
             Change::AppendToInitramfs(_) => "append to",
         };
         writeln!(f, "{verb} {} ({})", self.place, self.place.volume)?;
@@ -43,6 +44,18 @@ impl fmt::Display for Edit {
             Change::Create { content, mode } => {
                 writeln!(f, "  mode {mode:04o}")?;
                 write_content(f, content)
+            }
+            Change::Copy {
+                from,
+                hash,
+                size_bytes,
+                mode,
+            } => {
+                let hash = hash.get(..16).unwrap_or(hash);
+                writeln!(
+                    f,
+                    "  mode {mode:04o}, {size_bytes} bytes of {from}, BLAKE3 {hash}"
+                )
             }
             Change::AppendToInitramfs(append) => write_append(f, append),
         }
@@ -75,7 +88,7 @@ fn write_append(f: &mut fmt::Formatter<'_>, append: &InitramfsAppend) -> fmt::Re
             module.name, module.size_bytes, module.path
         )?;
     }
-    if !append.modules.is_empty() {
+    if !append.modules.is_empty() && append.module_directory.is_some() {
         writeln!(
             f,
             "  + modules.dep, modules.alias and the other indexes, over all modules inside"
@@ -122,6 +135,13 @@ impl fmt::Display for Machine<'_> {
                 "  network card {}: {}; {addresses}{gateway}",
                 nic.name, nic.mac
             )?;
+        }
+        if let Some(direct) = &vm.direct_boot {
+            writeln!(f, "  kernel from outside: {}", direct.kernel)?;
+            if let Some(initramfs) = &direct.initramfs {
+                writeln!(f, "  initramfs from outside: {initramfs}")?;
+            }
+            writeln!(f, "  command line: {}", direct.command_line)?;
         }
         for (place, profile) in vm.profiles.iter().enumerate() {
             let role = if place == 0 { "profile" } else { "fallback" };

@@ -4,13 +4,11 @@
 use disk::filesystem::{Filesystem, FilesystemKind};
 use disk::{Finding, Level, SectorSize};
 use image_library::DiskIndex;
-use image_library::machine::{
-    Cpu, Firmware as MachineFirmware, Interface, MachineDescription, OperatingSystem,
-};
+use image_library::machine::MachineDescription;
 
 use crate::guest::initramfs::{Initramfs, Limits};
 use crate::inspect::{DriverPlace, Inspection};
-use crate::phony::{PhonyGuest, debian_bookworm, debian_bullseye, debian_trixie, ubuntu};
+use crate::phony::{self, PhonyGuest, debian_bookworm, debian_bullseye, debian_trixie, ubuntu};
 use crate::plan::{Change, Plan, PlanOptions, Verdict, plan};
 use crate::vm::{DiskController, Firmware, NicModel};
 
@@ -220,18 +218,20 @@ fn other_boot_loaders_are_named_and_none_is_too() {
     let guest = debian_bullseye();
     guest.partition(1).take("/boot/grub/grub.cfg");
     assert_eq!(codes(&planned(&guest), Level::Error), ["boot.loader.none"]);
-    guest.partition(1).file("/etc/lilo.conf", "boot=/dev/sda\n");
+    guest
+        .partition(1)
+        .file("/etc/elilo.conf", "default=linux\n");
     let plan = planned(&guest);
     let finding = plan
         .findings
         .iter()
         .find(|f| f.code == "boot.loader.unsupported")
         .unwrap();
-    assert!(finding.problem.contains("LILO"), "{}", finding.problem);
+    assert!(finding.problem.contains("ELILO"), "{}", finding.problem);
 }
 
 #[test]
-fn a_loader_that_only_nvram_names_needs_a_decision() {
+fn a_loader_that_only_nvram_names_and_that_cannot_be_copied_needs_a_decision() {
     let guest = ubuntu();
     guest.partition(1).take("/EFI/BOOT/BOOTX64.EFI");
     let plan = planned(&guest);
@@ -322,54 +322,12 @@ fn the_profiles_are_those_that_the_kernel_has_drivers_for() {
 }
 
 fn machine(interfaces: Vec<(&str, &str)>) -> MachineDescription {
+    let cards = interfaces.into_iter();
     MachineDescription {
-        hostname: "web01".into(),
-        machine_id: None,
-        hardware: None,
-        firmware: MachineFirmware::Bios,
-        secure_boot: None,
-        tpm: None,
-        cpu: Cpu {
-            model: "x".into(),
-            architecture: "x86_64".into(),
-            sockets: 1,
-            cores: 64,
-            threads: 128,
-        },
-        memory_bytes: 8 << 30,
-        disks: Vec::new(),
-        interfaces: interfaces
-            .into_iter()
-            .map(|(name, mac)| Interface {
-                name: name.into(),
-                kind: "ethernet".into(),
-                mac: Some(mac.into()),
-                driver: None,
-                bus_address: None,
-                up: true,
-                speed_mbps: None,
-                addresses: Vec::new(),
-                parent: None,
-                members: Vec::new(),
-                vlan: None,
-                mtu: None,
-            })
+        interfaces: cards
+            .map(|(name, mac)| phony::ethernet(name, mac))
             .collect(),
-        routes: Vec::new(),
-        mounts: Vec::new(),
-        swaps: Vec::new(),
-        os: OperatingSystem {
-            id: "debian".into(),
-            version: None,
-            name: "Debian".into(),
-            kernel: "6.1".into(),
-            kernels: Vec::new(),
-            initramfs_generator: None,
-            bootloader: None,
-            kernel_command_line: String::new(),
-        },
-        enabled_services: Vec::new(),
-        load: None,
+        ..phony::machine("web01")
     }
 }
 
@@ -429,7 +387,7 @@ fn an_older_udev_gets_a_rule_instead_of_a_link_file() {
         .unwrap();
     assert_eq!(
         rule.place.path,
-        "/etc/udev/rules.d/75-relevo-enp2s0-net.rules"
+        "/etc/udev/rules.d/71-relevo-enp2s0-net.rules"
     );
     guest.apply(&plan).unwrap();
     assert_eq!(planned(&guest).edits, []);

@@ -4,8 +4,10 @@
 //! Only hardware whose drivers the kernel that starts really has is offered: for disks inside its
 //! initramfs (or built in), for network cards anywhere in its modules.
 
-use crate::inspect::{DriverPlace, Inspection, Kernel};
+use crate::guest::boot_sector::BootCode;
+use crate::inspect::{DiskFacts, DriverPlace, Inspection, Kernel};
 use crate::plan::PlanOptions;
+use crate::plan::drivers::obstacle;
 use crate::vm::{
     DiskController, Firmware, Mainboard, NicModel, Profile, VmDefinition, VmDisk, VmNic,
 };
@@ -23,20 +25,17 @@ pub(crate) fn define(
 ) -> VmDefinition {
     let machine = inspection.machine.as_ref();
     let cpus = machine.map_or(CPUS_DEFAULT, |machine| machine.cpu.threads);
-    let memory = machine.map_or(MEMORY_BYTES_DEFAULT, |machine| machine.memory_bytes);
     let mainboard = mainboard(inspection.firmware, kernel);
     VmDefinition {
         name: options.server_name.clone(),
         firmware: inspection.firmware,
         mainboard,
         cpus: cpus.clamp(1, options.cpus_max.max(1)),
-        memory_bytes: memory.clamp(
-            MEMORY_BYTES_MIN,
-            options.memory_bytes_max.max(MEMORY_BYTES_MIN),
-        ),
+        memory_bytes: memory_bytes(inspection, options),
         profiles: kernel.map_or_else(Vec::new, |kernel| profiles(kernel, mainboard)),
         disks: disks(inspection),
         nics,
+        direct_boot: None,
         clock_utc: inspection
             .system
             .as_ref()
@@ -44,16 +43,23 @@ pub(crate) fn define(
     }
 }
 
+/// The machine's memory.
+pub(crate) fn memory_bytes(inspection: &Inspection, options: &PlanOptions) -> u64 {
+    let machine = inspection.machine.as_ref();
+    let memory = machine.map_or(MEMORY_BYTES_DEFAULT, |machine| machine.memory_bytes);
+    let most = options.memory_bytes_max.max(MEMORY_BYTES_MIN);
+    memory.clamp(MEMORY_BYTES_MIN, most)
+}
+
 /// The disk that holds the boot loader first: the root's, unless /boot or the ESP is elsewhere.
 fn disks(inspection: &Inspection) -> Vec<VmDisk> {
     let mount = |path: &str| {
         let mut mounts = inspection.mounts.iter();
-        mounts
-            .find(|mount| mount.mount_point == path)
-            .map(|mount| mount.volume.disk)
+        let mount = mounts.find(|mount| mount.mount_point == path)?;
+        inspection.volumes().disks_of(mount.volume).first().copied()
     };
     let first = match inspection.firmware {
-        Firmware::Uefi => inspection.efi.as_ref().map(|efi| efi.volume.disk),
+        Firmware::Uefi => inspection.efi.as_ref().and_then(|efi| efi.volume.disk()),
         Firmware::Bios => mount("/boot").or_else(|| mount("/")),
     };
     let mut disks: Vec<VmDisk> = inspection
@@ -65,13 +71,16 @@ fn disks(inspection: &Inspection) -> Vec<VmDisk> {
             sector_size: disk.sector_size,
         })
         .collect();
-    // A disk without boot code cannot be started by a BIOS, whatever /boot says.
+    // A disk without boot code cannot be started by a BIOS, whatever /boot says; one with the code of
+    // another system starts that.
     let starts = |disk: &VmDisk| {
         let facts = inspection
             .disks
             .iter()
             .find(|facts| facts.index == disk.index);
-        inspection.firmware == Firmware::Uefi || facts.is_some_and(|facts| facts.boot_code)
+        let is_ours =
+            |facts: &DiskFacts| facts.boot_code && facts.boot_code_of != Some(BootCode::Windows);
+        inspection.firmware == Firmware::Uefi || facts.is_some_and(is_ours)
     };
     disks.sort_by_key(|disk| (!starts(disk), first != Some(disk.index), disk.index));
     disks
@@ -86,31 +95,44 @@ fn mainboard(firmware: Firmware, kernel: Option<&Kernel>) -> Mainboard {
     }
 }
 
+/// Each controller with the drivers that it needs, best first.
+const DISKS: [(DiskController, &[&str]); 6] = [
+    (DiskController::VirtioBlk, &["virtio_pci", "virtio_blk"]),
+    (
+        DiskController::VirtioScsi,
+        &["virtio_pci", "virtio_scsi", "sd_mod"],
+    ),
+    (DiskController::Sata, &["ahci", "sd_mod"]),
+    (DiskController::Ide, &["ata_piix", "sd_mod"]),
+    // Before libata.
+    (DiskController::Ide, &["piix", "ide_disk"]),
+    (DiskController::ScsiLsi, &["sym53c8xx", "sd_mod"]),
+];
+
 fn profiles(kernel: &Kernel, mainboard: Mainboard) -> Vec<Profile> {
-    const DISKS: [(DiskController, &[&str]); 5] = [
-        (DiskController::VirtioBlk, &["virtio_pci", "virtio_blk"]),
-        (
-            DiskController::VirtioScsi,
-            &["virtio_pci", "virtio_scsi", "sd_mod"],
-        ),
-        (DiskController::Sata, &["ahci", "sd_mod"]),
-        (DiskController::Ide, &["ata_piix", "sd_mod"]),
-        (DiskController::ScsiLsi, &["sym53c8xx", "sd_mod"]),
-    ];
-    let at_boot = |driver: &&str| is_at_boot(kernel, driver);
-    DISKS
-        .iter()
-        .filter(|(controller, drivers)| {
-            let on_board = *controller != DiskController::Ide || mainboard == Mainboard::Pc;
-            on_board && drivers.iter().all(at_boot)
-        })
-        .filter_map(|(disk, _)| {
+    let on_board =
+        |disk: &DiskController| *disk != DiskController::Ide || mainboard == Mainboard::Pc;
+    let disks = controllers(kernel).into_iter().filter(on_board);
+    disks
+        .filter_map(|disk| {
             Some(Profile {
-                disk: *disk,
-                nic: nic(kernel, *disk)?,
+                disk,
+                nic: nic(kernel, disk)?,
             })
         })
         .collect()
+}
+
+/// The controllers whose disks a kernel sees once the plan is applied, best first.
+pub(crate) fn controllers(kernel: &Kernel) -> Vec<DiskController> {
+    let at_boot = |driver: &&str| is_at_boot(kernel, driver);
+    let mut controllers: Vec<DiskController> = DISKS
+        .iter()
+        .filter(|(_, drivers)| drivers.iter().all(at_boot))
+        .map(|(controller, _)| *controller)
+        .collect();
+    controllers.dedup();
+    controllers
 }
 
 /// Whether a driver is there when the root is looked for, once the plan is applied.
@@ -119,7 +141,9 @@ fn is_at_boot(kernel: &Kernel, driver: &str) -> bool {
         DriverPlace::BuiltIn | DriverPlace::InInitramfs => true,
         // The closure of the wanted drivers is what the plan adds.
         DriverPlace::Module => {
-            kernel.initramfs.is_some() && kernel.closure.iter().any(|m| m.name == driver)
+            let initramfs = kernel.initramfs.as_ref();
+            initramfs.is_some_and(|initramfs| obstacle(initramfs).is_none())
+                && kernel.closure.iter().any(|m| m.name == driver)
         }
         DriverPlace::Absent => false,
     }

@@ -127,6 +127,70 @@ fn a_real_filesystem_is_converted_passes_its_checker_and_is_ready_afterwards() {
     }
 }
 
+/// An EFI system partition with Debian's loaders, which only the firmware's own memory names.
+fn efi_system_partition() -> Option<Vec<u8>> {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (image, tree) = (path("esp.raw"), path("EFI"));
+    fs::create_dir_all(path("EFI/debian")).unwrap();
+    for name in ["shimx64.efi", "grubx64.efi", "mmx64.efi", "grub.cfg"] {
+        fs::write(path(&format!("EFI/debian/{name}")), name.repeat(9000)).unwrap();
+    }
+    fs::write(&image, vec![0; 16 * MIB]).unwrap();
+    run("/sbin/mkfs.fat", &["-i", "5A3C91F0", &image])?;
+    run("mcopy", &["-s", "-i", &image, &tree, "::/EFI"])?;
+    Some(fs::read(image).unwrap())
+}
+
+#[test]
+fn loaders_are_copied_on_a_real_fat_filesystem_for_firmware_without_memory() {
+    let guest = debian_bookworm();
+    let root = guest.partition(1);
+    root.take("/boot/grub/i386-pc/normal.mod");
+    root.take("/boot/grub/i386-pc");
+    let (Some(mut bytes), Some(esp)) = (disk_with(root, "ext4"), efi_system_partition()) else {
+        return;
+    };
+    let entry = 446 + 16 * 2;
+    bytes[entry + 4] = 0xef;
+    let sectors = |bytes: usize| u32::try_from(bytes / 512).unwrap().to_le_bytes();
+    bytes[entry + 8..entry + 12].copy_from_slice(&sectors(45 * MIB));
+    bytes[entry + 12..entry + 16].copy_from_slice(&sectors(esp.len()));
+    bytes.extend(esp);
+    let disks = [guest_disk(Arc::new(MemoryDevice::from(bytes)))];
+    let first = convert(&disks);
+    assert_eq!(
+        first.plan.verdict,
+        Verdict::ReadyWithChanges,
+        "{}",
+        first.plan
+    );
+    let made: Vec<&str> = first
+        .plan
+        .edits
+        .iter()
+        .map(|edit| edit.place.guest_path.as_str())
+        .filter(|path| path.starts_with("/efi/"))
+        .collect();
+    assert_eq!(
+        made,
+        [
+            "/efi/EFI/BOOT/BOOTX64.EFI",
+            "/efi/EFI/BOOT/grubx64.efi",
+            "/efi/EFI/BOOT/mmx64.efi",
+            "/efi/EFI/BOOT/grub.cfg",
+        ]
+    );
+    let applied = first.applied.unwrap();
+    let directory = TempDir::new().unwrap();
+    let findings = checker::check(&applied, &disks, directory.path(), &Silent).unwrap();
+    assert_eq!(findings, []);
+    let converted: Arc<dyn ReadAt> = applied.overlays[0].1.clone();
+    let second = convert(&[guest_disk(converted)]);
+    assert_eq!(second.plan.edits, []);
+    assert_eq!(second.plan.verdict, Verdict::Ready);
+}
+
 #[test]
 fn two_conversions_of_one_disk_give_the_same_bytes() {
     let Some(bytes) = disk_with(debian_bookworm().partition(1), "ext4") else {

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::guest_disk::GuestDisk;
 use crate::inspect::VolumeId;
 use crate::inspect::findings::{WithRemedy, finding};
-use crate::verify::merged_volume;
+use crate::verify::merged_volumes;
 
 /// Lines of a checker's output that are shown.
 const LINES_MAX: usize = 20;
@@ -36,15 +36,16 @@ pub fn check(
         .collect();
     volumes.sort();
     volumes.dedup();
+    let devices = merged_volumes(applied, disks)?;
     let mut findings = Vec::new();
-    for id in volumes {
-        let device = merged_volume(applied, disks, id)?;
+    for (number, id) in volumes.into_iter().enumerate() {
+        let device = devices.open(id)?;
         let identity = filesystem::detect(&device).map_err(Error::guest(id.to_string()))?;
         let Some((program, arguments)) = identity.and_then(|identity| checker(identity.kind))
         else {
             continue;
         };
-        let name = format!("check-{}-{}.raw", id.disk, id.partition.unwrap_or(0));
+        let name = format!("check-{number}.raw");
         let copy = directory.join(name);
         copy_to_raw(&*device, &copy, monitor).map_err(Error::guest(id.to_string()))?;
         let found = run(program, arguments, &copy, id);

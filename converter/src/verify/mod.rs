@@ -9,25 +9,27 @@ pub mod checker;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use disk::block::Slice;
 use disk::filesystem::{self, Filesystem};
+use disk::volume::ReadOnly;
 use disk::{ReadAt, WriteAt};
 use image_library::DiskIndex;
 
 use crate::apply::{Applied, hash};
 use crate::error::{Error, Result};
 use crate::guest_disk::GuestDisk;
-use crate::inspect::{VolumeId, volume_range};
+use crate::inspect::VolumeId;
+use crate::stack::{Devices, Part};
 
 const FILE_BYTES_MAX: u64 = 2 << 30;
 
 /// Compares every file that was written with what is read; a difference is an error.
 pub fn verify(applied: &Applied, disks: &[GuestDisk]) -> Result<()> {
+    let devices = merged_volumes(applied, disks)?;
     let mut open: BTreeMap<VolumeId, Box<dyn Filesystem>> = BTreeMap::new();
     for file in &applied.summary.files {
         let id = file.place.volume;
         if let std::collections::btree_map::Entry::Vacant(entry) = open.entry(id) {
-            let device = merged_volume(applied, disks, id)?;
+            let device: Arc<dyn ReadAt> = devices.open(id)?;
             let opened = filesystem::open(device).map_err(Error::guest(id.to_string()))?;
             entry.insert(opened);
         }
@@ -49,23 +51,20 @@ pub fn verify(applied: &Applied, disks: &[GuestDisk]) -> Result<()> {
     Ok(())
 }
 
-/// A volume as it is after the conversion.
-pub(crate) fn merged_volume(
-    applied: &Applied,
-    disks: &[GuestDisk],
-    id: VolumeId,
-) -> Result<Arc<dyn ReadAt>> {
-    let changed = || Error::Changed {
-        place: id.to_string(),
-    };
-    let disk = disks
-        .iter()
-        .find(|disk| disk.index == id.disk)
-        .ok_or_else(changed)?;
-    let (start, length) = volume_range(disk, id)?;
-    let whole = merged_disk(applied, disk.index).unwrap_or_else(|| Arc::clone(&disk.device));
-    let slice = Slice::new(whole, start, length).map_err(Error::guest(id.to_string()))?;
-    Ok(Arc::new(slice))
+/// The volumes as they are after the conversion.
+pub(crate) fn merged_volumes(applied: &Applied, disks: &[GuestDisk]) -> Result<Devices> {
+    let whole = disks.iter().map(|disk| {
+        let merged = merged_disk(applied, disk.index);
+        let device = merged.unwrap_or_else(|| Arc::clone(&disk.device));
+        Part {
+            id: VolumeId::on_disk(disk.index, None),
+            device: Arc::new(ReadOnly::new(device)),
+            sector_size: disk.sector_size,
+        }
+    });
+    let mut files = applied.summary.files.iter();
+    let is_stacked = files.any(|file| file.place.volume.disk().is_none());
+    Devices::new(whole.collect(), is_stacked)
 }
 
 /// A disk as it is after the conversion; `None` where nothing was changed on it.

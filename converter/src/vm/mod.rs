@@ -8,6 +8,8 @@ use disk::SectorSize;
 use image_library::DiskIndex;
 use serde::{Deserialize, Serialize};
 
+use crate::inspect::FilePlace;
+
 /// How the virtual machine starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -129,6 +131,20 @@ pub struct VmDefinition {
     pub nics: Vec<VmNic>,
     /// Whether the guest keeps its hardware clock in UTC (else local time).
     pub clock_utc: bool,
+    /// The kernel that the machine is to be started with, where no boot loader on its disks can.
+    #[serde(default)]
+    pub direct_boot: Option<DirectBoot>,
+}
+
+/// A kernel that a platform loads itself, from files of the guest as they are after the conversion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectBoot {
+    /// The kernel.
+    pub kernel: FilePlace,
+    /// Its initramfs.
+    pub initramfs: Option<FilePlace>,
+    /// Its command line.
+    pub command_line: String,
 }
 
 /// A disk of a virtual machine.

@@ -6,23 +6,32 @@ use std::sync::Arc;
 
 use converter::MeteredDisks;
 use converter::apply::ApplyOptions;
-use converter::inspect::inspect;
-use converter::plan::{Plan, plan};
-use converter::prepare::{convert_disks, open_disks, prepare};
+use converter::export::{GuestFacts, Hardware, Networks, Target};
+use converter::inspect::{Inspection, inspect};
+use converter::plan::{Plan, PlanOptions, plan};
+use converter::prepare::{PrepareOptions, Prepared, convert_disks, open_disks, prepare};
 use converter::verify::checker;
+use converter::vm::VmDefinition;
 use disk::block::{MemoryDevice, Overlay, OverlayOptions, Reads};
-use disk::{Level, Monitor, ReadAt};
+use disk::{Finding, Level, Monitor, ReadAt};
 use image_library::program::{Verdict, print_json, print_line};
-use image_library::{FileError, Image, ImageReader, ImageRef};
+use image_library::terminal::Terminal;
+use image_library::{DiskIndex, FileError, Image, ImageReader, ImageRef};
+use recovery_orchestrator::export::{Disks, ExportFile, ExportMachine, ExportPlan, Writing};
 use recovery_orchestrator::guest::prepare_options;
+use recovery_orchestrator::interrupt::Interrupt;
 use recovery_orchestrator::{Error, Result};
 use serde::Serialize;
 
 use super::context::{Context, create_directory};
-use super::image::FileFormat;
 use super::output::{DryRun, Format, reads_text};
 
+const NOTES: &str = "\
+Each document begins with a comment that says how to use it. Disks are written by this program, in
+the formats of VMware, Hyper-V and VirtualBox by qemu-img. Nothing that exists is overwritten.";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = NOTES)]
 pub(super) struct ConvertArguments {
     /// Which image
     image: ImageRef,
@@ -35,52 +44,117 @@ pub(super) struct ConvertArguments {
     /// Convert anew, even if a prepared overlay is kept beside the image
     #[arg(long, conflicts_with = "plan")]
     again: bool,
-    /// The format of the disks that are written
+    /// Leave services of the physical server's hardware on
+    #[arg(long)]
+    keep_services: bool,
+    /// What for: the format of the disks, or the platform
     #[arg(long, value_enum, default_value = "qcow2", requires = "output")]
-    to: FileFormat,
-    /// Write whole converted disks, and machine.json, into this directory
+    to: To,
+    /// Write whole converted disks, the platform's document and machine.json into this directory
     #[arg(long, short, value_name = "DIR", conflicts_with = "plan")]
     output: Option<PathBuf>,
+    /// The platform's network of all network cards, or of one by its name in the guest; repeatable
+    #[arg(long, value_name = "[CARD=]NETWORK", requires = "output")]
+    network: Vec<String>,
     #[command(flatten)]
     dry_run: DryRun,
     #[command(flatten)]
     format: Format,
 }
 
+/// What an image can be written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum To {
+    /// Disks for QEMU
+    Qcow2,
+    /// Disks as they are; holes stay holes
+    Raw,
+    /// Disks to be imported into VMware (stream-optimised)
+    Vmdk,
+    /// One file for VMware and VirtualBox
+    Ova,
+    /// A machine of VMware Workstation or Player
+    Vmx,
+    /// A machine of Hyper-V, with a script that makes it
+    Vhdx,
+    /// Disks for Hyper-V generation 1, Azure or XCP-ng
+    Vhd,
+    /// Disks for VirtualBox
+    Vdi,
+    /// A domain of libvirt
+    Libvirt,
+    /// A machine of Proxmox VE
+    Proxmox,
+    /// A virtual machine of KubeVirt
+    Kubevirt,
+    /// A domain of Xen
+    Xen,
+}
+
+impl From<To> for Target {
+    fn from(to: To) -> Self {
+        match to {
+            To::Qcow2 => Self::Qcow2,
+            To::Raw => Self::Raw,
+            To::Vmdk => Self::Vmdk,
+            To::Ova => Self::Ova,
+            To::Vmx => Self::Vmx,
+            To::Vhdx => Self::Vhdx,
+            To::Vhd => Self::Vhd,
+            To::Vdi => Self::Vdi,
+            To::Libvirt => Self::Libvirt,
+            To::Proxmox => Self::Proxmox,
+            To::Kubevirt => Self::Kubevirt,
+            To::Xen => Self::Xen,
+        }
+    }
+}
+
+impl ConvertArguments {
+    /// As every command prepares images, but for what was asked here.
+    fn options(&self, image: &Image) -> PrepareOptions {
+        let mut options = prepare_options(image, self.again);
+        options.plan.keep_services = self.keep_services;
+        options
+    }
+}
+
 pub(super) fn run(context: &Context, arguments: &ConvertArguments) -> Result<Verdict> {
+    let networks = networks(arguments)?;
     let (library, image) = context.open_image(&arguments.image)?;
     if arguments.plan || arguments.dry_run.dry_run {
-        return show_plan(context, &*library, &image, arguments.format);
+        return show_plan(context, arguments, networks, (&*library, &image));
     }
     let monitor = context.monitor();
-    let prepared = prepare(
-        &*library,
-        &image,
-        &prepare_options(&image, arguments.again),
-        &monitor,
-    )?;
+    let prepared = prepare(&*library, &image, &arguments.options(&image), &monitor)?;
     monitor.finish();
     if !prepared.plan.verdict.is_ready() {
         return Err(not_ready(&image, &prepared.plan));
     }
     let mut verdict = Verdict::Done;
     if arguments.check {
-        verdict = check(&*library, &image, &monitor)?;
+        let options = arguments.options(&image).plan;
+        verdict = check(&*library, &image, &options, &monitor)?;
         monitor.finish();
     }
+    let mut shown = None;
     if let Some(directory) = &arguments.output {
-        write_disks(
-            &*library,
-            &image,
-            &prepared,
-            (directory, arguments.to),
-            &monitor,
-        )?;
+        let machine = machine(&image, &prepared.vm, &prepared.inspection, networks);
+        let directory = absolute(directory)?;
+        let plan = ExportPlan::new(arguments.to.into(), &machine, &directory);
+        let disks = ConvertedDisks {
+            library: &*library,
+            image: &image,
+            prepared: &prepared,
+        };
+        write(&plan, &disks, &directory, arguments.format, &monitor)?;
+        shown = Some(ShownExport::of(&plan));
     }
     if arguments.format.json {
         print_json(&ShownPlan {
             plan: &prepared.plan,
             reads: prepared.reads,
+            export: shown,
         });
     } else if arguments.output.is_none() {
         let how = if prepared.reused {
@@ -96,6 +170,32 @@ pub(super) fn run(context: &Context, arguments: &ConvertArguments) -> Result<Ver
     Ok(verdict)
 }
 
+fn networks(arguments: &ConvertArguments) -> Result<Networks> {
+    Networks::parse(&arguments.network).map_err(|problem| Error::Request {
+        problem: format!("--network {problem}"),
+        hint: None,
+    })
+}
+
+fn machine<'a>(
+    image: &Image,
+    vm: &'a VmDefinition,
+    inspection: &Inspection,
+    networks: Networks,
+) -> ExportMachine<'a> {
+    ExportMachine {
+        vm,
+        guest: GuestFacts::of(inspection),
+        networks,
+        unix_seconds: u64::try_from(image.taken_at.as_second()).unwrap_or_default(),
+    }
+}
+
+/// Documents name the directory, and are read from elsewhere.
+fn absolute(directory: &Path) -> Result<PathBuf> {
+    Ok(std::path::absolute(directory).map_err(FileError::on("find", directory))?)
+}
+
 /// A plan as JSON.
 #[derive(Serialize)]
 struct ShownPlan<'a> {
@@ -103,27 +203,77 @@ struct ShownPlan<'a> {
     plan: &'a Plan,
     /// What was read of the image's disks for it.
     reads: Reads,
+    /// What is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    export: Option<ShownExport>,
+}
+
+/// An export as JSON.
+#[derive(Serialize)]
+struct ShownExport {
+    target: Target,
+    hardware: Option<Hardware>,
+    files: Vec<ExportFile>,
+    findings: Vec<Finding>,
+}
+
+impl ShownExport {
+    fn of(plan: &ExportPlan<'_>) -> Self {
+        Self {
+            target: plan.target,
+            hardware: plan.exported.hardware,
+            files: plan.files.clone(),
+            findings: plan.exported.findings.clone(),
+        }
+    }
 }
 
 fn show_plan(
     context: &Context,
-    library: &dyn ImageReader,
-    image: &Image,
-    format: Format,
+    arguments: &ConvertArguments,
+    networks: Networks,
+    (library, image): (&dyn ImageReader, &Image),
 ) -> Result<Verdict> {
     let monitor = context.monitor();
     let disks = MeteredDisks::new(&open_disks(library, image)?);
     let inspection = inspect(disks.disks(), image.machine.as_ref(), &monitor)?;
-    let plan = plan(&inspection, &prepare_options(image, false).plan);
+    let plan = plan(&inspection, &arguments.options(image).plan);
     monitor.finish();
     let reads = disks.reads();
-    if format.json {
-        print_json(&ShownPlan { plan: &plan, reads });
+    let mut export = None;
+    if let Some(directory) = arguments
+        .output
+        .as_deref()
+        .filter(|_| plan.verdict.is_ready())
+    {
+        let machine = machine(image, &plan.vm, &inspection, networks);
+        let files = ExportPlan::new(arguments.to.into(), &machine, &absolute(directory)?);
+        export = Some(ShownExport::of(&files));
+        for finding in &files.exported.findings {
+            monitor.finding(finding);
+        }
+    }
+    let fits = export
+        .as_ref()
+        .is_none_or(|export| !has_errors(&export.findings));
+    if arguments.format.json {
+        print_json(&ShownPlan {
+            plan: &plan,
+            reads,
+            export,
+        });
     } else {
         print_line(plan.to_string().trim_end());
+        for file in export.iter().flat_map(|export| &export.files) {
+            print_line(&format!("would write {}", file.path.display()));
+        }
         context.say(&reads_text(reads));
     }
-    Ok(Verdict::of(plan.verdict.is_ready()))
+    Ok(Verdict::of(plan.verdict.is_ready() && fits))
+}
+
+fn has_errors(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.level == Level::Error)
 }
 
 fn errors(plan: &Plan) -> impl Iterator<Item = &disk::Finding> {
@@ -152,16 +302,20 @@ fn not_ready(image: &Image, plan: &Plan) -> Error {
 }
 
 /// Converts once more in memory and lets the checkers look at the result.
-fn check(library: &dyn ImageReader, image: &Image, monitor: &dyn Monitor) -> Result<Verdict> {
+fn check(
+    library: &dyn ImageReader,
+    image: &Image,
+    options: &PlanOptions,
+    monitor: &dyn Monitor,
+) -> Result<Verdict> {
     let disks = open_disks(library, image)?;
-    let options = prepare_options(image, true).plan;
     let apply = ApplyOptions {
         now_unix_seconds: image.taken_at.as_second(),
     };
     let converted = convert_disks(
         &disks,
         image.machine.as_ref(),
-        &options,
+        options,
         &apply,
         &disk::Silent,
     )?;
@@ -180,34 +334,50 @@ fn check(library: &dyn ImageReader, image: &Image, monitor: &dyn Monitor) -> Res
     ))
 }
 
-fn write_disks(
-    library: &dyn ImageReader,
-    image: &Image,
-    prepared: &converter::prepare::Prepared,
-    (directory, format): (&Path, FileFormat),
-    monitor: &image_library::terminal::Terminal,
+fn write(
+    plan: &ExportPlan<'_>,
+    disks: &dyn Disks,
+    directory: &Path,
+    format: Format,
+    monitor: &Terminal,
 ) -> Result<()> {
-    create_directory(directory)?;
-    for disk in &image.disks {
-        let base = library.open_disk(image.id, disk.index)?;
-        let overlay = prepared
-            .overlays
-            .iter()
-            .find(|(index, _)| *index == disk.index);
-        let device: Arc<dyn ReadAt> = match overlay {
-            Some((_, bytes)) => merged(base, bytes)?,
-            None => base,
-        };
-        let path = directory.join(format!("disk{}.{}", disk.index, format.ending()));
-        monitor.stage(&format!("Writing {}", path.display()));
-        format.write(&*device, &path, monitor)?;
-        monitor.finish();
-        print_line(&path.display().to_string());
+    let findings = plan.exported.findings.iter();
+    // Those of an error are in the refusal.
+    for finding in findings.filter(|finding| finding.level != Level::Error) {
+        monitor.finding(finding);
     }
-    let path = directory.join("machine.json");
-    let machine = serde_json::to_vec_pretty(&prepared.vm).unwrap_or_default();
-    std::fs::write(&path, machine).map_err(FileError::on("write", path.as_path()))?;
-    Ok(())
+    plan.check()?;
+    let interrupt = Interrupt::install(super::end_at_once)?;
+    create_directory(directory)?;
+    let writing = Writing {
+        disks,
+        interrupt: &interrupt,
+    };
+    plan.write(writing, monitor, &mut |file| {
+        monitor.finish();
+        if !format.json {
+            print_line(&file.path.display().to_string());
+        }
+    })
+}
+
+/// The disks of a prepared image.
+#[derive(Debug)]
+struct ConvertedDisks<'a> {
+    library: &'a dyn ImageReader,
+    image: &'a Image,
+    prepared: &'a Prepared,
+}
+
+impl Disks for ConvertedDisks<'_> {
+    fn open(&self, index: DiskIndex) -> Result<Arc<dyn ReadAt>> {
+        let base = self.library.open_disk(self.image.id, index)?;
+        let mut overlays = self.prepared.overlays.iter();
+        match overlays.find(|(disk, _)| *disk == index) {
+            Some((_, bytes)) => merged(base, bytes),
+            None => Ok(base),
+        }
+    }
 }
 
 fn merged(base: Arc<dyn ReadAt>, overlay: &[u8]) -> Result<Arc<dyn ReadAt>> {

@@ -164,6 +164,7 @@ fn definition(name: &str) -> VmDefinition {
             gateway: Some("10.20.0.1".to_owned()),
         }],
         clock_utc: true,
+        direct_boot: None,
     }
 }
 

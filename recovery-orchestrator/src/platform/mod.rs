@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where virtual machines run. Only this module starts them.
+//! Where virtual machines run. Only this module starts them, and the program that writes their disk files.
 //!
 //! Life of a machine: [`Platform::start`] makes it with its processors stopped;
 //! [`Machine::resume`] lets them run, which is the moment from which recovery is measured;
@@ -7,6 +7,7 @@
 
 pub mod fake;
 pub mod qemu;
+pub(crate) mod qemu_img;
 
 use std::fmt::{self, Debug};
 use std::net::SocketAddr;

@@ -14,6 +14,10 @@
 //! given to the same reader, which accepts several archives. So continuing the stream works on all
 //! kernels, and nothing has to be packed again.
 //!
+//! The kernel's lzma decoder refills before each bit and not after the last one, so it may stop a byte
+//! before the stream's end, and takes that byte for padding. It may: an encoder that has written a byte
+//! more than the decoder needs has just shifted its state by eight bits, so the byte is zero.
+//!
 //! Directories are listed only where they do not exist yet: an entry `lib` would replace a symbolic
 //! link `lib` by an empty directory, and with it every library of `/init`.
 

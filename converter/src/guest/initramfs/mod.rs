@@ -16,13 +16,19 @@
 //! Limits: [`Limits`].
 
 mod append;
+pub mod dracut;
+mod generator;
+pub mod nash;
+mod ramdisk;
+pub mod suse_mkinitrd;
 mod tree;
 
 pub use append::{Additions, Appended, Placement};
+pub use generator::Generator;
+pub use ramdisk::ramdisk_filesystem;
 pub use tree::Node;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 
 use disk::{Error, Result};
@@ -77,46 +83,6 @@ pub struct Archive {
 impl Archive {
     fn end(&self) -> u64 {
         self.offset + self.length
-    }
-}
-
-/// The program that made an initramfs: it decides how modules are loaded at boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Generator {
-    /// Debian, Ubuntu: `conf/modules` is loaded, then udev.
-    InitramfsTools,
-    /// Fedora, RHEL from 6, SUSE from 12, and others: `modules-load.d`, udev.
-    Dracut,
-    /// Arch Linux.
-    Mkinitcpio,
-    /// SUSE up to 11.
-    SuseMkinitrd,
-    /// RHEL up to 5: `/init` is a script for nash with one `insmod` per module.
-    Nash,
-    /// Alpine Linux.
-    Mkinitfs,
-    /// Gentoo.
-    Genkernel,
-    /// booster.
-    Booster,
-    /// None of these.
-    Unknown,
-}
-
-impl fmt::Display for Generator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::InitramfsTools => "initramfs-tools",
-            Self::Dracut => "dracut",
-            Self::Mkinitcpio => "mkinitcpio",
-            Self::SuseMkinitrd => "mkinitrd of SUSE",
-            Self::Nash => "mkinitrd with nash",
-            Self::Mkinitfs => "mkinitfs",
-            Self::Genkernel => "genkernel",
-            Self::Booster => "booster",
-            Self::Unknown => "an unknown generator",
-        })
     }
 }
 
@@ -249,27 +215,7 @@ impl Initramfs {
     /// Which program made it.
     #[must_use]
     pub fn generator(&self) -> Generator {
-        const MARKS: [(&str, Generator); 15] = [
-            ("conf/arch.conf", Generator::InitramfsTools),
-            ("conf/initramfs.conf", Generator::InitramfsTools),
-            ("scripts/functions", Generator::InitramfsTools),
-            ("etc/booster.init.yaml", Generator::Booster),
-            ("usr/lib/dracut", Generator::Dracut),
-            ("lib/dracut", Generator::Dracut),
-            ("lib/dracut-lib.sh", Generator::Dracut),
-            ("etc/dracut.conf.d", Generator::Dracut),
-            ("init_functions", Generator::Mkinitcpio),
-            ("hooks/udev", Generator::Mkinitcpio),
-            ("run_all.sh", Generator::SuseMkinitrd),
-            ("mkinitrd.config", Generator::SuseMkinitrd),
-            ("bin/nash", Generator::Nash),
-            ("sbin/nlplug-findfs", Generator::Mkinitfs),
-            ("etc/initrd.defaults", Generator::Genkernel),
-        ];
-        MARKS
-            .iter()
-            .find(|(path, _)| self.entry(path).is_some())
-            .map_or(Generator::Unknown, |(_, generator)| *generator)
+        Generator::of(self)
     }
 }
 

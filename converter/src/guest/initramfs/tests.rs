@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading initramfs files: made here, and real ones.
 
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
 use proptest::prelude::{any, proptest};
 
 use super::*;
 use crate::guest::compression::compress;
 use crate::guest::cpio::Writer;
+use crate::guest::samples::skip;
 
 const VERSION: &str = "6.1.0-9-amd64";
 
@@ -171,6 +175,64 @@ fn an_lz4_stream_is_continued_without_padding_and_others_at_multiples_of_4() {
     let appended = read(&file).unwrap().append(&additions(), 0).unwrap();
     assert_eq!(appended.bytes[..4], [0x02, 0x21, 0x4c, 0x18]);
     assert_eq!(read(&appended.apply_to(&file)).unwrap().archives().len(), 1);
+}
+
+/// What `program` makes of the bytes; `None`, with the reason printed, where it is absent.
+fn packed_by(program: &str, arguments: &[&str], bytes: Vec<u8>) -> Option<Vec<u8>> {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let Ok(mut child) = command.spawn() else {
+        skip(&format!("needs {program}"));
+        return None;
+    };
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || stdin.write_all(&bytes));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    Some(output.stdout)
+}
+
+#[test]
+fn behind_what_we_do_not_write_the_archive_is_stored() {
+    let programs: [(Compression, &str, &[&str]); 3] = [
+        (Compression::Bzip2, "bzip2", &["-c"]),
+        (Compression::Lzo, "lzop", &["-c"]),
+        (Compression::Lzma, "xz", &["--format=lzma", "-c"]),
+    ];
+    for (compression, program, arguments) in programs {
+        let Some(packed) = packed_by(program, arguments, main_archive()) else {
+            continue;
+        };
+        let file = [microcode(), packed, vec![0; 3]].concat();
+        let before = read(&file).unwrap();
+        assert_eq!(before.archives()[1].compression, compression);
+        let appended = before.append(&additions(), 5).unwrap();
+        assert_eq!(before.placement().compression, Compression::None);
+        let file = appended.apply_to(&file);
+        let after = read(&file).unwrap();
+        assert_eq!(after.archives()[1].compression, compression);
+        assert_eq!(after.archives().len(), 3);
+        assert_eq!(
+            after.contents("conf/modules"),
+            Some(&b"ahci\nvirtio_blk\n"[..])
+        );
+        assert!(after.has_init());
+    }
+}
+
+#[test]
+fn a_filesystem_instead_of_an_archive_is_named() {
+    let mut ext2 = vec![0; 4096];
+    ext2[1080..1082].copy_from_slice(&[0x53, 0xef]);
+    let packed = compress(&ext2, Compression::Gzip).unwrap();
+    assert_eq!(ramdisk_filesystem(&packed), Some("ext2"));
+    assert_eq!(ramdisk_filesystem(&ext2), Some("ext2"));
+    assert_eq!(ramdisk_filesystem(b"\x45\x3d\xcd\x28"), Some("cramfs"));
+    assert_eq!(ramdisk_filesystem(&main_archive()), None);
+    assert_eq!(ramdisk_filesystem(b""), None);
 }
 
 #[test]

@@ -80,6 +80,11 @@ impl ModuleIndex {
         self.modules.insert(facts.name.clone(), facts);
     }
 
+    /// Adds drivers that are linked into the kernel, where modules.builtin does not say so.
+    pub fn add_builtin(&mut self, names: impl IntoIterator<Item = ModuleName>) {
+        self.builtin.extend(names);
+    }
+
     /// What is known of a module that has a file.
     #[must_use]
     pub fn facts(&self, name: &ModuleName) -> Option<&ModuleFacts> {

@@ -9,11 +9,13 @@
 //! What a kernel's own indexes say is read from them: a few hundred kilobytes instead of every
 //! module. The ELF files are for modules that the indexes do not know.
 
+pub mod blocked;
 pub mod closure;
 pub mod depmod;
 pub mod elf;
 #[cfg(test)]
 pub(crate) mod elf_fixture;
+pub mod kernel_config;
 pub mod lists;
 pub mod trie;
 pub mod union;

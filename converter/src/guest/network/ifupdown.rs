@@ -65,6 +65,8 @@ struct Stanza {
     address: Option<String>,
     netmask: Option<String>,
     loopback: bool,
+    /// The bond or bridge that it says it belongs to.
+    controller: Option<String>,
 }
 
 impl Stanza {
@@ -84,6 +86,7 @@ impl Stanza {
             address: None,
             netmask: None,
             loopback: method == Some("loopback"),
+            controller: None,
         }
     }
 
@@ -111,8 +114,12 @@ impl Stanza {
                 self.interface.members = first.map(str::to_owned).into_iter().collect();
             }
             // A member may name its bond instead of the bond its members.
-            "bond-master" => {}
-            "bond-mode" | "bridge-stp" | "tunnel-mode" => self.interface.is_virtual = true,
+            "bond-master" => self.controller = first.map(str::to_owned),
+            "bond-mode" | "bond-arp-ip-target" | "bond-min-links" => {
+                self.interface.is_virtual = true;
+                self.interface.bonding.set(option, &values.join(" "));
+            }
+            "bridge-stp" | "tunnel-mode" => self.interface.is_virtual = true,
             _ => {}
         }
     }
@@ -127,6 +134,14 @@ fn finish(stanza: Option<Stanza>, found: &mut Found) {
         .address
         .and_then(|address| normal_address(&address, stanza.netmask.as_deref()));
     stanza.interface.addresses.extend(address);
+    if let Some(controller) = stanza.controller {
+        found.interfaces.push(Interface {
+            name: controller,
+            is_virtual: true,
+            members: vec![stanza.interface.name.clone()],
+            ..Interface::default()
+        });
+    }
     found.interfaces.push(stanza.interface);
 }
 
@@ -185,6 +200,19 @@ mod tests {
             ]
         );
         assert!(parsed.found.interfaces.iter().all(|i| i.is_virtual));
+    }
+
+    #[test]
+    fn a_member_may_name_its_bond() {
+        let parsed = parse(
+            "auto em1\niface em1 inet manual\n bond-master bond0\n\
+             iface bond0 inet static\n address 10.0.0.5/24\n bond-slaves none\n bond-mode 802.3ad\n",
+        );
+        let network =
+            super::super::NetworkConfiguration::assemble(vec![("f".into(), parsed.found)]);
+        assert_eq!(network.cards.len(), 1);
+        assert_eq!(network.cards[0].addresses, ["10.0.0.5/24"]);
+        assert!(network.bonds[0].bonding.lacp);
     }
 
     #[test]

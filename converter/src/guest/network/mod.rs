@@ -8,20 +8,24 @@
 //! | `/etc/systemd/network/*.network`, `*.netdev` | [`networkd`] |
 //! | `/etc/netplan/*.yaml` | [`netplan`] |
 //! | `/etc/NetworkManager/system-connections/*` | [`network_manager`] |
+//! | `/etc/sysconfig/network-scripts/ifcfg-*`, `/etc/sysconfig/network/ifcfg-*` | [`ifcfg`] |
 //! | `*.link` of systemd, `70-persistent-net.rules` of udev | [`naming`] |
 //!
 //! Each module turns one file's text into [`Found`]; [`NetworkConfiguration::assemble`] puts
 //! them together: a VLAN or alias stands for the card below it, a bridge or bond for its members.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use serde::{Deserialize, Serialize};
 
+mod assemble;
+pub mod bonding;
+pub mod ifcfg;
 pub mod ifupdown;
 pub mod naming;
 pub mod netplan;
 pub mod network_manager;
 pub mod networkd;
+
+pub use bonding::Bonding;
 
 /// One interface as one file configures it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -40,6 +44,48 @@ pub struct Interface {
     pub is_virtual: bool,
     /// Whether it is a VLAN, whose addresses are not those of the card below.
     pub is_vlan: bool,
+    /// The UUID by which other files may name it (NetworkManager).
+    pub uuid: Option<String>,
+    /// Whether the file chooses the card by its MAC address alone; the name is a guess then.
+    pub any_name: bool,
+    /// How it bonds its members.
+    pub bonding: Bonding,
+}
+
+/// A default gateway that stands in a file of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// The interface, where the file names it; else that whose network has the gateway.
+    pub interface: Option<String>,
+    /// The address.
+    pub address: String,
+}
+
+/// Hardware that no virtual machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LostKind {
+    /// InfiniBand.
+    InfiniBand,
+    /// WLAN or a mobile network.
+    Wireless,
+    /// A network card on USB, as of a management controller.
+    Usb,
+    /// Virtual functions of a card (SR-IOV).
+    VirtualFunctions,
+    /// Whatever card is in a given slot, or has a given driver.
+    Slot,
+}
+
+/// Something that is configured and will not be there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Lost {
+    /// Which interface, or what chooses it.
+    pub name: String,
+    /// What it is.
+    pub kind: LostKind,
+    /// The file that configures it.
+    pub file: String,
 }
 
 /// What one file says.
@@ -49,6 +95,33 @@ pub struct Found {
     pub interfaces: Vec<Interface>,
     /// The names that it gives to cards.
     pub pins: Vec<NamePin>,
+    /// Default gateways that it gives to others' interfaces.
+    pub gateways: Vec<Gateway>,
+    /// What a virtual machine will not have.
+    pub lost: Vec<Lost>,
+}
+
+impl Found {
+    /// Interfaces only.
+    #[must_use]
+    pub fn of(interfaces: Vec<Interface>) -> Self {
+        Self {
+            interfaces,
+            ..Self::default()
+        }
+    }
+}
+
+/// Who gives the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PinKind {
+    /// A rule of udev; the last that matches counts, and it counts more than the others.
+    Rule,
+    /// `HWADDR=` beside `DEVICE=` in an ifcfg file, where initscripts rename cards by it.
+    Ifcfg,
+    /// A `.link` file, or netplan's `set-name`; the first that matches counts.
+    Link,
 }
 
 /// A rule that gives a card its name by its MAC address.
@@ -60,6 +133,8 @@ pub struct NamePin {
     pub mac: String,
     /// The file that says so.
     pub file: String,
+    /// Who says so.
+    pub kind: PinKind,
 }
 
 /// A network card that the guest configures.
@@ -71,12 +146,40 @@ pub struct Card {
     pub mac: Option<String>,
     /// Whether a rule of the guest binds that name to that MAC address already.
     pub pinned: bool,
+    /// Whether files choose it by its MAC address alone; the name is a guess, or empty.
+    pub any_name: bool,
     /// Static addresses with prefix length that are reached through it.
     pub addresses: Vec<String>,
     /// The default gateway through it.
     pub gateway: Option<String>,
     /// The file that configures it.
     pub file: String,
+}
+
+/// A bond or team and how it works.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bond {
+    /// Its name.
+    pub name: String,
+    /// How it works.
+    pub bonding: Bonding,
+}
+
+/// How a name is bound to a card in this guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NamingMethod {
+    /// A `.link` file.
+    #[default]
+    LinkFile,
+    /// A rule of udev with `ATTR{address}`.
+    UdevRule,
+    /// A rule of an udev before 098, which knows only `SYSFS{address}`.
+    OldUdevRule,
+    /// The same of SLES 10, which renames by a program.
+    RenameProgram,
+    /// `HWADDR=` in the card's ifcfg file: RHEL 4 and 5.
+    Ifcfg,
 }
 
 /// How the guest sets up its network.
@@ -88,31 +191,28 @@ pub struct NetworkConfiguration {
     pub pins: Vec<NamePin>,
     /// The files that were read.
     pub files: Vec<String>,
+    /// Bonds and teams.
+    pub bonds: Vec<Bond>,
+    /// What is configured and will not be there.
+    pub lost: Vec<Lost>,
+    /// How a name is bound to a card.
+    pub method: NamingMethod,
+    /// Whether the kernel's own names are kept (`net.ifnames=0`).
+    pub kernel_names: bool,
 }
 
 impl NetworkConfiguration {
-    /// Puts together what the files say, in the order in which they were read.
+    /// What gives the card with this MAC address its name.
     #[must_use]
-    pub fn assemble(found: Vec<(String, Found)>) -> Self {
-        let files = found.iter().map(|(file, _)| file.clone()).collect();
-        let pins: Vec<NamePin> = found
-            .iter()
-            .flat_map(|(_, found)| found.pins.clone())
-            .collect();
-        let all: Vec<(String, Interface)> = found
-            .into_iter()
-            .flat_map(|(file, found)| found.interfaces.into_iter().map(move |i| (file.clone(), i)))
-            .collect();
-        let mut cards = collect_cards(&all);
-        for card in cards.values_mut() {
-            if let Some(pin) = pins.iter().find(|pin| pin.name == card.name) {
-                card.mac = Some(pin.mac.clone());
-                card.pinned = true;
-            }
-        }
-        let mut cards: Vec<Card> = cards.into_values().collect();
-        cards.sort_by_key(|card| natural_key(&card.name));
-        Self { cards, pins, files }
+    pub fn pin_of(&self, mac: &str) -> Option<&NamePin> {
+        let of = |kind: PinKind| {
+            let pins = self.pins.iter();
+            pins.filter(move |pin| pin.kind == kind && pin.mac == mac)
+        };
+        of(PinKind::Rule)
+            .next_back()
+            .or_else(|| of(PinKind::Ifcfg).next())
+            .or_else(|| of(PinKind::Link).next())
     }
 }
 
@@ -125,75 +225,6 @@ pub(crate) fn natural_key(name: &str) -> (String, u64) {
     (stem.to_owned(), number.unwrap_or(0))
 }
 
-fn collect_cards(all: &[(String, Interface)]) -> BTreeMap<String, Card> {
-    let made: BTreeSet<&str> = all
-        .iter()
-        .filter(|(_, interface)| interface.is_virtual)
-        .map(|(_, interface)| interface.name.as_str())
-        .collect();
-    let mut cards: BTreeMap<String, Card> = BTreeMap::new();
-    for (file, interface) in all {
-        for (place, name) in cards_below(interface, all).into_iter().enumerate() {
-            if made.contains(name.as_str()) || !is_card_name(&name) {
-                continue;
-            }
-            let card = cards.entry(name.clone()).or_insert_with(|| Card {
-                name,
-                mac: None,
-                pinned: false,
-                addresses: Vec::new(),
-                gateway: None,
-                file: file.clone(),
-            });
-            let own = !interface.is_virtual;
-            if own && card.mac.is_none() {
-                card.mac.clone_from(&interface.mac);
-            }
-            if place == 0 && !interface.is_vlan {
-                for address in &interface.addresses {
-                    if !card.addresses.contains(address) {
-                        card.addresses.push(address.clone());
-                    }
-                }
-                if card.gateway.is_none() {
-                    card.gateway.clone_from(&interface.gateway);
-                }
-            }
-        }
-    }
-    cards
-}
-
-/// The cards at the bottom of an interface: itself, or its members' members.
-fn cards_below(interface: &Interface, all: &[(String, Interface)]) -> Vec<String> {
-    let mut pending: Vec<String> = if interface.is_virtual {
-        interface.members.clone()
-    } else {
-        vec![interface.name.clone()]
-    };
-    let mut seen = BTreeSet::new();
-    let mut cards = Vec::new();
-    pending.reverse();
-    while let Some(name) = pending.pop() {
-        let name = base_name(&name).to_owned();
-        if !seen.insert(name.clone()) {
-            continue;
-        }
-        let made: Vec<&Interface> = all
-            .iter()
-            .map(|(_, other)| other)
-            .filter(|other| other.name == name && other.is_virtual)
-            .collect();
-        if made.is_empty() {
-            cards.push(name);
-        }
-        for other in made {
-            pending.extend(other.members.iter().rev().cloned());
-        }
-    }
-    cards
-}
-
 /// `eth0` of the VLAN `eth0.5` or of the alias `eth0:1`.
 #[must_use]
 pub fn base_name(name: &str) -> &str {
@@ -202,20 +233,6 @@ pub fn base_name(name: &str) -> &str {
         Some((base, vlan)) if !vlan.is_empty() && vlan.bytes().all(|b| b.is_ascii_digit()) => base,
         _ => alias,
     }
-}
-
-/// Whether a name can be a network card's: not loopback, no pattern, nothing that software makes.
-fn is_card_name(name: &str) -> bool {
-    const MADE: [&str; 17] = [
-        "lo", "docker", "veth", "virbr", "vmbr", "tun", "tap", "wg", "ppp", "dummy", "sit", "ifb",
-        "gre", "vxlan", "bond", "br-", "team",
-    ];
-    let legal = !name.is_empty()
-        && name.len() < 16
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'@'));
-    legal && name != "lo" && !MADE[1..].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// A MAC address in lower case with colons; `None` when it is none.
@@ -255,6 +272,26 @@ pub fn normal_address(address: &str, netmask: Option<&str>) -> Option<String> {
     Some(format!("{address}/{prefix}"))
 }
 
+/// Whether a network has an address.
+pub(crate) fn contains(network: &str, address: &str) -> bool {
+    use std::net::IpAddr;
+    let Some((base, prefix)) = network.split_once('/') else {
+        return false;
+    };
+    let prefix: u32 = prefix.parse().unwrap_or(u32::MAX);
+    match (base.parse(), address.parse()) {
+        (Ok(IpAddr::V4(base)), Ok(IpAddr::V4(address))) => {
+            let differing = u32::from(base) ^ u32::from(address);
+            differing.leading_zeros() >= prefix.min(32)
+        }
+        (Ok(IpAddr::V6(base)), Ok(IpAddr::V6(address))) => {
+            let differing = u128::from(base) ^ u128::from(address);
+            differing.leading_zeros() >= prefix.min(128)
+        }
+        _ => false,
+    }
+}
+
 /// The lines of an ini-like file: section, key, value; comments and blank lines left out.
 pub(crate) fn ini(text: &str) -> impl Iterator<Item = (String, String, String)> + '_ {
     let mut section = String::new();
@@ -280,81 +317,6 @@ pub(crate) fn ini(text: &str) -> impl Iterator<Item = (String, String, String)> 
 mod tests {
     use super::*;
 
-    fn interface(name: &str) -> Interface {
-        Interface {
-            name: name.to_owned(),
-            ..Interface::default()
-        }
-    }
-
-    fn assemble(interfaces: Vec<Interface>) -> Vec<Card> {
-        let found = Found {
-            interfaces,
-            pins: Vec::new(),
-        };
-        NetworkConfiguration::assemble(vec![("file".to_owned(), found)]).cards
-    }
-
-    #[test]
-    fn a_bridge_over_a_bond_stands_for_the_cards_of_the_bond() {
-        let cards = assemble(vec![
-            Interface {
-                is_virtual: true,
-                members: vec!["bond0".into()],
-                addresses: vec!["10.0.0.5/24".into()],
-                gateway: Some("10.0.0.1".into()),
-                ..interface("br0")
-            },
-            Interface {
-                is_virtual: true,
-                members: vec!["eno2".into(), "eno1".into()],
-                ..interface("bond0")
-            },
-        ]);
-        let names: Vec<&str> = cards.iter().map(|card| card.name.as_str()).collect();
-        assert_eq!(names, ["eno1", "eno2"]);
-        assert_eq!(cards[1].addresses, ["10.0.0.5/24"]);
-        assert_eq!(cards[1].gateway.as_deref(), Some("10.0.0.1"));
-        assert!(cards[0].addresses.is_empty());
-    }
-
-    #[test]
-    fn a_vlan_and_an_alias_stand_for_their_card_but_only_the_alias_gives_it_an_address() {
-        let cards = assemble(vec![
-            Interface {
-                is_virtual: true,
-                is_vlan: true,
-                members: vec!["eth0".into()],
-                addresses: vec!["10.5.0.5/24".into()],
-                ..interface("eth0.5")
-            },
-            Interface {
-                addresses: vec!["10.0.0.6/24".into()],
-                ..interface("eth0:1")
-            },
-        ]);
-        assert_eq!(cards.len(), 1);
-        assert_eq!(cards[0].name, "eth0");
-        assert_eq!(cards[0].addresses, ["10.0.0.6/24"]);
-    }
-
-    #[test]
-    fn members_in_a_circle_end() {
-        let circle = |name: &str, member: &str| Interface {
-            is_virtual: true,
-            members: vec![member.to_owned()],
-            ..interface(name)
-        };
-        assert!(assemble(vec![circle("a", "b"), circle("b", "a")]).is_empty());
-    }
-
-    #[test]
-    fn cards_are_in_the_order_in_which_people_count() {
-        let cards = assemble(vec![interface("eth10"), interface("eth2"), interface("lo")]);
-        let names: Vec<&str> = cards.iter().map(|card| card.name.as_str()).collect();
-        assert_eq!(names, ["eth2", "eth10"]);
-    }
-
     #[test]
     fn netmasks_and_addresses_are_normalised_or_refused() {
         assert_eq!(prefix_of_netmask("255.255.252.0"), Some(22));
@@ -370,6 +332,15 @@ mod tests {
             Some("2001:db8::5/64")
         );
         assert_eq!(normal_address("nonsense", None), None);
+    }
+
+    #[test]
+    fn a_network_has_the_addresses_of_its_prefix() {
+        assert!(contains("10.0.0.5/24", "10.0.0.1"));
+        assert!(!contains("10.0.0.5/24", "10.0.1.1"));
+        assert!(contains("2001:db8::5/64", "2001:db8::1"));
+        assert!(!contains("10.0.0.5/24", "fe80::1"));
+        assert!(!contains("10.0.0.5/x", "10.0.0.6"));
     }
 
     #[test]

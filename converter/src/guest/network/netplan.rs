@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Found, Interface, NamePin, normal_address, normal_mac};
+use super::{Found, Interface, Lost, LostKind, NamePin, PinKind, normal_address, normal_mac};
 
 /// Reads one file; `None` when it is not netplan's YAML.
 #[must_use]
@@ -27,7 +27,20 @@ pub fn parse(text: &str, file: &str) -> Option<Found> {
                 Some(link) => strings(Some(link)),
                 None => strings(definition.get("interfaces")),
             };
+            if let Some(Value::Object(parameters)) = definition.get("parameters") {
+                for (key, value) in parameters {
+                    interface.bonding.set(key, &text_of(value));
+                }
+            }
             found.interfaces.push(interface);
+        }
+    }
+    for (kind, lost) in [
+        ("wifis", LostKind::Wireless),
+        ("modems", LostKind::Wireless),
+    ] {
+        for (name, _) in definitions(network, kind) {
+            found.lost.push(lose(name, lost, file));
         }
     }
     Some(found)
@@ -44,8 +57,38 @@ fn definitions<'a>(
         .flatten()
 }
 
+fn lose(name: &str, kind: LostKind, file: &str) -> Lost {
+    Lost {
+        name: name.to_owned(),
+        kind,
+        file: file.to_owned(),
+    }
+}
+
+/// A scalar, or a list of them, as one text.
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(many) => many.iter().map(text_of).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
 fn ethernet(name: &str, definition: &Value, file: &str, found: &mut Found) {
     let mut interface = addressed(name, definition);
+    let functions = ["virtual-function-count", "embedded-switch-mode"];
+    if functions.iter().any(|key| definition.get(key).is_some()) {
+        found
+            .lost
+            .push(lose(name, LostKind::VirtualFunctions, file));
+    }
+    // A virtual function: `link` names its card.
+    if definition.get("link").is_some() {
+        found
+            .lost
+            .push(lose(name, LostKind::VirtualFunctions, file));
+        return;
+    }
     if let Some(selection) = definition.get("match") {
         let mac = selection
             .get("macaddress")
@@ -58,8 +101,14 @@ fn ethernet(name: &str, definition: &Value, file: &str, found: &mut Found) {
                 name: set_name.to_owned(),
                 mac: mac.clone(),
                 file: file.to_owned(),
+                kind: PinKind::Link,
             });
         }
+        let by_driver = selection.get("driver").map(text_of);
+        if let Some(driver) = by_driver.filter(|driver| !driver.contains("virtio")) {
+            found.lost.push(lose(&driver, LostKind::Slot, file));
+        }
+        interface.any_name = set_name.is_none() && by_name.is_none();
         match set_name.or(by_name) {
             Some(chosen) if !chosen.contains(['*', '?', '[']) => {
                 chosen.clone_into(&mut interface.name);
@@ -152,5 +201,30 @@ mod tests {
     fn what_is_not_yaml_is_not_netplan() {
         assert_eq!(parse("network: [", "f"), None);
         assert_eq!(parse("a: b", "f"), None);
+    }
+
+    #[test]
+    fn bonds_and_lost_hardware_are_told() {
+        let found = parse(
+            "network:\n  ethernets:\n    eno1: {}\n    eno2: {virtual-function-count: 4}\n    \
+             slot: {match: {driver: ixgbe}, dhcp4: true}\n  bonds:\n    bond0:\n      \
+             interfaces: [eno1]\n      parameters: {mode: 802.3ad, min-links: 2, \
+             arp-ip-targets: [10.0.0.1]}\n  wifis:\n    wlp1s0: {}\n",
+            "f",
+        )
+        .unwrap();
+        let bond = found.interfaces.iter().find(|i| i.name == "bond0").unwrap();
+        assert!(bond.bonding.lacp);
+        assert_eq!(bond.bonding.links_min, 2);
+        assert_eq!(bond.bonding.arp_targets, ["10.0.0.1"]);
+        let kinds: Vec<LostKind> = found.lost.iter().map(|lost| lost.kind).collect();
+        assert_eq!(
+            kinds,
+            [
+                LostKind::VirtualFunctions,
+                LostKind::Slot,
+                LostKind::Wireless
+            ]
+        );
     }
 }

@@ -72,6 +72,7 @@ fn order(directory: &Path, disk: DiskController, firmware: Firmware) -> (Order, 
             disks: vec![],
             nics: vec![],
             clock_utc: true,
+            direct_boot: None,
         },
         profile: Profile {
             disk,

@@ -28,6 +28,7 @@ fn order(disk: DiskController, nic: NicModel, disk_count: usize, sector_size: Se
             disks: vec![],
             nics: vec![],
             clock_utc: true,
+            direct_boot: None,
         },
         profile: Profile { disk, nic },
         disks: (0..disk_count).map(disk_order).collect(),

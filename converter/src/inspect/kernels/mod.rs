@@ -2,18 +2,21 @@
 //! The installed kernels: each with its modules, its initramfs, and where it has the drivers that
 //! virtual hardware needs.
 //!
-//! Limits: an initramfs of 1 GiB, index files of 64 MiB.
+//! Limits: 64 kernels, an initramfs of 1 GiB, index files of 64 MiB.
+
+mod images;
+mod initramfs;
 
 use std::collections::BTreeSet;
 
 use disk::{Finding, Level};
 
 use crate::error::Result;
-use crate::guest::initramfs::{Initramfs, Limits};
+use crate::guest::kmod::kernel_config::builtin_drivers;
 use crate::guest::kmod::{Closures, IndexFiles, ModuleIndex, ModuleName, Presence};
-use crate::inspect::inspection::{
-    DriverFacts, DriverPlace, FilePlace, InitramfsFacts, InnerFile, Kernel, ModuleFacts,
-};
+use crate::inspect::findings::{WithRemedy, finding};
+use crate::inspect::inspection::{DriverFacts, DriverPlace, FilePlace, Kernel, ModuleFacts};
+use crate::inspect::kernels::images::Image;
 use crate::inspect::tree::GuestTree;
 
 /// What a guest needs on virtio, in the order in which it is loaded. `sd_mod` makes disks of what
@@ -26,51 +29,36 @@ pub const WANTED: [&str; 5] = [
     "virtio_net",
 ];
 
-/// What it needs on the other profiles.
-const FALLBACK: [&str; 7] = [
-    "ahci",
-    "ata_piix",
-    "sym53c8xx",
-    "e1000e",
-    "e1000",
-    "8139cp",
-    "8139too",
+/// The disk controllers of the other profiles. Their drivers go into the initramfs too, so that a
+/// guest that does not start on virtio can be tried on what it knows for longer.
+pub const FALLBACK_DISKS: [&str; 5] = ["ahci", "ata_piix", "sym53c8xx", "piix", "ide_disk"];
+
+/// The network cards of the other profiles; they are loaded from the root filesystem.
+const FALLBACK_CARDS: [&str; 4] = ["e1000e", "e1000", "8139cp", "8139too"];
+
+/// What it needs where other hypervisors run it; only told, never added.
+const ELSEWHERE: [&str; 8] = [
+    "vmw_pvscsi",
+    "mptspi",
+    "vmxnet3",
+    "hv_storvsc",
+    "hv_netvsc",
+    "tulip",
+    "xen_blkfront",
+    "xen_netfront",
 ];
 
-const INITRAMFS_BYTES_MAX: u64 = 1 << 30;
 const INDEX_BYTES_MAX: u64 = 64 << 20;
 
 /// Finds every kernel, newest first.
 pub(crate) fn kernels(tree: &GuestTree, findings: &mut Vec<Finding>) -> Result<Vec<Kernel>> {
+    let mut images = images::images(tree)?;
+    images.sort_by_key(|image| std::cmp::Reverse(version_key(&image.version)));
     let mut kernels = Vec::new();
-    let names = tree.list("/boot")?;
-    let mut versions: Vec<&str> = names
-        .iter()
-        .filter_map(|entry| entry.name.strip_prefix("vmlinuz-"))
-        .filter(|version| !is_leftover(version))
-        .collect();
-    versions.sort_by_key(|version| std::cmp::Reverse(version_key(version)));
-    for version in versions {
-        let Some(image) = tree.resolve(&format!("/boot/vmlinuz-{version}"))? else {
-            continue;
-        };
-        kernels.push(kernel(tree, version, image, findings)?);
+    for image in images {
+        kernels.push(kernel(tree, image, findings)?);
     }
     Ok(kernels)
-}
-
-/// What package managers leave beside a kernel.
-fn is_leftover(version: &str) -> bool {
-    let ends = [
-        ".old",
-        ".bak",
-        ".dpkg-new",
-        ".dpkg-old",
-        ".dpkg-tmp",
-        ".rpmsave",
-        ".rpmnew",
-    ];
-    version.starts_with("0-rescue") || ends.iter().any(|end| version.ends_with(end))
 }
 
 /// Versions ordered as numbers where they are numbers: 6.1.0-9 before 6.1.0-28.
@@ -85,20 +73,38 @@ pub(crate) fn version_key(version: &str) -> Vec<(u64, String)> {
         .collect()
 }
 
-fn kernel(
+fn kernel(tree: &GuestTree, image: Image, findings: &mut Vec<Finding>) -> Result<Kernel> {
+    let found = initramfs::read(tree, &image, findings)?;
+    let described = describe(tree, &image.version, image.place, &found.inside, findings)?;
+    Ok(Kernel {
+        initramfs: found.facts,
+        unreadable_initramfs: found.unreadable,
+        ..described
+    })
+}
+
+/// A kernel without its initramfs, of which the names of the modules inside are known.
+pub(crate) fn describe(
     tree: &GuestTree,
     version: &str,
     image: FilePlace,
+    inside: &BTreeSet<String>,
     findings: &mut Vec<Finding>,
 ) -> Result<Kernel> {
     let modules = tree.resolve(&format!("/lib/modules/{version}"))?;
-    let index = match &modules {
+    let mut index = match &modules {
         Some(place) => read_index(tree, &place.guest_path)?,
         None => ModuleIndex::default(),
     };
-    let (initramfs, inside) = initramfs(tree, version, findings)?;
-    let wanted = WANTED.map(ModuleName::new);
+    let has_list = match &modules {
+        Some(place) => tree.exists(&format!("{}/modules.builtin", place.guest_path))?,
+        None => false,
+    };
+    if !has_list && let Some(config) = tree.text(&format!("/boot/config-{version}"))? {
+        index.add_builtin(builtin_drivers(&config.text));
+    }
     let mut closures = Closures::new(&index);
+    let wanted = wanted_drivers(&index);
     let mut closure = Vec::new();
     if let Some(directory) = &modules {
         for name in closures.of(&wanted).modules {
@@ -120,30 +126,44 @@ fn kernel(
     }
     let drivers = WANTED
         .iter()
-        .chain(&FALLBACK)
+        .chain(&FALLBACK_DISKS)
+        .chain(&FALLBACK_CARDS)
+        .chain(&ELSEWHERE)
         .map(|&name| DriverFacts {
             name: name.to_owned(),
-            place: driver_place(&index, &mut closures, &inside, name),
+            place: driver_place(&index, &mut closures, inside, name),
         })
         .collect();
     Ok(Kernel {
         version: version.to_owned(),
         image,
         modules,
-        initramfs,
+        initramfs: None,
+        unreadable_initramfs: None,
         drivers,
         closure,
     })
 }
 
+/// The drivers whose modules an initramfs gets. The old IDE drivers only where libata has none for
+/// the same controller: the one that comes first takes it, and names its disks.
+fn wanted_drivers(index: &ModuleIndex) -> Vec<ModuleName> {
+    let has_libata = index.presence(&ModuleName::new("ata_piix")) != Presence::Absent;
+    let drivers = WANTED.iter().chain(&FALLBACK_DISKS);
+    drivers
+        .filter(|name| !(has_libata && matches!(**name, "piix" | "ide_disk")))
+        .map(|name| ModuleName::new(name))
+        .collect()
+}
+
 fn missing_module(version: &str, path: &str) -> Finding {
-    Finding {
-        level: Level::Warning,
-        code: "kernel.module.missing".to_owned(),
-        place: path.to_owned(),
-        problem: format!("modules.dep of kernel {version} names a file that is not there"),
-        remedy: Some("reinstall the kernel's package on the server".to_owned()),
-    }
+    finding(
+        Level::Warning,
+        "kernel.module.missing",
+        path,
+        format!("modules.dep of kernel {version} names a file that is not there"),
+    )
+    .remedy("reinstall the kernel's package on the server")
 }
 
 /// A driver counts as inside only with everything that it needs.
@@ -186,73 +206,6 @@ fn read_index(tree: &GuestTree, directory: &str) -> Result<ModuleIndex> {
     }))
 }
 
-/// The initramfs of a kernel, and the names of the modules inside it.
-fn initramfs(
-    tree: &GuestTree,
-    version: &str,
-    findings: &mut Vec<Finding>,
-) -> Result<(Option<InitramfsFacts>, BTreeSet<String>)> {
-    let names = [
-        format!("/boot/initrd.img-{version}"),
-        format!("/boot/initramfs-{version}.img"),
-        format!("/boot/initrd-{version}"),
-        format!("/boot/initrd-{version}.img"),
-    ];
-    for name in names {
-        let Some((file, bytes)) = tree.read(&name, INITRAMFS_BYTES_MAX)? else {
-            continue;
-        };
-        let archive = match Initramfs::read(&bytes, &is_wanted_file, Limits::default()) {
-            Ok(archive) => archive,
-            Err(error) => {
-                findings.push(Finding {
-                    level: Level::Error,
-                    code: "initramfs.unreadable".to_owned(),
-                    place: name,
-                    problem: error.to_string(),
-                    remedy: Some("rebuild it on the server with `update-initramfs -u`".to_owned()),
-                });
-                return Ok((None, BTreeSet::new()));
-            }
-        };
-        let inside: BTreeSet<String> = archive
-            .modules()
-            .into_iter()
-            .filter(|module| module.version.as_deref() == Some(version))
-            .map(|module| module.name.as_str().to_owned())
-            .collect();
-        let facts = InitramfsFacts {
-            file,
-            size_bytes: bytes.len() as u64,
-            hash: blake3::hash(&bytes).to_hex().to_string(),
-            compression: archive.placement().compression,
-            generator: archive.generator(),
-            module_count: inside.len(),
-            files: inner_files(&archive),
-        };
-        return Ok((Some(facts), inside));
-    }
-    Ok((None, BTreeSet::new()))
-}
-
-/// The files inside an initramfs whose text a plan may have to override.
-fn is_wanted_file(path: &str) -> bool {
-    path == "conf/modules"
-        || path.starts_with("conf/conf.d/")
-        || (path.contains("systemd/network/") && path.ends_with(".link"))
-        || path == "cryptroot/crypttab"
-}
-
-fn inner_files(archive: &Initramfs) -> Vec<InnerFile> {
-    archive
-        .kept()
-        .map(|(path, bytes)| InnerFile {
-            path: path.to_owned(),
-            text: String::from_utf8_lossy(bytes).into_owned(),
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,12 +218,5 @@ mod tests {
             versions,
             ["6.1.0-28-amd64", "6.1.0-9-amd64", "5.10.0-33-amd64"]
         );
-    }
-
-    #[test]
-    fn leftovers_of_package_managers_are_no_kernels() {
-        assert!(is_leftover("6.1.0-28-amd64.dpkg-tmp"));
-        assert!(is_leftover("0-rescue-abc"));
-        assert!(!is_leftover("6.1.0-28-amd64"));
     }
 }

@@ -1,0 +1,516 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Volumes that are made of others, put together as the guest's kernel does it: md arrays, then LVM2 on
+//! partitions and arrays, and whatever lies on these again.
+//!
+//! ```text
+//! partitions -> md arrays -> their partitions -> LVM2 volumes -> (once more, until nothing is new)
+//! ```
+//! The same devices give the same volumes with the same numbers, whether they are only looked at or are
+//! overlays that are to be changed: a plan made from the one can be carried out on the other.
+//!
+//! **Limits:** 8 layers, 4096 volumes.
+
+use std::sync::Arc;
+
+use disk::block::Slice;
+use disk::filesystem::{self, FilesystemKind};
+use disk::partition::{Partition, PartitionTable, Scheme, read_partition_table};
+use disk::volume::ReadOnly;
+use disk::volume::lvm2::{self, LogicalVolume, LogicalVolumeKind, VolumeGroup};
+use disk::volume::md::{self, Array};
+use disk::{Finding, Level, ReadAt, SectorSize, WriteAt};
+
+use crate::error::{Error, Result};
+use crate::guest_disk::GuestDisk;
+use crate::inspect::findings::{WithRemedy, finding};
+use crate::inspect::{AssembledKind, VolumeId};
+
+const LAYERS_MAX: usize = 8;
+const VOLUMES_MAX: u16 = 4096;
+
+/// A device that may be a part of another.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    pub(crate) id: VolumeId,
+    pub(crate) device: Arc<dyn WriteAt>,
+    pub(crate) sector_size: SectorSize,
+}
+
+/// A volume that was put together.
+#[derive(Debug, Clone)]
+pub(crate) struct Assembled {
+    pub(crate) part: Part,
+    pub(crate) kind: AssembledKind,
+    /// What people call it: `vg0/root`, `md0`.
+    pub(crate) name: String,
+    /// Every name of its device node, below `/dev/`.
+    pub(crate) nodes: Vec<String>,
+    /// What it is made of.
+    pub(crate) parts: Vec<VolumeId>,
+}
+
+/// What devices are when everything on them is put together.
+#[derive(Debug, Default)]
+pub(crate) struct Stack {
+    pub(crate) volumes: Vec<Assembled>,
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// Puts together what is on `parts`: partitions, and disks without a table.
+pub(crate) fn assemble(parts: &[Part]) -> Result<Stack> {
+    let mut builder = Builder {
+        free: parts.to_vec(),
+        stack: Stack::default(),
+    };
+    for _ in 0..LAYERS_MAX {
+        let before = builder.stack.volumes.len();
+        while builder.arrays()? {}
+        builder.groups()?;
+        if builder.stack.volumes.len() == before {
+            break;
+        }
+    }
+    Ok(builder.stack)
+}
+
+/// The volumes of a guest's disks, to be read.
+#[derive(Debug)]
+pub struct GuestVolumes(Devices);
+
+impl GuestVolumes {
+    /// Looks for volumes on disks, and puts together what is made of several.
+    pub fn open(disks: &[GuestDisk]) -> Result<Self> {
+        let whole = disks.iter().map(|disk| Part {
+            id: VolumeId::on_disk(disk.index, None),
+            device: Arc::new(ReadOnly::new(Arc::clone(&disk.device))),
+            sector_size: disk.sector_size,
+        });
+        Ok(Self(Devices::new(whole.collect(), true)?))
+    }
+
+    /// A volume by what an inspection calls it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Changed`] where there is no such volume on these disks.
+    pub fn device(&self, id: VolumeId) -> Result<Arc<dyn ReadAt>> {
+        Ok(self.0.open(id)?)
+    }
+}
+
+/// Partitions, and disks without a table, of some disks.
+pub(crate) fn parts_of(disks: Vec<Part>) -> Result<Vec<Part>> {
+    let mut parts = Vec::new();
+    for whole in disks {
+        let device: Arc<dyn ReadAt> = Arc::clone(&whole.device) as _;
+        let table = match read_partition_table(&device, whole.sector_size) {
+            Ok(table) => table,
+            // Nothing of this disk was inspected.
+            Err(disk::Error::Corrupt { .. } | disk::Error::Unsupported { .. }) => continue,
+            Err(error) => return Err(Error::guest(whole.id.to_string())(error)),
+        };
+        if entries(&table).next().is_none() {
+            parts.push(whole);
+            continue;
+        }
+        parts.extend(entries(&table).filter_map(|entry| partition_of(&whole, entry)));
+    }
+    Ok(parts)
+}
+
+/// The partitions that can hold something.
+pub(crate) fn entries(table: &PartitionTable) -> impl Iterator<Item = &Partition> {
+    let entries = table.partitions.iter();
+    entries.filter(|entry| !entry.partition_type.is_extended())
+}
+
+/// A partition of a disk; `None` where it lies beyond the disk's end.
+pub(crate) fn partition_of(whole: &Part, entry: &Partition) -> Option<Part> {
+    Some(Part {
+        id: VolumeId::on_disk(whole.id.disk()?, Some(entry.number.get())),
+        device: slice_of(&whole.device, entry)?,
+        sector_size: whole.sector_size,
+    })
+}
+
+fn slice_of(device: &Arc<dyn WriteAt>, entry: &Partition) -> Option<Arc<dyn WriteAt>> {
+    let slice = Slice::new(Arc::clone(device), entry.start_bytes, entry.length_bytes);
+    Some(Arc::new(slice.ok()?))
+}
+
+/// The devices of volumes, on disks that may be overlays.
+#[derive(Debug)]
+pub(crate) struct Devices {
+    parts: Vec<Part>,
+    assembled: Vec<Assembled>,
+}
+
+impl Devices {
+    /// On these whole disks. What is made of several volumes is put together where `is_stacked`.
+    pub(crate) fn new(disks: Vec<Part>, is_stacked: bool) -> Result<Self> {
+        let parts = parts_of(disks)?;
+        let assembled = match is_stacked {
+            true => assemble(&parts)?.volumes,
+            false => Vec::new(),
+        };
+        Ok(Self { parts, assembled })
+    }
+
+    /// A volume's device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Changed`] where it is not there any more.
+    pub(crate) fn open(&self, id: VolumeId) -> Result<Arc<dyn WriteAt>> {
+        let assembled = self.assembled.iter().map(|volume| &volume.part);
+        let mut parts = self.parts.iter().chain(assembled);
+        let part = parts
+            .find(|part| part.id == id)
+            .ok_or_else(|| Error::Changed {
+                place: id.to_string(),
+            })?;
+        Ok(Arc::clone(&part.device))
+    }
+}
+
+struct Builder {
+    /// What is a part of nothing yet.
+    free: Vec<Part>,
+    stack: Stack,
+}
+
+impl Builder {
+    /// Opens the arrays on what is free; whether there were any.
+    fn arrays(&mut self) -> Result<bool> {
+        let candidates = self.of_kind(FilesystemKind::MdMember)?;
+        let assembly = md::assemble(&devices(&candidates));
+        for array in &assembly.arrays {
+            self.add_array(array, &candidates)?;
+        }
+        Ok(!assembly.arrays.is_empty())
+    }
+
+    fn add_array(&mut self, array: &Array, candidates: &[Part]) -> Result<()> {
+        let members = array.members.iter().map(|member| member.candidate);
+        let parts = self.take(members, candidates);
+        let nodes = array_nodes(array);
+        let name = nodes.first().cloned().unwrap_or_else(|| array.uuid.clone());
+        self.note(&name, &array.findings);
+        let device = match array.open() {
+            Ok(device) => device,
+            Err(error) => return self.unusable("storage.md.unusable", &name, error),
+        };
+        // As its members have them; one of 512 bytes can do with larger ones.
+        let sector_size = sector_size(candidates, &parts);
+        let volume = Assembled {
+            part: self.part(device, sector_size)?,
+            kind: AssembledKind::MdArray,
+            name,
+            nodes,
+            parts,
+        };
+        self.add_partitions(&volume)?;
+        self.add(volume);
+        Ok(())
+    }
+
+    /// Arrays may be partitioned, as disks are: `md0p1`.
+    fn add_partitions(&mut self, array: &Assembled) -> Result<()> {
+        let Part {
+            device,
+            sector_size,
+            ..
+        } = &array.part;
+        if filesystem::detect(device).is_ok_and(|found| found.is_some()) {
+            return Ok(());
+        }
+        let readable: Arc<dyn ReadAt> = Arc::clone(device) as _;
+        let table = match read_partition_table(&readable, *sector_size) {
+            Ok(table) if !matches!(table.scheme, Scheme::None) => table,
+            Ok(_) | Err(disk::Error::Corrupt { .. } | disk::Error::Unsupported { .. }) => {
+                return Ok(());
+            }
+            Err(error) => return Err(Error::guest(&array.name)(error)),
+        };
+        for entry in entries(&table) {
+            let Some(device) = slice_of(device, entry) else {
+                continue;
+            };
+            let number = entry.number.get();
+            let nodes = array.nodes.iter().map(|node| partition_node(node, number));
+            let volume = Assembled {
+                part: self.part(device, *sector_size)?,
+                kind: AssembledKind::Partition,
+                name: partition_node(&array.name, number),
+                nodes: nodes.collect(),
+                parts: vec![array.part.id],
+            };
+            self.add(volume);
+        }
+        Ok(())
+    }
+
+    /// Opens the logical volumes on what is free.
+    fn groups(&mut self) -> Result<()> {
+        let candidates = self.of_kind(FilesystemKind::Lvm2Member)?;
+        let scan = lvm2::scan(&devices(&candidates));
+        self.note("LVM", &scan.findings);
+        for group in &scan.groups {
+            self.note(group.name(), group.findings());
+            let physical = group.physical_volumes();
+            let members = physical.iter().filter_map(|volume| volume.candidate);
+            let parts = self.take(members, &candidates);
+            let sector_size = sector_size(&candidates, &parts);
+            for volume in group.logical_volumes() {
+                let is_nothing = matches!(
+                    volume.kind(),
+                    LogicalVolumeKind::ThinPool | LogicalVolumeKind::Error
+                );
+                if volume.is_visible() && !is_nothing {
+                    self.add_logical(group, &volume, &parts, sector_size)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_logical(
+        &mut self,
+        group: &VolumeGroup,
+        volume: &LogicalVolume,
+        parts: &[VolumeId],
+        sector_size: SectorSize,
+    ) -> Result<()> {
+        let name = format!("{}/{}", group.name(), volume.name());
+        let device = match volume.open() {
+            Ok(device) => device,
+            Err(error) => return self.unusable("storage.lvm.unusable", &name, error),
+        };
+        let mapper = format!(
+            "mapper/{}-{}",
+            doubled(group.name()),
+            doubled(volume.name())
+        );
+        let volume = Assembled {
+            part: self.part(device, sector_size)?,
+            kind: AssembledKind::LogicalVolume,
+            nodes: vec![name.clone(), mapper],
+            name,
+            parts: parts.to_vec(),
+        };
+        self.add(volume);
+        Ok(())
+    }
+
+    /// What is free and looks like that.
+    fn of_kind(&self, kind: FilesystemKind) -> Result<Vec<Part>> {
+        let mut found = Vec::new();
+        for part in &self.free {
+            match filesystem::detect(&part.device) {
+                Ok(Some(identity)) if identity.kind == kind => found.push(part.clone()),
+                Ok(_) | Err(disk::Error::Corrupt { .. } | disk::Error::Unsupported { .. }) => {}
+                Err(error) => return Err(Error::guest(part.id.to_string())(error)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// What was given as candidates of these numbers is free no more.
+    fn take(&mut self, numbers: impl Iterator<Item = usize>, candidates: &[Part]) -> Vec<VolumeId> {
+        let taken: Vec<VolumeId> = numbers
+            .filter_map(|number| candidates.get(number))
+            .map(|part| part.id)
+            .collect();
+        self.free.retain(|part| !taken.contains(&part.id));
+        taken
+    }
+
+    fn part(&self, device: Arc<dyn WriteAt>, sector_size: SectorSize) -> Result<Part> {
+        let number = u16::try_from(self.stack.volumes.len()).unwrap_or(u16::MAX);
+        if number >= VOLUMES_MAX {
+            return Err(Error::guest("the volumes")(disk::Error::Limit {
+                what: "the number of volumes that are put together",
+                limit: u64::from(VOLUMES_MAX),
+            }));
+        }
+        Ok(Part {
+            id: VolumeId::Assembled { number },
+            device,
+            sector_size,
+        })
+    }
+
+    fn add(&mut self, volume: Assembled) {
+        self.free.push(volume.part.clone());
+        self.stack.volumes.push(volume);
+    }
+
+    fn note(&mut self, place: &str, findings: &[Finding]) {
+        let named = findings.iter().map(|found| Finding {
+            place: format!("{place}: {}", found.place),
+            ..found.clone()
+        });
+        self.stack.findings.extend(named);
+    }
+
+    /// What is broken or not known is the guest's condition; a failing device is an error.
+    fn unusable(&mut self, code: &str, name: &str, error: disk::Error) -> Result<()> {
+        match error {
+            disk::Error::Corrupt { .. }
+            | disk::Error::Unsupported { .. }
+            | disk::Error::Limit { .. } => {
+                let found = finding(Level::Warning, code, name, error.to_string())
+                    .remedy("take all disks of the server into the image");
+                self.stack.findings.push(found);
+                Ok(())
+            }
+            source => Err(Error::guest(name)(source)),
+        }
+    }
+}
+
+fn devices(parts: &[Part]) -> Vec<Arc<dyn WriteAt>> {
+    parts.iter().map(|part| Arc::clone(&part.device)).collect()
+}
+
+/// The largest of the parts that are meant.
+fn sector_size(candidates: &[Part], parts: &[VolumeId]) -> SectorSize {
+    let mut size = SectorSize::B512;
+    for part in candidates.iter().filter(|part| parts.contains(&part.id)) {
+        if part.sector_size.bytes() > size.bytes() {
+            size = part.sector_size;
+        }
+    }
+    size
+}
+
+/// `md0`, `md/0`, `md/root`, and udev's links; mdadm names arrays of other hosts otherwise, which is what
+/// `mdadm.conf` is for.
+fn array_nodes(array: &Array) -> Vec<String> {
+    let mut nodes = Vec::new();
+    let name = array.name.as_deref();
+    let short = name.map(|name| name.rsplit_once(':').map_or(name, |(_, short)| short));
+    if let Some(minor) = array.preferred_minor {
+        nodes.push(format!("md{minor}"));
+        nodes.push(format!("md/{minor}"));
+    }
+    if let Some(short) = short.filter(|short| !short.is_empty()) {
+        let is_number = short.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number {
+            nodes.push(format!("md{short}"));
+        }
+        nodes.push(format!("md/{short}"));
+    }
+    if let Some(name) = name {
+        nodes.push(format!("disk/by-id/md-name-{name}"));
+    }
+    nodes.push(format!("disk/by-id/md-uuid-{}", array.mdadm_uuid()));
+    nodes
+}
+
+/// A partition's node: after a digit a `p`, in udev's links `-part`.
+fn partition_node(node: &str, number: u32) -> String {
+    if node.starts_with("disk/") {
+        format!("{node}-part{number}")
+    } else if node.ends_with(|last: char| last.is_ascii_digit()) {
+        format!("{node}p{number}")
+    } else {
+        format!("{node}{number}")
+    }
+}
+
+/// Device mapper's names have a hyphen between group and volume, so those inside are doubled.
+fn doubled(name: &str) -> String {
+    name.replace('-', "--")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use disk::block::MemoryDevice;
+    use image_library::DiskIndex;
+
+    use super::*;
+
+    /// The disks of a volume group that LVM's tools made; the `disk` package says what is on them.
+    const DISKS: &[u8] = include_bytes!("../../image-library/disk/fixtures/lvm2/disks.img.xz");
+    const DISK_BYTES: usize = 12 << 20;
+
+    fn disks() -> Vec<Part> {
+        let mut image = Vec::new();
+        let mut reader = liblzma::read::XzDecoder::new(DISKS);
+        reader
+            .read_to_end(&mut image)
+            .expect("the fixture is sound");
+        let part = |(number, bytes): (u16, &[u8])| Part {
+            id: VolumeId::on_disk(DiskIndex(number), None),
+            device: Arc::new(MemoryDevice::from(bytes.to_vec())),
+            sector_size: SectorSize::B512,
+        };
+        (0..)
+            .zip(image.chunks_exact(DISK_BYTES))
+            .map(part)
+            .collect()
+    }
+
+    #[test]
+    fn what_is_written_to_a_volume_is_there_when_it_is_put_together_again() {
+        let disks = disks();
+        let volumes = assemble(&disks).expect("the disks can be read").volumes;
+        assert!(volumes.len() > 8, "only {}", volumes.len());
+        let mut written = Vec::new();
+        for (number, volume) in (1..).zip(&volumes) {
+            let bytes = [number; 4096];
+            // Some refuse, as snapshots that are full, and one is nothing but zeros: the `disk`
+            // package has their tests.
+            let device = &volume.part.device;
+            let mut found = [0; 4096];
+            if device.write_all_at(8192, &bytes).is_ok()
+                && device.read_exact_at(8192, &mut found).is_ok()
+                && found == bytes
+            {
+                written.push((volume.part.id, bytes));
+            }
+        }
+        assert!(written.len() > 8, "only {}", written.len());
+        let again = Devices::new(disks, true).expect("the disks can be read");
+        for (id, bytes) in written {
+            let device = again.open(id).expect("it is there");
+            let mut found = [0; 4096];
+            device.read_exact_at(8192, &mut found).expect("inside");
+            assert!(found == bytes, "{id}");
+        }
+        let nobody = VolumeId::Assembled { number: 999 };
+        assert!(matches!(again.open(nobody), Err(Error::Changed { .. })));
+    }
+
+    #[test]
+    fn the_same_disks_give_the_same_volumes_and_a_lost_one_is_told() {
+        let mut disks = disks();
+        let names = |disks: &[Part]| -> Vec<String> {
+            let stack = assemble(disks).expect("the disks can be read");
+            stack
+                .volumes
+                .into_iter()
+                .map(|volume| volume.name)
+                .collect()
+        };
+        assert_eq!(names(&disks), names(&disks));
+        disks.remove(0);
+        let stack = assemble(&disks).expect("the disks can be read");
+        let codes: Vec<&str> = stack.findings.iter().map(|f| f.code.as_str()).collect();
+        assert!(codes.contains(&"storage.lvm.unusable"), "{codes:?}");
+    }
+
+    #[test]
+    fn nodes_are_named_as_the_guest_does() {
+        assert_eq!(doubled("my-vg"), "my--vg");
+        assert_eq!(partition_node("md0", 1), "md0p1");
+        assert_eq!(partition_node("md/data", 1), "md/data1");
+        assert_eq!(
+            partition_node("disk/by-id/md-uuid-a", 2),
+            "disk/by-id/md-uuid-a-part2"
+        );
+    }
+}
