@@ -73,6 +73,11 @@ if [ "$skipped" != 0 ]; then
     echo "skipped, with the reason:"
     grep '^skipped: ' "$log" | sort | uniq -c | sort -rn
 fi
+# What the failed tests said, again at the end, where it is looked for.
+awk '/^test .* \.\.\. FAILED$/ { failed[$2] = 1 }
+    /^---- .* stdout ----$/ { lines = failed[$2] && !shown[$2]++ ? 60 : 0 }
+    /^(failures|successes):$/ { lines = 0 }
+    lines-- > 0' "$log"
 echo
 echo "$((passed - skipped)) passed, $failed failed, $skipped skipped"
 exit "$status"

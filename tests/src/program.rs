@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -160,7 +160,28 @@ impl Drop for Kept {
 pub struct Running {
     child: Kept,
     shown: String,
-    output: [thread::JoinHandle<String>; 2],
+    output: [Collecting; 2],
+}
+
+/// What a pipe gave so far.
+#[derive(Debug)]
+struct Collecting {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Collecting {
+    fn so_far(&self) -> String {
+        let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn all(self) -> String {
+        let Self { bytes, thread } = self;
+        thread.join().expect("reading a pipe does not panic");
+        let bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
 }
 
 impl Running {
@@ -168,6 +189,13 @@ impl Running {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.0.id()
+    }
+
+    /// What it has said on standard error so far.
+    #[must_use]
+    pub fn stderr_so_far(&self) -> String {
+        let [_, stderr] = &self.output;
+        stderr.so_far()
     }
 
     /// Whether it is still running.
@@ -201,9 +229,7 @@ impl Running {
             thread::sleep(Duration::from_millis(5));
         };
         usage.wall = started.elapsed();
-        let [stdout, stderr] = self
-            .output
-            .map(|thread| thread.join().expect("reading a pipe does not panic"));
+        let [stdout, stderr] = self.output.map(Collecting::all);
         Outcome {
             shown: self.shown,
             code: status.code(),
@@ -214,15 +240,19 @@ impl Running {
     }
 }
 
-fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
-            // A broken pipe ends the text, as the end of the program does.
-            let _ = pipe.read_to_end(&mut bytes);
+fn collect(pipe: Option<impl Read + Send + 'static>) -> Collecting {
+    let bytes = Arc::new(Mutex::new(Vec::new()));
+    let collected = Arc::clone(&bytes);
+    let thread = thread::spawn(move || {
+        let Some(mut pipe) = pipe else { return };
+        let mut buffer = [0; 4096];
+        // A broken pipe ends the text, as the end of the program does.
+        while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+            let mut all = collected.lock().unwrap_or_else(PoisonError::into_inner);
+            all.extend_from_slice(&buffer[..count]);
         }
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+    });
+    Collecting { bytes, thread }
 }
 
 /// How a program ended and what it said.

@@ -36,11 +36,12 @@ fn wait_for_page(port: u16, what: &str) {
 }
 
 fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let begun = Instant::now();
     while !happened() {
-        assert!(Instant::now() < end, "{what} did not come");
+        assert!(begun.elapsed() < PATIENCE, "{what} did not come");
         thread::sleep(Duration::from_millis(500));
     }
+    println!("{what}: after {:.1} s", begun.elapsed().as_secs_f64());
 }
 
 fn interrupt(running: Running) -> Outcome {
@@ -96,10 +97,11 @@ fn a_server_boots_from_a_library_that_goes_away_and_needs_it_no_more_in_the_end(
     let disks = work.join("disks");
     let port = free_port();
 
-    // SATA: a guest's driver gives up after 30 s, so the machine has to be stopped meanwhile.
+    // SATA: a guest's driver gives up after 30 s, so the machine has to be stopped meanwhile. Moved
+    // slowly, so that its command is killed while the disks are on their way.
     let booting = library
         .relevo_with(&url)
-        .args("boot web --memory 512MiB --cpus 2 --profile sata --forward")
+        .args("boot web --memory 512MiB --cpus 2 --profile sata --rate 24MiB --forward")
         .arg(format!("{port}:80"))
         .arg("--to")
         .arg(&disks)
@@ -119,8 +121,11 @@ fn a_server_boots_from_a_library_that_goes_away_and_needs_it_no_more_in_the_end(
 
     // So does the command: the machine goes on, and the next command takes it over.
     booting.kill();
-    assert!(page(port).is_some(), "the machine died with its command");
+    wait_for_page(port, &server.page);
     let attached = library.relevo_with(&url).args("attach").start();
+    wait_for("its being taken over", || {
+        attached.stderr_so_far().contains("Took over")
+    });
     wait_for("the disks", || {
         status(work)["moving"]["is_complete"] == true
     });
