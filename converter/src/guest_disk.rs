@@ -7,6 +7,8 @@ use disk::block::{CachedDevice, Meter, Reads};
 use disk::{ReadAt, SectorSize};
 use image_library::DiskIndex;
 
+use crate::secrets::Secrets;
+
 /// One disk of a guest: a device of its original size that is only ever read.
 #[derive(Debug, Clone)]
 pub struct GuestDisk {
@@ -18,6 +20,14 @@ pub struct GuestDisk {
     pub device: Arc<dyn ReadAt>,
     /// Logical sector size.
     pub sector_size: SectorSize,
+    /// What opens encrypted volumes: the same for all disks of a guest.
+    pub secrets: Secrets,
+}
+
+/// The secrets of a guest's disks.
+pub(crate) fn secrets_of(disks: &[GuestDisk]) -> Secrets {
+    let first = disks.first();
+    first.map(|disk| disk.secrets.clone()).unwrap_or_default()
 }
 
 /// What is kept of all disks while they are converted, in bytes: an initramfs or two. It is looked at

@@ -20,10 +20,12 @@ pub mod inspect;
 mod phony;
 pub mod plan;
 pub mod prepare;
+mod secrets;
 mod stack;
 pub mod verify;
 pub mod vm;
 
 pub use error::{Error, Result};
 pub use guest_disk::{GuestDisk, MeteredDisks};
+pub use secrets::{Secret, Secrets};
 pub use stack::GuestVolumes;

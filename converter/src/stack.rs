@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Volumes that are made of others, put together as the guest's kernel does it: md arrays, then LVM2 on
+//! Volumes that are made of others, put together as the guest's kernel does it: md arrays, LUKS, LVM2 on
 //! partitions and arrays, and whatever lies on these again.
 //!
 //! ```text
-//! partitions -> md arrays -> their partitions -> LVM2 volumes -> (once more, until nothing is new)
+//! partitions -> md arrays -> their partitions -> what secrets open of LUKS -> LVM2 volumes
+//!     -> (once more, until nothing is new)
 //! ```
 //! The same devices give the same volumes with the same numbers, whether they are only looked at or are
 //! overlays that are to be changed: a plan made from the one can be carried out on the other.
 //!
 //! **Limits:** 8 layers, 4096 volumes.
+
+mod encrypted;
 
 use std::sync::Arc;
 
@@ -18,15 +21,16 @@ use disk::partition::{Partition, PartitionTable, Scheme, read_partition_table};
 use disk::volume::ReadOnly;
 use disk::volume::lvm2::{self, LogicalVolume, LogicalVolumeKind, VolumeGroup};
 use disk::volume::md::{self, Array};
-use disk::{Finding, Level, ReadAt, SectorSize, WriteAt};
+use disk::{Finding, ReadAt, SectorSize, WriteAt};
 
 use crate::error::{Error, Result};
-use crate::guest_disk::GuestDisk;
-use crate::inspect::findings::{WithRemedy, finding};
+use crate::guest_disk::{GuestDisk, secrets_of};
 use crate::inspect::{AssembledKind, VolumeId};
+use crate::secrets::Secrets;
 
 const LAYERS_MAX: usize = 8;
 const VOLUMES_MAX: u16 = 4096;
+const ALL_DISKS: &str = "take all disks of the server into the image";
 
 /// A device that may be a part of another.
 #[derive(Debug, Clone)]
@@ -57,14 +61,16 @@ pub(crate) struct Stack {
 }
 
 /// Puts together what is on `parts`: partitions, and disks without a table.
-pub(crate) fn assemble(parts: &[Part]) -> Result<Stack> {
+pub(crate) fn assemble(parts: &[Part], secrets: &Secrets) -> Result<Stack> {
     let mut builder = Builder {
+        secrets,
         free: parts.to_vec(),
         stack: Stack::default(),
     };
     for _ in 0..LAYERS_MAX {
         let before = builder.stack.volumes.len();
         while builder.arrays()? {}
+        builder.encrypted()?;
         builder.groups()?;
         if builder.stack.volumes.len() == before {
             break;
@@ -85,7 +91,8 @@ impl GuestVolumes {
             device: Arc::new(ReadOnly::new(Arc::clone(&disk.device))),
             sector_size: disk.sector_size,
         });
-        Ok(Self(Devices::new(whole.collect(), true)?))
+        let devices = Devices::new(whole.collect(), &secrets_of(disks), true);
+        Ok(Self(devices?))
     }
 
     /// A volume by what an inspection calls it.
@@ -146,11 +153,11 @@ pub(crate) struct Devices {
 }
 
 impl Devices {
-    /// On these whole disks. What is made of several volumes is put together where `is_stacked`.
-    pub(crate) fn new(disks: Vec<Part>, is_stacked: bool) -> Result<Self> {
+    /// On these whole disks. What is made of other volumes is put together where `is_stacked`.
+    pub(crate) fn new(disks: Vec<Part>, secrets: &Secrets, is_stacked: bool) -> Result<Self> {
         let parts = parts_of(disks)?;
         let assembled = match is_stacked {
-            true => assemble(&parts)?.volumes,
+            true => assemble(&parts, secrets)?.volumes,
             false => Vec::new(),
         };
         Ok(Self { parts, assembled })
@@ -173,13 +180,14 @@ impl Devices {
     }
 }
 
-struct Builder {
+struct Builder<'a> {
+    secrets: &'a Secrets,
     /// What is a part of nothing yet.
     free: Vec<Part>,
     stack: Stack,
 }
 
-impl Builder {
+impl Builder<'_> {
     /// Opens the arrays on what is free; whether there were any.
     fn arrays(&mut self) -> Result<bool> {
         let candidates = self.of_kind(FilesystemKind::MdMember)?;
@@ -198,7 +206,7 @@ impl Builder {
         self.note(&name, &array.findings);
         let device = match array.open() {
             Ok(device) => device,
-            Err(error) => return self.unusable("storage.md.unusable", &name, error),
+            Err(error) => return self.unusable("storage.md.unusable", &name, error, ALL_DISKS),
         };
         // As its members have them; one of 512 bytes can do with larger ones.
         let sector_size = sector_size(candidates, &parts);
@@ -284,7 +292,7 @@ impl Builder {
         let name = format!("{}/{}", group.name(), volume.name());
         let device = match volume.open() {
             Ok(device) => device,
-            Err(error) => return self.unusable("storage.lvm.unusable", &name, error),
+            Err(error) => return self.unusable("storage.lvm.unusable", &name, error, ALL_DISKS),
         };
         let mapper = format!(
             "mapper/{}-{}",
@@ -352,21 +360,6 @@ impl Builder {
         });
         self.stack.findings.extend(named);
     }
-
-    /// What is broken or not known is the guest's condition; a failing device is an error.
-    fn unusable(&mut self, code: &str, name: &str, error: disk::Error) -> Result<()> {
-        match error {
-            disk::Error::Corrupt { .. }
-            | disk::Error::Unsupported { .. }
-            | disk::Error::Limit { .. } => {
-                let found = finding(Level::Warning, code, name, error.to_string())
-                    .remedy("take all disks of the server into the image");
-                self.stack.findings.push(found);
-                Ok(())
-            }
-            source => Err(Error::guest(name)(source)),
-        }
-    }
 }
 
 fn devices(parts: &[Part]) -> Vec<Arc<dyn WriteAt>> {
@@ -409,7 +402,7 @@ fn array_nodes(array: &Array) -> Vec<String> {
 }
 
 /// A partition's node: after a digit a `p`, in udev's links `-part`.
-fn partition_node(node: &str, number: u32) -> String {
+pub(crate) fn partition_node(node: &str, number: u32) -> String {
     if node.starts_with("disk/") {
         format!("{node}-part{number}")
     } else if node.ends_with(|last: char| last.is_ascii_digit()) {
@@ -457,7 +450,9 @@ mod tests {
     #[test]
     fn what_is_written_to_a_volume_is_there_when_it_is_put_together_again() {
         let disks = disks();
-        let volumes = assemble(&disks).expect("the disks can be read").volumes;
+        let volumes = assemble(&disks, &Secrets::default())
+            .expect("the disks can be read")
+            .volumes;
         assert!(volumes.len() > 8, "only {}", volumes.len());
         let mut written = Vec::new();
         for (number, volume) in (1..).zip(&volumes) {
@@ -474,7 +469,7 @@ mod tests {
             }
         }
         assert!(written.len() > 8, "only {}", written.len());
-        let again = Devices::new(disks, true).expect("the disks can be read");
+        let again = Devices::new(disks, &Secrets::default(), true).expect("the disks can be read");
         for (id, bytes) in written {
             let device = again.open(id).expect("it is there");
             let mut found = [0; 4096];
@@ -489,7 +484,7 @@ mod tests {
     fn the_same_disks_give_the_same_volumes_and_a_lost_one_is_told() {
         let mut disks = disks();
         let names = |disks: &[Part]| -> Vec<String> {
-            let stack = assemble(disks).expect("the disks can be read");
+            let stack = assemble(disks, &Secrets::default()).expect("the disks can be read");
             stack
                 .volumes
                 .into_iter()
@@ -498,7 +493,7 @@ mod tests {
         };
         assert_eq!(names(&disks), names(&disks));
         disks.remove(0);
-        let stack = assemble(&disks).expect("the disks can be read");
+        let stack = assemble(&disks, &Secrets::default()).expect("the disks can be read");
         let codes: Vec<&str> = stack.findings.iter().map(|f| f.code.as_str()).collect();
         assert!(codes.contains(&"storage.lvm.unusable"), "{codes:?}");
     }

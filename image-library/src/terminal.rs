@@ -458,6 +458,15 @@ pub fn ask_new_passphrase() -> crate::Result<Passphrase> {
     })
 }
 
+/// Asks for something that nobody else is to see; `None` where there is no terminal.
+#[must_use]
+pub fn ask_secret(prompt: &str) -> Option<Zeroizing<String>> {
+    if !io::stdin().is_terminal() {
+        return None;
+    }
+    rpassword::prompt_password(prompt).ok().map(Zeroizing::new)
+}
+
 fn ask_hidden(prompt: &str, key_file: &str) -> crate::Result<Passphrase> {
     let needed = || Error::PassphraseNeeded {
         path: key_file.into(),

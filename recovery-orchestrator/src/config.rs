@@ -5,6 +5,7 @@
 //! library = "/srv/library"          # directory or URL
 //! replicas = ["https://second:8420"] # what is damaged in the library is read from there
 //! state   = "/var/lib/relevo"       # journals, reports, runs
+//! keys    = ["UUID=/etc/relevo/erp.key", "/etc/relevo/all.key"]  # of encrypted volumes, as --key
 //! [cache]                           # chunks of images on the way from a library to a machine
 //! directory = "/var/cache/relevo"   # left out: below the state, if the library is not a directory
 //! disk      = "32GiB"
@@ -42,6 +43,9 @@ pub struct Configuration {
     pub workspace: Option<PathBuf>,
     /// The state directory.
     pub state: Option<PathBuf>,
+    /// Files with passphrases and keys of encrypted volumes, as [`crate::keys`] reads them.
+    #[serde(default)]
+    pub keys: Vec<String>,
     /// The chunk cache.
     #[serde(default)]
     pub cache: CacheConfiguration,
@@ -196,7 +200,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("relevo.toml");
         let text = "library = \"/srv/library\"\nstate = \"/s\"\n\
-                    replicas = [\"/r\"]\n[cache]\ndirectory = \"/c\"\ndisk = \"1GiB\"\n\
+                    replicas = [\"/r\"]\nkeys = [\"/k\"]\n[cache]\ndirectory = \"/c\"\ndisk = \"1GiB\"\n\
                     memory = \"1MiB\"\n[qemu]\nbinary = \"/q\"\n\
                     accelerator = \"tcg\"\nfirmware_code = \"/c\"\nfirmware_vars = \"/v\"\n";
         std::fs::write(&path, text).unwrap();

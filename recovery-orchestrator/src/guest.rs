@@ -5,6 +5,7 @@
 use std::fmt::Debug;
 use std::path::Path;
 
+use converter::Secrets;
 use converter::plan::PlanOptions;
 use converter::plan::{Change, Edit};
 use converter::prepare::{PrepareOptions, Prepared, prepare};
@@ -121,17 +122,19 @@ impl GuestDisk {
 }
 
 /// Guests of a library's images, by conversion.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Converting<'a> {
     /// The library.
     pub reader: &'a dyn ImageReader,
     /// Converts anew, whatever is kept.
     pub again: bool,
+    /// What opens encrypted volumes.
+    pub secrets: Secrets,
 }
 
 impl GuestSource for Converting<'_> {
     fn prepare(&self, image: &Image, monitor: &dyn Monitor) -> Result<Guest> {
-        let options = prepare_options(image, self.again);
+        let options = prepare_options(image, self.again, &self.secrets);
         let prepared = prepare(self.reader, image, &options, monitor)?;
         if !prepared.plan.verdict.is_ready() {
             return Err(not_ready(image, &prepared));
@@ -163,10 +166,11 @@ impl GuestSource for Converting<'_> {
 
 /// How images are prepared by every command, so that what is kept fits all of them.
 #[must_use]
-pub fn prepare_options(image: &Image, again: bool) -> PrepareOptions {
+pub fn prepare_options(image: &Image, again: bool, secrets: &Secrets) -> PrepareOptions {
     PrepareOptions {
         plan: PlanOptions::new(image.server.as_str()),
         again,
+        secrets: secrets.clone(),
     }
 }
 

@@ -25,6 +25,7 @@ pub mod hosted;
 pub mod interrupt;
 pub mod journal;
 pub mod keeper;
+pub mod keys;
 pub mod nbd;
 pub mod network;
 pub mod platform;

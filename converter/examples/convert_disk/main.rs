@@ -7,11 +7,11 @@
 
 use std::path::PathBuf;
 
-use converter::GuestDisk;
 use converter::apply::ApplyOptions;
 use converter::plan::PlanOptions;
 use converter::prepare::convert_disks;
 use converter::verify::checker;
+use converter::{GuestDisk, Secrets};
 use disk::Silent;
 use disk::block::{Backing, OpenOptions, open_disk};
 use image_library::DiskIndex;
@@ -33,6 +33,7 @@ fn main() -> Result<(), Failure> {
             name: None,
             device: opened.device,
             sector_size: opened.sector_size,
+            secrets: Secrets::default(),
         });
     }
     let apply = ApplyOptions {

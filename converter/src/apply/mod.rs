@@ -17,7 +17,7 @@ use image_library::DiskIndex;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::guest_disk::GuestDisk;
+use crate::guest_disk::{GuestDisk, secrets_of};
 use crate::inspect::tree::encode;
 use crate::inspect::{FilePlace, VolumeId, free_bytes};
 use crate::plan::{Change, Edit, Plan};
@@ -98,7 +98,7 @@ pub fn apply(plan: &Plan, disks: &[GuestDisk], options: &ApplyOptions) -> Result
         sector_size: disk.sector_size,
     });
     let is_stacked = plan.edits.iter().any(is_stacked);
-    let devices = Devices::new(whole.collect(), is_stacked)?;
+    let devices = Devices::new(whole.collect(), &secrets_of(disks), is_stacked)?;
     let mut volumes = Volumes::default();
     let mut summary = AppliedSummary::default();
     for edit in &plan.edits {

@@ -21,6 +21,82 @@ pub struct Unbound {
     pub only_by_devices: Vec<String>,
 }
 
+/// What an `ARRAY` line says about an array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArrayLine {
+    /// Its device node, as it stands there: `/dev/md0`, `/dev/md/root`, `root`.
+    pub device: String,
+    /// Its UUID: four groups of eight digits.
+    pub uuid: Option<String>,
+    /// Its name, often `host:name`.
+    pub name: Option<String>,
+    /// Its number, of metadata 0.90.
+    pub super_minor: Option<u32>,
+}
+
+impl ArrayLine {
+    /// The names of its device node, below `/dev/`; none of an array that is left alone.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<String> {
+        let node = match self.device.strip_prefix("/dev/") {
+            Some(node) => node.to_owned(),
+            None if self.device.contains(['/', '<']) => return Vec::new(),
+            None if number(&self.device, "md").is_some() => self.device.clone(),
+            None => format!("md/{}", self.device),
+        };
+        let other = match (number(&node, "md/"), number(&node, "md")) {
+            (Some(number), _) => Some(format!("md{number}")),
+            (None, Some(number)) => Some(format!("md/{number}")),
+            (None, None) => None,
+        };
+        std::iter::once(node).chain(other).collect()
+    }
+}
+
+fn number(node: &str, prefix: &str) -> Option<u32> {
+    node.strip_prefix(prefix)?.parse().ok()
+}
+
+/// The arrays that a configuration names.
+#[must_use]
+pub fn arrays(text: &str) -> Vec<ArrayLine> {
+    let lines: Vec<String> = text.split_inclusive('\n').map(str::to_owned).collect();
+    let statements = statements(&lines).into_iter();
+    statements
+        .filter_map(|statement| array(&all_words(statement)))
+        .collect()
+}
+
+fn array(words: &[&str]) -> Option<ArrayLine> {
+    if !is_keyword(words.first(), "array") {
+        return None;
+    }
+    let value = |key: &str| {
+        let mut values = words.iter().filter_map(|word| {
+            let (name, value) = word.split_once('=')?;
+            name.eq_ignore_ascii_case(key).then_some(value)
+        });
+        values.next()
+    };
+    // Without a device mdadm names it by its superblock.
+    let device = words.get(1).filter(|word| !word.contains('='));
+    Some(ArrayLine {
+        device: device.map_or_else(|| "<none>".to_owned(), |&device| device.to_owned()),
+        uuid: value("uuid").and_then(uuid),
+        name: value("name").map(str::to_owned),
+        super_minor: value("super-minor").and_then(|minor| minor.parse().ok()),
+    })
+}
+
+/// Whatever stands between the digits.
+fn uuid(text: &str) -> Option<String> {
+    let digits: Vec<char> = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let groups = digits
+        .chunks(8)
+        .map(|group| group.iter().collect::<String>().to_ascii_lowercase());
+    (digits.len() == 32).then(|| groups.collect::<Vec<_>>().join(":"))
+}
+
 /// Lets arrays be found by their superblocks, whatever their disks are called: `DEVICE` lines that
 /// name disks also take `partitions`, and `ARRAY` lines lose `devices=` where they say more.
 #[must_use]
@@ -211,6 +287,25 @@ mod tests {
         assert_eq!(unbind(text).text, text);
         let text = "DEVICE partitions\nDEVICE /dev/sda1\n";
         assert_eq!(unbind(text).text, text);
+    }
+
+    #[test]
+    fn an_array_has_the_names_of_its_line() {
+        let found = arrays(
+            "MAILADDR root\narr /dev/md/0 metadata=1.2\n  UUID=0A1B2C3D:4e5f6071:8293a4b5-c6d7e8f9 \
+             name=host:0\nARRAY /dev/md3 super-minor=3\nARRAY <ignore> UUID=1\nARRAY home name=x:home\n\
+             ARRAY name=x:y\n",
+        );
+        let uuid = "0a1b2c3d:4e5f6071:8293a4b5:c6d7e8f9";
+        assert_eq!(found[0].uuid.as_deref(), Some(uuid));
+        assert_eq!(found[0].name.as_deref(), Some("host:0"));
+        assert_eq!(found[1].super_minor, Some(3));
+        let nodes: Vec<_> = found.iter().map(ArrayLine::nodes).collect();
+        assert_eq!(nodes[0], ["md/0", "md0"]);
+        assert_eq!(nodes[1], ["md3", "md/3"]);
+        assert_eq!(nodes[2], [""; 0]);
+        assert_eq!(nodes[3], ["md/home"]);
+        assert_eq!(nodes[4], [""; 0]);
     }
 
     #[test]

@@ -66,12 +66,12 @@ impl<'a> DeviceNames<'a> {
         if let Some((tag, value)) = tag_of(spec) {
             return self.by_tag(tag, &value);
         }
-        if let Some(map) = MapName::parse(spec, self.aliases) {
-            return self.by_map(map);
-        }
         let name = spec.strip_prefix("/dev/")?;
         if let Some(volume) = self.by_node(name) {
             return Some(volume);
+        }
+        if let Some(map) = MapName::parse(spec, self.aliases) {
+            return self.by_map(map);
         }
         if let Some(link) = name
             .strip_prefix("disk/by-id/")

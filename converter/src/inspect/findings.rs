@@ -3,6 +3,11 @@
 
 use disk::{Finding, Level};
 
+/// An encrypted volume that no secret opens.
+pub(crate) const LUKS_LOCKED: &str = "storage.luks.locked";
+/// An encrypted volume that is opened at the start by what only the server has.
+pub(crate) const LUKS_TOKEN: &str = "storage.luks.token";
+
 /// A finding without remedy.
 pub(crate) fn finding(
     level: Level,

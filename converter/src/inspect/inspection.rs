@@ -168,6 +168,8 @@ pub enum AssembledKind {
     Partition,
     /// A logical volume of LVM2.
     LogicalVolume,
+    /// What a LUKS volume is when it is opened.
+    Encrypted,
 }
 
 /// A volume that is made of others.
@@ -643,6 +645,12 @@ impl<'a> Volumes<'a> {
     pub(crate) fn has(self, id: VolumeId) -> bool {
         self.on_disks().any(|volume| volume.id == id)
             || self.assembled.iter().any(|volume| volume.id == id)
+    }
+
+    /// Whether another volume is made of it.
+    pub(crate) fn is_part(self, id: VolumeId) -> bool {
+        let mut assembled = self.assembled.iter();
+        assembled.any(|volume| volume.parts.contains(&id))
     }
 
     /// What people call a volume.

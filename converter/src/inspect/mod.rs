@@ -9,6 +9,7 @@ pub(crate) mod boot;
 mod device_files;
 pub(crate) mod device_names;
 pub(crate) mod findings;
+mod guest_names;
 mod inspection;
 mod kernels;
 mod map_name;
@@ -31,6 +32,7 @@ use crate::error::{Error, Result};
 use crate::guest_disk::GuestDisk;
 use crate::inspect::tree::GuestTree;
 
+pub(crate) use findings::{LUKS_LOCKED, LUKS_TOKEN};
 pub(crate) use inspection::Volumes;
 pub use inspection::{
     AssembledFacts, AssembledKind, Bootloader, BootloaderKind, ConfigurationFiles, DeviceFiles,
@@ -84,7 +86,13 @@ pub(crate) fn inspect_filesystems(
     };
     let mut findings = Vec::new();
     let mut tree = GuestTree::new(filesystems);
-    let root = root::find(&mut tree, volumes, &mut findings)?;
+    let is_locked = noticed.iter().any(|(_, found)| found.code == LUKS_LOCKED);
+    let root = root::find(&mut tree, volumes, is_locked, &mut findings)?;
+    let named = guest_names::named(&tree, root, volumes)?;
+    let volumes = Volumes {
+        disks: &disks,
+        assembled: &named,
+    };
     let mounts = match root {
         Some(root) => mounts::compose(&mut tree, root, volumes, machine, &mut findings)?,
         None => Vec::new(),
@@ -117,7 +125,7 @@ pub(crate) fn inspect_filesystems(
         labels: system::labels(&tree)?,
         machine: machine.cloned(),
         disks,
-        assembled,
+        assembled: named,
         findings,
     })
 }
@@ -132,7 +140,8 @@ fn command_lines(bootloaders: &[Bootloader], machine: Option<&MachineDescription
 }
 
 /// An error on a disk that the system starts without is a warning: the VM starts as well, and what
-/// was on that disk is missing there as it would be here.
+/// was on that disk is missing there as it would be here. A volume that is locked is an error where
+/// the system may be on it.
 fn weigh(
     noticed: Vec<(DiskIndex, Finding)>,
     volumes: Volumes<'_>,
@@ -146,6 +155,9 @@ fn weigh(
         root.is_none() || disk == DiskIndex(0) || is_mounted
     };
     let weighed = noticed.into_iter().map(|(disk, mut finding)| {
+        if finding.code == LUKS_LOCKED && root.is_none() {
+            finding.level = Level::Error;
+        }
         if finding.level == Level::Error && !is_needed(disk) {
             finding.level = Level::Warning;
             finding

@@ -8,7 +8,7 @@ use image_library::machine::MachineDescription;
 use crate::error::Result;
 use crate::guest::fstab::Fstab;
 use crate::inspect::device_names::{DeviceNames, Stability, stability};
-use crate::inspect::findings::{WithRemedy, finding};
+use crate::inspect::findings::{LUKS_LOCKED, WithRemedy, finding};
 use crate::inspect::inspection::{MountFacts, VolumeId, Volumes};
 use crate::inspect::tree::GuestTree;
 
@@ -73,28 +73,29 @@ fn entries(fstab: &str) -> Vec<(String, String)> {
 fn unresolved(spec: &str, target: &str, volumes: Volumes<'_>) -> Option<Finding> {
     match stability(spec) {
         Stability::NotADevice => None,
-        _ if matches!(target, "/boot" | "/boot/efi" | "/usr" | "/etc") => Some(
-            finding(
-                Level::Error,
-                if has_stacked(volumes) {
-                    "storage.stacked"
-                } else {
-                    "fstab.device.unknown"
-                },
-                format!("/etc/fstab: {target}"),
-                format!("{spec} is on none of the image's disks that we can read"),
-            )
-            .remedy("take all disks of the server into the image"),
-        ),
+        _ if matches!(target, "/boot" | "/boot/efi" | "/usr" | "/etc") => {
+            let (code, remedy) = why_unresolved(volumes);
+            let place = format!("/etc/fstab: {target}");
+            let problem = format!("{spec} is on none of the image's disks that we can read");
+            Some(finding(Level::Error, code, place, problem).remedy(remedy))
+        }
         _ => None,
     }
 }
 
-fn has_stacked(volumes: Volumes<'_>) -> bool {
-    volumes.contents().any(|(_, content)| {
-        matches!(
-            content.kind,
-            FilesystemKind::Lvm2Member | FilesystemKind::MdMember | FilesystemKind::Luks
-        )
-    })
+/// What can hide a volume: an encrypted one that is locked, others that cannot be put together.
+fn why_unresolved(volumes: Volumes<'_>) -> (&'static str, &'static str) {
+    let unused = volumes.contents().filter(|(id, _)| !volumes.is_part(*id));
+    let kinds: Vec<FilesystemKind> = unused.map(|(_, content)| content.kind).collect();
+    let all_disks = "take all disks of the server into the image";
+    if kinds.contains(&FilesystemKind::Luks) {
+        let remedy = "give the key of the encrypted volume: `--key UUID=FILE`, `--key ask`, or `keys` \
+                      in relevo.toml";
+        return (LUKS_LOCKED, remedy);
+    }
+    let is_stacked = [FilesystemKind::Lvm2Member, FilesystemKind::MdMember];
+    match kinds.iter().any(|kind| is_stacked.contains(kind)) {
+        true => ("storage.stacked", all_disks),
+        false => ("fstab.device.unknown", all_disks),
+    }
 }

@@ -10,13 +10,16 @@ use disk::{Finding, Level};
 use crate::error::Result;
 use crate::inspect::device_names::DeviceNames;
 use crate::inspect::findings::{WithRemedy, finding};
+use crate::inspect::guest_names;
 use crate::inspect::inspection::{VolumeId, Volumes};
 use crate::inspect::tree::GuestTree;
 
-/// Finds the root and makes it the tree's; says in a finding why there is none.
+/// Finds the root and makes it the tree's; says in a finding why there is none, unless it may be on a
+/// volume that is locked.
 pub(crate) fn find(
     tree: &mut GuestTree,
     volumes: Volumes<'_>,
+    is_locked: bool,
     findings: &mut Vec<Finding>,
 ) -> Result<Option<VolumeId>> {
     let mut candidates = Vec::new();
@@ -30,7 +33,9 @@ pub(crate) fn find(
     candidates.sort_by_key(|(itself, volume)| (!itself, *volume));
     let Some(&(_, root)) = candidates.first() else {
         tree.clear_mounts();
-        findings.extend(why_no_root(volumes));
+        if !is_locked {
+            findings.extend(why_no_root(volumes));
+        }
         return Ok(None);
     };
     tree.set_root(root);
@@ -78,6 +83,11 @@ fn is_root(tree: &GuestTree) -> Result<bool> {
 
 /// Whether this root's own GRUB entries name this root.
 fn starts_itself(tree: &GuestTree, volume: VolumeId, volumes: Volumes<'_>) -> Result<bool> {
+    let named = guest_names::named(tree, Some(volume), volumes)?;
+    let volumes = Volumes {
+        assembled: &named,
+        ..volumes
+    };
     let names = DeviceNames::new(volumes, None);
     let Some(configuration) = tree.text("/boot/grub/grub.cfg")? else {
         return Ok(false);
@@ -93,6 +103,7 @@ fn starts_itself(tree: &GuestTree, volume: VolumeId, volumes: Volumes<'_>) -> Re
 fn why_no_root(volumes: Volumes<'_>) -> Vec<Finding> {
     let mut found: Vec<Finding> = volumes
         .contents()
+        .filter(|(id, _)| !volumes.is_part(*id))
         .filter_map(|(id, content)| {
             unsupported_root(content.kind).map(|(code, problem)| {
                 finding(Level::Error, code, volumes.name(id), problem).remedy(
@@ -127,7 +138,7 @@ fn unsupported_root(kind: FilesystemKind) -> Option<(&'static str, &'static str)
     match kind {
         FilesystemKind::Lvm2Member => Some(("storage.lvm", "an LVM physical volume")),
         FilesystemKind::MdMember => Some(("storage.md", "a member of an md array")),
-        FilesystemKind::Luks => Some(("storage.luks", "a LUKS container")),
+        FilesystemKind::Luks => Some(("storage.luks", "an encrypted volume that cannot be opened")),
         FilesystemKind::Xfs => Some(("filesystem.xfs", "an XFS filesystem")),
         FilesystemKind::Btrfs => Some(("filesystem.btrfs", "a btrfs filesystem")),
         FilesystemKind::Ntfs => Some(("filesystem.ntfs", "an NTFS filesystem")),

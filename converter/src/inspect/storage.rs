@@ -20,13 +20,14 @@ use image_library::DiskIndex;
 
 use crate::error::{Error, Result};
 use crate::guest::boot_sector::{BootCode, boot_code};
-use crate::guest_disk::GuestDisk;
+use crate::guest_disk::{GuestDisk, secrets_of};
 use crate::inspect::Storage;
 use crate::inspect::findings::{WithRemedy, finding};
 use crate::inspect::inspection::{
     AssembledFacts, DiskFacts, PartitionPurpose, TableKind, VolumeContent, VolumeFacts, VolumeId,
     Volumes,
 };
+use crate::secrets::Secrets;
 use crate::stack::{self, Part};
 
 /// EFI system partition in a DOS partition table.
@@ -51,13 +52,13 @@ pub(crate) fn open(disks: &[GuestDisk]) -> Result<Storage> {
         let facts = open_disk(disk, &mut parts, &mut storage)?;
         storage.disks.push(facts);
     }
-    open_assembled(&parts, &mut storage)?;
+    open_assembled(&parts, &secrets_of(disks), &mut storage)?;
     Ok(storage)
 }
 
 /// Opens what is made of partitions and disks.
-fn open_assembled(parts: &[Part], storage: &mut Storage) -> Result<()> {
-    let stack = stack::assemble(parts)?;
+fn open_assembled(parts: &[Part], secrets: &Secrets, storage: &mut Storage) -> Result<()> {
+    let stack = stack::assemble(parts, secrets)?;
     for finding in stack.findings {
         storage.note(DiskIndex(0), finding);
     }

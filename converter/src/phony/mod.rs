@@ -2,6 +2,7 @@
 //! Guests for tests: trees in memory, laid out as distributions do, with kernels and initramfs
 //! images small enough to be made in a millisecond.
 
+pub(crate) mod encrypted;
 mod enterprise_servers;
 pub(crate) mod generators;
 pub(crate) mod image;

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::inspect::device_names::DeviceNames;
 use crate::inspect::findings::{WithRemedy, finding};
-use crate::inspect::{Inspection, Kernel};
+use crate::inspect::{Inspection, Kernel, LUKS_LOCKED};
 use crate::plan::edit::Rewrites;
 use crate::vm::VmDefinition;
 
@@ -117,7 +117,8 @@ pub struct Plan {
 }
 
 /// Findings of this level [`Level::Error`] that somebody can decide about.
-const DECIDABLE: [&str; 5] = [
+const DECIDABLE: [&str; 6] = [
+    LUKS_LOCKED,
     "fstab.device.unknown",
     "crypttab.device.unknown",
     "boot.device.unknown",

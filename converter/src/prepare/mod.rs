@@ -9,7 +9,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use disk::block::{Overlay, Reads};
-use disk::{Level, Monitor};
+use disk::{Finding, Level, Monitor};
 use image_library::machine::MachineDescription;
 use image_library::{DiskIndex, Image, ImageReader};
 
@@ -18,18 +18,21 @@ use crate::error::{Error, Result};
 use crate::guest_disk::{GuestDisk, MeteredDisks};
 use crate::inspect::{Inspection, inspect};
 use crate::plan::{Plan, PlanOptions, plan};
+use crate::secrets::Secrets;
 use crate::verify::verify;
 use crate::vm::VmDefinition;
 
 pub use kept::{FAILURE_NAME, Failure, Kept, RECORD_NAME, Summary, kept};
 
 /// How an image is prepared.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct PrepareOptions {
     /// What the plan may choose.
     pub plan: PlanOptions,
     /// Does all anew, whatever is kept.
     pub again: bool,
+    /// What opens encrypted volumes. An image that is locked without is tried again with them.
+    pub secrets: Secrets,
 }
 
 /// An image with all that its virtual machine needs.
@@ -76,6 +79,7 @@ pub fn prepare(
 ) -> Result<Prepared> {
     if !options.again
         && let Some(known) = kept::load(reader, image.id, &options.plan)?
+        && !may_unlock(&known.plan.findings, &options.secrets)
     {
         return Ok(known);
     }
@@ -92,7 +96,7 @@ fn prepare_anew(
     options: &PrepareOptions,
     monitor: &dyn Monitor,
 ) -> Result<Prepared> {
-    let disks = open_disks(reader, image)?;
+    let disks = open_disks(reader, image, &options.secrets)?;
     let apply_options = ApplyOptions {
         now_unix_seconds: image.taken_at.as_second(),
     };
@@ -141,6 +145,16 @@ pub fn convert_disks(
     })
 }
 
+/// Whether an encrypted volume was in the way of an earlier preparation, and there are secrets now
+/// that may open it.
+#[must_use]
+pub fn may_unlock(findings: &[Finding], secrets: &Secrets) -> bool {
+    let mut locked = findings.iter().filter(|finding| {
+        finding.level == Level::Error && finding.code == crate::inspect::LUKS_LOCKED
+    });
+    locked.any(|_| !secrets.is_empty())
+}
+
 /// Reports what was noticed, but not what the refusal will say.
 fn report(plan: &Plan, monitor: &dyn Monitor) {
     for finding in &plan.findings {
@@ -150,14 +164,19 @@ fn report(plan: &Plan, monitor: &dyn Monitor) {
     }
 }
 
-/// The disks of an image as conversion takes them.
-pub fn open_disks(reader: &dyn ImageReader, image: &Image) -> Result<Vec<GuestDisk>> {
+/// The disks of an image as conversion takes them, with what opens the encrypted volumes on them.
+pub fn open_disks(
+    reader: &dyn ImageReader,
+    image: &Image,
+    secrets: &Secrets,
+) -> Result<Vec<GuestDisk>> {
     let open = |disk: &image_library::ImageDisk| {
         Ok(GuestDisk {
             index: disk.index,
             name: Some(disk.name.clone()),
             device: reader.open_disk(image.id, disk.index)?,
             sector_size: disk.sector_size,
+            secrets: secrets.clone(),
         })
     };
     image.disks.iter().map(open).collect()

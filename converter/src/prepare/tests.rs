@@ -14,12 +14,13 @@ use image_library::{Consistency, Error as LibraryError, ImageDisk, ImageId, Imag
 use tempfile::TempDir;
 
 use super::*;
-use crate::phony::{MemoryFilesystem, Node, debian_bookworm};
+use crate::phony::{MemoryFilesystem, Node, debian_bookworm, encrypted};
 use crate::plan::Verdict;
 use crate::verify::checker;
 
 const MIB: usize = 1 << 20;
 const ROOT_UUID: &str = "6f1cc2f4-8d5a-4f0e-9b6e-1f6f0a0b0c01";
+const LUKS_UUID: &str = "6f1cc2f4-8d5a-4f0e-9b6e-1f6f0a0b0c03";
 const SWAP_UUID: &str = "6f1cc2f4-8d5a-4f0e-9b6e-1f6f0a0b0c02";
 const APPLY: ApplyOptions = ApplyOptions {
     now_unix_seconds: 1_700_000_000,
@@ -79,12 +80,79 @@ fn disk_with(guest: &MemoryFilesystem, kind: &str) -> Option<Vec<u8>> {
     Some(disk)
 }
 
+/// The same disk with its root encrypted.
+fn encrypted_disk() -> Option<Vec<u8>> {
+    let plain = disk_with(debian_bookworm().partition(1), "ext4")?;
+    let mut disk = plain[..MIB].to_vec();
+    disk.extend(encrypted::luks(LUKS_UUID, &plain[MIB..41 * MIB]));
+    disk.resize(42 * MIB, 0);
+    disk.extend(&plain[41 * MIB..]);
+    let sectors = |mib: u32| (mib * 2048).to_le_bytes();
+    disk[458..462].copy_from_slice(&sectors(41));
+    disk[470..474].copy_from_slice(&sectors(42));
+    Some(disk)
+}
+
+fn errors(plan: &Plan) -> Vec<&str> {
+    let findings = plan.findings.iter();
+    let errors = findings.filter(|finding| finding.level == Level::Error);
+    errors.map(|finding| finding.code.as_str()).collect()
+}
+
+#[test]
+fn an_encrypted_root_is_converted_with_its_key_and_without_waits_for_it() {
+    let Some(bytes) = encrypted_disk() else {
+        return;
+    };
+    let image = image(bytes.len() as u64);
+    let library = OneImage::with(bytes);
+    let mut options = options();
+    for reused in [false, true] {
+        let locked = prepare(&library, &image, &options, &Silent).unwrap();
+        assert_eq!(
+            (locked.plan.verdict, locked.reused),
+            (Verdict::NeedsInput, reused)
+        );
+        assert_eq!(errors(&locked.plan), ["storage.luks.locked"]);
+        assert_eq!(locked.overlays, []);
+    }
+    // What was kept without a key is not the last word for who has one.
+    options.secrets = encrypted::secrets();
+    let opened = prepare(&library, &image, &options, &Silent).unwrap();
+    assert_eq!(
+        opened.plan.verdict,
+        Verdict::ReadyWithChanges,
+        "{}",
+        opened.plan
+    );
+    assert!(!opened.reused);
+    assert!(prepare(&library, &image, &options, &Silent).unwrap().reused);
+    let files = library.side_files.lock().unwrap();
+    for (name, bytes) in &*files {
+        let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+        assert!(!has(b"correct horse"), "{name}");
+        // The console that the plan adds is written as the volume is: encrypted.
+        assert!(!name.ends_with("qcow2") || !has(b"console=ttyS0"), "{name}");
+    }
+    let overlay: Arc<dyn ReadAt> = Arc::new(MemoryDevice::from(opened.overlays[0].1.clone()));
+    let base = Arc::clone(&library.disk);
+    let disk = Overlay::from_qcow2(overlay, base, OverlayOptions::default()).unwrap();
+    let disk = GuestDisk {
+        secrets: encrypted::secrets(),
+        ..guest_disk(Arc::new(disk))
+    };
+    let again = convert(&[disk]);
+    assert_eq!(again.plan.edits, []);
+    assert_eq!(again.plan.verdict, Verdict::Ready);
+}
+
 fn guest_disk(device: Arc<dyn ReadAt>) -> GuestDisk {
     GuestDisk {
         index: DiskIndex(0),
         name: Some("sda".to_owned()),
         device,
         sector_size: SectorSize::B512,
+        secrets: Secrets::default(),
     }
 }
 
@@ -92,6 +160,7 @@ fn options() -> PrepareOptions {
     PrepareOptions {
         plan: PlanOptions::new("web01"),
         again: false,
+        secrets: Secrets::default(),
     }
 }
 

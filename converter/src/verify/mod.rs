@@ -16,7 +16,7 @@ use image_library::DiskIndex;
 
 use crate::apply::{Applied, hash};
 use crate::error::{Error, Result};
-use crate::guest_disk::GuestDisk;
+use crate::guest_disk::{GuestDisk, secrets_of};
 use crate::inspect::VolumeId;
 use crate::stack::{Devices, Part};
 
@@ -64,7 +64,7 @@ pub(crate) fn merged_volumes(applied: &Applied, disks: &[GuestDisk]) -> Result<D
     });
     let mut files = applied.summary.files.iter();
     let is_stacked = files.any(|file| file.place.volume.disk().is_none());
-    Devices::new(whole.collect(), is_stacked)
+    Devices::new(whole.collect(), &secrets_of(disks), is_stacked)
 }
 
 /// A disk as it is after the conversion; `None` where nothing was changed on it.

@@ -178,6 +178,7 @@ fn guest(
     let source = Converting {
         reader: &*library,
         again: false,
+        secrets: context.secrets()?,
     };
     let guest = source.prepare(&image, monitor)?;
     let kept = match &arguments.to {

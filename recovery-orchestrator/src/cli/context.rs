@@ -6,9 +6,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use converter::Secrets;
 use image_library::client::Patience;
 use image_library::terminal::{
-    AccessPaths, Terminal, Verbosity, library_access, say, typed_environment,
+    AccessPaths, Terminal, Verbosity, ask_secret, library_access, say, typed_environment,
 };
 use image_library::{
     FileError, Image, ImageReader, ImageRef, InitOptions, Library, LibraryAccess, LocalLibrary,
@@ -16,6 +17,7 @@ use image_library::{
 };
 use recovery_orchestrator::config::{Configuration, Surroundings};
 use recovery_orchestrator::keeper::{CacheOrder, KeeperProgram, Open, Source};
+use recovery_orchestrator::keys::read_all;
 use recovery_orchestrator::platform::qemu::Qemu;
 use recovery_orchestrator::runbook::parse_bytes;
 use recovery_orchestrator::state::StateDirectory;
@@ -47,6 +49,8 @@ pub(super) struct Context {
     /// Other libraries with the same images.
     replicas: Vec<String>,
     quiet: bool,
+    /// What the command line says of keys.
+    keys: Vec<String>,
 }
 
 impl Context {
@@ -75,6 +79,7 @@ impl Context {
                 named => named.to_vec(),
             },
             configuration,
+            keys: global.key.clone(),
             quiet: global.quiet,
         })
     }
@@ -125,6 +130,12 @@ impl Context {
                 .is_ok_and(|mut entries| entries.next().is_none())
         };
         !self.library.contains("://") && (!path.exists() || is_empty(path))
+    }
+
+    /// What opens encrypted volumes: the command line's keys, then those of the configuration.
+    pub(super) fn secrets(&self) -> Result<Secrets> {
+        let texts = self.keys.iter().chain(&self.configuration.keys);
+        read_all(texts, &ask_secret)
     }
 
     /// The library and the image in it that a command line names.

@@ -4,14 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use converter::MeteredDisks;
 use converter::apply::ApplyOptions;
 use converter::export::{GuestFacts, Hardware, Networks, Target};
 use converter::inspect::{Inspection, inspect};
-use converter::plan::{Plan, PlanOptions, plan};
+use converter::plan::{Plan, plan};
 use converter::prepare::{PrepareOptions, Prepared, convert_disks, open_disks, prepare};
 use converter::verify::checker;
 use converter::vm::VmDefinition;
+use converter::{MeteredDisks, Secrets};
 use disk::block::{MemoryDevice, Overlay, OverlayOptions, Reads};
 use disk::{Finding, Level, Monitor, ReadAt};
 use image_library::program::{Verdict, print_json, print_line};
@@ -112,8 +112,8 @@ impl From<To> for Target {
 
 impl ConvertArguments {
     /// As every command prepares images, but for what was asked here.
-    fn options(&self, image: &Image) -> PrepareOptions {
-        let mut options = prepare_options(image, self.again);
+    fn options(&self, image: &Image, secrets: &Secrets) -> PrepareOptions {
+        let mut options = prepare_options(image, self.again, secrets);
         options.plan.keep_services = self.keep_services;
         options
     }
@@ -125,15 +125,15 @@ pub(super) fn run(context: &Context, arguments: &ConvertArguments) -> Result<Ver
     if arguments.plan || arguments.dry_run.dry_run {
         return show_plan(context, arguments, networks, (&*library, &image));
     }
+    let options = arguments.options(&image, &context.secrets()?);
     let monitor = context.monitor();
-    let prepared = prepare(&*library, &image, &arguments.options(&image), &monitor)?;
+    let prepared = prepare(&*library, &image, &options, &monitor)?;
     monitor.finish();
     if !prepared.plan.verdict.is_ready() {
         return Err(not_ready(&image, &prepared.plan));
     }
     let mut verdict = Verdict::Done;
     if arguments.check {
-        let options = arguments.options(&image).plan;
         verdict = check(&*library, &image, &options, &monitor)?;
         monitor.finish();
     }
@@ -234,10 +234,11 @@ fn show_plan(
     networks: Networks,
     (library, image): (&dyn ImageReader, &Image),
 ) -> Result<Verdict> {
+    let options = arguments.options(image, &context.secrets()?);
     let monitor = context.monitor();
-    let disks = MeteredDisks::new(&open_disks(library, image)?);
+    let disks = MeteredDisks::new(&open_disks(library, image, &options.secrets)?);
     let inspection = inspect(disks.disks(), image.machine.as_ref(), &monitor)?;
-    let plan = plan(&inspection, &arguments.options(image).plan);
+    let plan = plan(&inspection, &options.plan);
     monitor.finish();
     let reads = disks.reads();
     let mut export = None;
@@ -305,17 +306,17 @@ fn not_ready(image: &Image, plan: &Plan) -> Error {
 fn check(
     library: &dyn ImageReader,
     image: &Image,
-    options: &PlanOptions,
+    options: &PrepareOptions,
     monitor: &dyn Monitor,
 ) -> Result<Verdict> {
-    let disks = open_disks(library, image)?;
+    let disks = open_disks(library, image, &options.secrets)?;
     let apply = ApplyOptions {
         now_unix_seconds: image.taken_at.as_second(),
     };
     let converted = convert_disks(
         &disks,
         image.machine.as_ref(),
-        options,
+        &options.plan,
         &apply,
         &disk::Silent,
     )?;

@@ -77,6 +77,7 @@ fn rehearse(context: &Context, arguments: RunArguments) -> Result<Verdict> {
         guests: &Converting {
             reader: &*library,
             again: false,
+            secrets: context.secrets()?,
         },
         keepers: &keepers,
         platform: &qemu,

@@ -400,7 +400,7 @@ fn terminal_problem(place: &str, error: &dyn std::error::Error) -> String {
 
 fn tree(context: &Context, wanted: &ImageRef) -> Result<Tree> {
     let (library, image) = context.open_image(wanted)?;
-    let disks = converter::prepare::open_disks(&*library, &image)?;
+    let disks = converter::prepare::open_disks(&*library, &image, &context.secrets()?)?;
     Tree::open(&disks, &disk::Silent)
 }
 

@@ -24,10 +24,11 @@ pub(super) struct InspectArguments {
 
 pub(super) fn run(context: &Context, arguments: &InspectArguments) -> Result<Verdict> {
     let (library, image) = context.open_image(&arguments.image)?;
+    let secrets = context.secrets()?;
     let monitor = context.monitor();
-    let disks = MeteredDisks::new(&open_disks(&*library, &image)?);
+    let disks = MeteredDisks::new(&open_disks(&*library, &image, &secrets)?);
     let inspection = inspect(disks.disks(), image.machine.as_ref(), &monitor)?;
-    let plan = plan(&inspection, &prepare_options(&image, false).plan);
+    let plan = plan(&inspection, &prepare_options(&image, false, &secrets).plan);
     monitor.finish();
     if arguments.format.json {
         let verdict = plan.verdict;

@@ -71,6 +71,10 @@ struct Global {
     /// Journals, reports and scratch files of runs [default: /var/lib/relevo as root]
     #[arg(long, global = true, env = "RELEVO_STATE", value_name = "DIR")]
     state: Option<PathBuf>,
+    /// What opens an encrypted volume: a file with its passphrase or key, or `ask`; for one volume
+    /// by its UUID, else tried for all; repeatable, and added to `keys` of the configuration
+    #[arg(long, global = true, value_name = "[UUID=]FILE|ask")]
+    key: Vec<String>,
     /// Say nothing but warnings and errors
     #[arg(long, short, global = true)]
     quiet: bool,

@@ -72,7 +72,8 @@ pub(super) fn run(context: &Context, arguments: &ServeArguments) -> Result<Verdi
         rounds: Rounds::new(Wanted {
             all: arguments.all,
             again: arguments.again,
-        }),
+        })
+        .with_secrets(context.secrets()?),
         interval: (!arguments.once).then_some(arguments.interval),
         interrupt: interrupt.clone(),
     };

@@ -13,6 +13,7 @@
 mod rounds;
 mod service;
 
+use converter::Secrets;
 use converter::plan::Verdict;
 use converter::prepare::{Kept, Summary};
 use disk::block::Reads;
@@ -164,7 +165,7 @@ pub fn status(reader: &dyn ImageReader, now: Timestamp) -> Result<Vec<Readiness>
 }
 
 fn look(reader: &dyn ImageReader, image: &Image, now: Timestamp) -> Result<Readiness> {
-    let options = prepare_options(image, false).plan;
+    let options = prepare_options(image, false, &Secrets::default()).plan;
     let kept = converter::prepare::kept(reader, image.id, &options)?;
     Ok(Readiness::of(image, kept, now))
 }

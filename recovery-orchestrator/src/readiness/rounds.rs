@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use converter::prepare::{Kept, PrepareOptions, Summary, kept, prepare};
+use converter::Secrets;
+use converter::prepare::{Kept, PrepareOptions, Summary, kept, may_unlock, prepare};
 use disk::{Finding, Level, Monitor};
 use image_library::{Image, ImageId, ImageReader, chain_text};
 use jiff::Timestamp;
@@ -70,6 +71,7 @@ impl News {
 #[derive(Debug, Default)]
 pub struct Rounds {
     wanted: Wanted,
+    secrets: Secrets,
     /// Images about which everything is known and told.
     settled: BTreeSet<ImageId>,
     postponed: BTreeMap<ImageId, Postponed>,
@@ -91,6 +93,12 @@ impl Rounds {
             wanted,
             ..Self::default()
         }
+    }
+
+    /// The same with what opens encrypted volumes.
+    #[must_use]
+    pub fn with_secrets(self, secrets: Secrets) -> Self {
+        Self { secrets, ..self }
     }
 
     /// One round.
@@ -139,7 +147,7 @@ impl Rounds {
         image: &Image,
         monitor: &dyn Monitor,
     ) -> Result<Option<News>> {
-        let options = prepare_options(image, false);
+        let options = prepare_options(image, false, &self.secrets);
         let known = match kept(reader, image.id, &options.plan) {
             Ok(known) => known,
             Err(error) => return self.hindered(reader, image, &error.into()),
@@ -147,7 +155,9 @@ impl Rounds {
         let is_known = match &known {
             Kept::Nothing => false,
             Kept::Failed(_) => !self.wanted.again,
-            Kept::Prepared(_) | Kept::ByLater { .. } => true,
+            // With the key that was missing then.
+            Kept::Prepared(summary) => !may_unlock(&summary.findings, &self.secrets),
+            Kept::ByLater { .. } => true,
         };
         if !is_known {
             return self.prepare(reader, image, &options, monitor);

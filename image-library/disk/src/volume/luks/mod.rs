@@ -91,11 +91,27 @@ pub struct Token {
 }
 
 impl Token {
+    /// Whether a server on the network gives the secret (Tang).
+    #[must_use]
+    pub fn is_network(&self) -> bool {
+        self.kind == "clevis (tang)"
+    }
+
     /// Whether the secret is sealed by the server's TPM, which a virtual machine does not have.
     /// Of Clevis that is known where its token says which pin it uses.
     #[must_use]
     pub fn is_tpm(&self) -> bool {
         matches!(self.kind.as_str(), "systemd-tpm2" | "clevis (tpm2)")
+    }
+}
+
+/// The key of a device's bytes; wiped from memory at its end, and never shown.
+#[derive(Clone)]
+pub struct VolumeKey(Zeroizing<Vec<u8>>);
+
+impl fmt::Debug for VolumeKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("VolumeKey(..)")
     }
 }
 
@@ -153,23 +169,52 @@ impl Luks {
     }
 
     /// The decrypted device; `None` where the secret opens no slot.
+    pub fn unlock(&self, secret: &[u8]) -> Result<Option<Arc<dyn WriteAt>>> {
+        match self.find_key(secret)? {
+            Some(key) => self.open_with(&key).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The key of the device's bytes; `None` where the secret opens no slot.
     ///
     /// The secret is taken as it is: a passphrase without the end of its line, a key file as
     /// a whole. This takes as long as it takes at the server's console: seconds for each slot.
-    pub fn unlock(&self, secret: &[u8]) -> Result<Option<Arc<dyn WriteAt>>> {
-        if let Some(obstacle) = &self.obstacle {
-            return Err(Error::unsupported("LUKS", obstacle.clone()));
-        }
+    pub fn find_key(&self, secret: &[u8]) -> Result<Option<VolumeKey>> {
+        self.check_obstacle()?;
         let mut problem = None;
         for keyslot in &self.keyslots {
             match self.volume_key(keyslot, secret) {
-                Ok(Some(key)) => return self.decrypted(&key).map(Some),
+                Ok(Some(key)) => return Ok(Some(VolumeKey(key))),
                 Ok(None) => {}
                 // Another slot may be the right one.
                 Err(error) => problem = problem.or(Some(error)),
             }
         }
         problem.map_or(Ok(None), Err)
+    }
+
+    /// The decrypted device, by a key that was found for a header of the same
+    /// [fingerprint](Self::fingerprint).
+    pub fn open_with(&self, key: &VolumeKey) -> Result<Arc<dyn WriteAt>> {
+        self.check_obstacle()?;
+        self.decrypted(&key.0)
+    }
+
+    /// Tells headers apart that are opened by other secrets, or with other keys: the same only where
+    /// all slots are the same.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let slots = format!("{:?} {:?} {:?}", self.uuid, self.cipher, self.keyslots);
+        let digest = Hash::Sha256.digest(slots.as_bytes());
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn check_obstacle(&self) -> Result<()> {
+        match &self.obstacle {
+            Some(obstacle) => Err(Error::unsupported("LUKS", obstacle.clone())),
+            None => Ok(()),
+        }
     }
 
     fn volume_key(&self, keyslot: &Keyslot, secret: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>> {
