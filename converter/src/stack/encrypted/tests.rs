@@ -90,12 +90,13 @@ fn lvm_on_luks_is_what_it_is_without() {
     // What is written is encrypted, and there when it is opened again.
     let text = b"written through two layers, and long enough to be found";
     let volume = opened.volumes.iter().find(|volume| {
-        volume.part.device.write_all_at(8192, text).is_ok()
-            && {
-                let mut found = [0; 55];
-                volume.part.device.read_exact_at(8192, &mut found).is_ok() && found == *text
-            }
-            && volume.kind == logical
+        let device = &volume.part.device;
+        let mut found = [0; 55];
+        // Elsewhere it would be written into what LVM keeps of itself.
+        volume.kind == logical
+            && device.write_all_at(8192, text).is_ok()
+            && device.read_exact_at(8192, &mut found).is_ok()
+            && found == *text
     });
     let volume = volume.expect("one can be written").part.id;
     for disk in disks.iter().take(ENCRYPTED) {
