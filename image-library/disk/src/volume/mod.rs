@@ -4,12 +4,18 @@
 //! Whatever a volume is made of is handed in as writable devices: overlays when a guest is changed,
 //! [`ReadOnly`] ones when it is only looked at. So there is one way to put a volume together, and
 //! what can be read can be written.
+//!
+//! Two engines read RAID, with one geometry and one arithmetic of parity: LVM's, which
+//! refuses to write what its metadata would have to be told of (a leg that is missing), and md's,
+//! which goes on without members as the kernel does, and knows zones, far layouts, bitmaps and
+//! rebuilds.
 
+mod galois;
 pub mod luks;
-pub mod md;
-
 pub mod lvm2;
 mod mapped;
+pub mod md;
+mod parity_rows;
 
 use std::sync::Arc;
 

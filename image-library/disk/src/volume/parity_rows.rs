@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where RAID4, RAID5 and RAID6 put data and parity.
+//! Where RAID4, RAID5 and RAID6 put data and parity, of md and of LVM, whose dm-raid is md's.
 //!
 //! Every row of chunks has one chunk of parity P, with RAID6 another one Q. The layout says which
 //! members have them, and in which order the data chunks follow:
@@ -9,25 +9,19 @@
 //! | 0, 1 left, right asymmetric | n-1 - r mod n, r mod n | at member 0 |
 //! | 2, 3 left, right symmetric | the same | after the parity |
 //! | 4, 5 parity first, last | member 0, the last | after it, at member 0 |
-//! | 8, 9, 10 DDF's | as 1, 0 and 2, see [`Parity::row`] | as 1, 0 and 2 |
+//! | 8, 9, 10 DDF's | as 1, 0 and 2, see [`Rows::row`] | as 1, 0 and 2 |
 //! | 16 to 20 | as 0 to 4 of RAID5 without the last member | the last member has Q |
 //!
 //! Q of RAID6 follows P. Each data chunk has a power of the generator in Q: counted from the member
 //! after Q, or with DDF's layouts the number of the member. Source: Linux, `drivers/md/raid5.c`,
 //! `raid5_compute_sector`.
 
-use crate::error::{Error, Result};
-
-use super::Level;
-
-/// The geometry of an array with parity.
-#[derive(Debug, Clone)]
-pub(super) struct Parity {
-    pub(super) chunk_bytes: u64,
-    pub(super) length_bytes: u64,
-    pub(super) has_q: bool,
+/// The geometry of a volume with parity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rows {
     disks: usize,
     layout: u32,
+    has_q: bool,
 }
 
 /// The members of one row of chunks.
@@ -39,42 +33,32 @@ pub(super) struct Row {
     pub(super) data: Vec<(usize, usize)>,
 }
 
-impl Parity {
-    pub(super) fn new(
-        level: Level,
-        layout: u32,
-        disks: u32,
-        chunk_bytes: u64,
-        component_bytes: u64,
-    ) -> Result<Self> {
-        let has_q = level == Level::Raid6;
-        // RAID4 is the RAID5 whose parity is on the last member.
-        let layout = if level == Level::Raid4 { 5 } else { layout };
-        let known = match has_q {
-            true => matches!(layout, 0..=5 | 8..=10 | 16..=20) && disks >= 4,
+impl Rows {
+    /// `None` for a layout that is not known, or too few members for it.
+    pub(super) fn new(disks: usize, layout: u32, has_q: bool) -> Option<Self> {
+        let is_known = match has_q {
+            true => matches!(layout, 0..=5 | 8..=10 | 16..=20) && disks >= 3,
             false => matches!(layout, 0..=5) && disks >= 2,
         };
-        if !known {
-            let feature = format!("the {level} layout {layout} of {disks} members");
-            return Err(Error::unsupported("md array", feature));
-        }
-        let data = u64::from(disks) - if has_q { 2 } else { 1 };
-        Ok(Self {
-            chunk_bytes,
-            length_bytes: (component_bytes / chunk_bytes * chunk_bytes).saturating_mul(data),
-            has_q,
-            disks: disks as usize,
+        is_known.then_some(Self {
+            disks,
             layout,
+            has_q,
         })
     }
 
+    /// Whether there are two parities.
+    pub(super) fn has_q(self) -> bool {
+        self.has_q
+    }
+
     /// How many chunks of a row hold data.
-    pub(super) fn data_disks(&self) -> usize {
+    pub(super) fn data_disks(self) -> usize {
         self.disks - if self.has_q { 2 } else { 1 }
     }
 
     /// The members of row `number`.
-    pub(super) fn row(&self, number: u64) -> Row {
+    pub(super) fn row(self, number: u64) -> Row {
         if !self.has_q {
             return row_of_one_parity(number, self.layout, self.disks);
         }
@@ -90,7 +74,7 @@ impl Parity {
         self.row_of_two(number)
     }
 
-    fn row_of_two(&self, number: u64) -> Row {
+    fn row_of_two(self, number: u64) -> Row {
         let disks = self.disks;
         let turn = (number % disks as u64) as usize;
         let p = match self.layout {
@@ -163,24 +147,22 @@ mod tests {
 
     #[test]
     fn layouts_of_no_kernel_are_refused() {
-        let new = |level, layout, disks| Parity::new(level, layout, disks, 4096, 1 << 20);
         for layout in [6, 8, 16, u32::MAX] {
-            assert!(new(Level::Raid5, layout, 4).is_err(), "raid5 {layout}");
+            assert_eq!(Rows::new(4, layout, false), None, "raid5 {layout}");
         }
         for layout in [6, 7, 11, 15, 21, u32::MAX] {
-            assert!(new(Level::Raid6, layout, 5).is_err(), "raid6 {layout}");
+            assert_eq!(Rows::new(5, layout, true), None, "raid6 {layout}");
         }
-        assert!(new(Level::Raid5, 2, 1).is_err());
-        assert!(new(Level::Raid6, 2, 3).is_err());
-        assert_eq!(new(Level::Raid4, 0, 3).expect("known").row(7).p, 2);
+        assert_eq!(Rows::new(1, 2, false), None);
+        assert_eq!(Rows::new(2, 2, true), None);
     }
 
     #[test]
     fn every_row_has_every_member_once() {
         for layout in (0..=5).chain(8..=10).chain(16..=20) {
-            let parity = Parity::new(Level::Raid6, layout, 5, 4096, 1 << 20).expect("known");
+            let rows = Rows::new(5, layout, true).expect("known");
             for number in 0..20 {
-                let row = parity.row(number);
+                let row = rows.row(number);
                 let mut all: Vec<usize> = row.data.iter().map(|data| data.0).collect();
                 all.extend([row.p, row.q.expect("RAID6")]);
                 all.sort_unstable();

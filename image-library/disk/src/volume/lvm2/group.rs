@@ -342,7 +342,7 @@ fn missing(group: &Group, volume: &str, is_there: bool) -> Finding {
     };
     Finding {
         level: Level::Warning,
-        code: "disk.lvm2.volume-missing".to_owned(),
+        code: "storage.lvm.volume-missing".to_owned(),
         place: group.name.clone(),
         problem,
         remedy: Some("check that the image has all disks of the volume group".to_owned()),

@@ -69,7 +69,7 @@ impl Scanner {
             Ok(Some(label)) => label,
             Ok(None) => return,
             Err(error) => {
-                let finding = damaged("disk.lvm2.label-damaged", candidate, &error);
+                let finding = damaged("storage.lvm.label-damaged", candidate, &error);
                 return self.findings.push(finding);
             }
         };
@@ -91,7 +91,7 @@ impl Scanner {
                 Ok(None) => {}
                 Ok(Some(stored)) => self.add_text(candidate, stored),
                 Err(error) => {
-                    let finding = damaged("disk.lvm2.metadata-damaged", candidate, &error);
+                    let finding = damaged("storage.lvm.metadata-damaged", candidate, &error);
                     self.findings.push(finding);
                 }
             }
@@ -110,7 +110,7 @@ impl Scanner {
         let group = match Group::parse(&stored.text) {
             Ok(group) => group,
             Err(error) => {
-                let finding = damaged("disk.lvm2.metadata-damaged", candidate, &error);
+                let finding = damaged("storage.lvm.metadata-damaged", candidate, &error);
                 return self.findings.push(finding);
             }
         };
@@ -183,7 +183,7 @@ fn damaged(code: &str, candidate: usize, error: &Error) -> Finding {
 fn duplicate(candidate: usize, first: &Member) -> Finding {
     Finding {
         level: Level::Warning,
-        code: "disk.lvm2.duplicate".to_owned(),
+        code: "storage.lvm.duplicate".to_owned(),
         place: format!("device {candidate}"),
         problem: format!(
             "it has the UUID {} of the physical volume on device {}, which is used",
@@ -196,7 +196,7 @@ fn duplicate(candidate: usize, first: &Member) -> Finding {
 fn outdated(group: &Group, candidate: usize, older: u64) -> Finding {
     Finding {
         level: Level::Note,
-        code: "disk.lvm2.metadata-outdated".to_owned(),
+        code: "storage.lvm.metadata-outdated".to_owned(),
         place: format!("device {candidate}"),
         problem: format!(
             "the metadata of {} is there in different states; change {older} is not the last",

@@ -93,7 +93,7 @@ fn volumes_that_do_not_need_the_missing_disk_open() {
         (volumes[0].candidate, volumes[1].candidate),
         (Some(0), None)
     );
-    assert_eq!(codes(&group), ["disk.lvm2.volume-missing"]);
+    assert_eq!(codes(&group), ["storage.lvm.volume-missing"]);
     assert!(group.findings()[0].problem.contains("pv1"));
     assert_eq!(byte(&open(&group, "here"), EXTENT), 5);
     for name in ["there", "half"] {
@@ -109,7 +109,7 @@ fn a_disk_that_lvm_has_as_missing_is_not_used() {
     let flags = "device = \"/dev/sdb\" flags = [\"MISSING\"]";
     let group = both(&text.replace("device = \"/dev/sdb\"", flags));
     assert_eq!(group.physical_volumes()[1].candidate, Some(1));
-    assert_eq!(codes(&group), ["disk.lvm2.volume-missing"]);
+    assert_eq!(codes(&group), ["storage.lvm.volume-missing"]);
     assert!(refusal(&group, "there").contains("missing physical volume pv1"));
 }
 
@@ -120,7 +120,7 @@ fn the_newest_metadata_counts_wherever_it_is() {
     let second = second.text(&text(9));
     let found = only(scanned([first.device(), second.device()]));
     assert_eq!(found.seqno(), 9);
-    assert_eq!(codes(&found), ["disk.lvm2.metadata-outdated"]);
+    assert_eq!(codes(&found), ["storage.lvm.metadata-outdated"]);
     assert_eq!(byte(&open(&found, "root"), 0), 9);
 }
 
@@ -138,7 +138,7 @@ fn a_damaged_area_falls_back_to_the_second_of_the_same_disk() {
         let mut damaged = bytes.clone();
         damaged[at as usize] ^= 0xff;
         let scan = scanned([Arc::new(MemoryDevice::from(damaged))]);
-        assert_eq!(scan.findings[0].code, "disk.lvm2.metadata-damaged");
+        assert_eq!(scan.findings[0].code, "storage.lvm.metadata-damaged");
         assert_eq!(byte(&open(&scan.groups[0], "root"), 5), 7);
     }
     let mut gone = disk().bytes();
@@ -168,7 +168,7 @@ fn the_first_of_two_devices_with_one_uuid_is_used() {
     let [first, _] = disks(&text);
     let [twin, _] = disks(&text);
     let scan = scanned([first.device(), twin.extent(3, &[9; EXTENT]).device()]);
-    assert_eq!(scan.findings[0].code, "disk.lvm2.duplicate");
+    assert_eq!(scan.findings[0].code, "storage.lvm.duplicate");
     assert_eq!(byte(&open(&scan.groups[0], "root"), 0), 3);
 }
 

@@ -2,23 +2,20 @@
 //! RAID-4, 5 and 6: chunks that go round the columns, and in every stripe one or two chunks of
 //! parity.
 //!
-//! The algorithms and their numbers are those of drivers/md/raid5.c, in which `P` is the sum of the
-//! data and `Q` the sum of the data, each multiplied by a power of 2 in the field of lib/raid6
-//! (polynomial 0x11d). The powers begin with the chunk behind `Q`, but in the layouts of DDF (8 to
-//! 10), where they are the numbers of the columns.
+//! The algorithms and their numbers are those of drivers/md/raid5.c: which column has what is told
+//! by [`Rows`], and how the parities are computed by `galois`.
 //!
 //! What cannot be read is computed. Writing keeps the parity right, and is refused where a column
 //! is missing: the bytes there could not be written, and nothing would say so.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::super::galois::{add, add_product, inverse, power, scale};
+use super::super::parity_rows::{Row, Rows};
 use super::{Column, shortest};
 use crate::block::{Extent, ReadAt, WriteAt, check_range};
 use crate::error::{Error, Result};
 
-/// Powers of 2 in the field, twice over so that sums of two logarithms need no remainder.
-static POWERS: [u8; 510] = powers();
-static LOGARITHMS: [u8; 256] = logarithms();
 /// The powers of 2 in the field repeat after so many: more columns cannot be told apart.
 const COLUMNS_MAX: usize = 255;
 
@@ -31,22 +28,11 @@ pub(crate) struct Algorithm {
     pub(crate) number: u32,
 }
 
-/// The columns of one stripe.
-#[derive(Debug, PartialEq, Eq)]
-struct Stripe {
-    p: usize,
-    q: Option<usize>,
-    /// The columns of the data chunks, in their order.
-    data: Vec<usize>,
-    /// For every column the power of 2 that it has in `Q`.
-    powers: Vec<usize>,
-}
-
 /// Columns with parity as one device.
 #[derive(Debug)]
 pub(crate) struct Parity {
     columns: Vec<Column>,
-    algorithm: Algorithm,
+    rows: Rows,
     chunk: u64,
     length_bytes: u64,
     /// Two writes to one stripe would both change its parity.
@@ -54,66 +40,14 @@ pub(crate) struct Parity {
 }
 
 impl Algorithm {
-    /// The stripe of that number on so many columns; `None` for a number that is not known.
-    fn stripe(self, number: u64, count: usize) -> Option<Stripe> {
-        let rotating = |period: usize| (number % period as u64) as usize;
-        let last = count - 1;
-        let (p, q) = match (self.parity_count, self.number) {
-            (1, 0 | 2) => (last - rotating(count), None),
-            (1, 1 | 3) => (rotating(count), None),
-            (1, 4) => (0, None),
-            (1, 5) => (last, None),
-            (2, 0 | 2) => following(last - rotating(count), count),
-            (2, 1 | 3 | 8) => following(rotating(count), count),
-            (2, 4) => (0, Some(1)),
-            (2, 5) => (last - 1, Some(last)),
-            (2, 9) => following(last - ((rotating(count) + 1) % count), count),
-            (2, 10) => {
-                let p = last - rotating(count);
-                (p, Some((p + last) % count))
-            }
-            (2, 16 | 18) => (last - 1 - rotating(last), Some(last)),
-            (2, 17 | 19) => (rotating(last), Some(last)),
-            (2, 20) => (0, Some(last)),
-            _ => return None,
-        };
-        let is_ddf = self.parity_count == 2 && (8..=10).contains(&self.number);
-        // Symmetric layouts begin behind the parity, the others with the first column.
-        let first = match (self.parity_count, self.number) {
-            (1, 2 | 3) => p + 1,
-            (2, 2 | 3) => p + 2,
-            (2, 10 | 18 | 19) => p + 1,
-            _ => 0,
-        };
-        // With `Q` always in the last column, the others go round without it.
-        let period = if self.number >= 16 { last } else { count };
-        let data: Vec<usize> = (0..period)
-            .map(|index| (first + index) % period)
-            .filter(|&column| column != p && Some(column) != q)
-            .collect();
-        let powers = powers_of_columns(count, p, q, is_ddf);
-        Some(Stripe { p, q, data, powers })
-    }
-}
-
-fn following(p: usize, count: usize) -> (usize, Option<usize>) {
-    (p, Some((p + 1) % count))
-}
-
-fn powers_of_columns(count: usize, p: usize, q: Option<usize>, is_ddf: bool) -> Vec<usize> {
-    if is_ddf {
-        return (0..count).collect();
-    }
-    let mut powers = vec![0; count];
-    let mut power = 0;
-    let first = q.map_or(0, |q| q + 1);
-    for column in (first..first + count).map(|column| column % count) {
-        if column != p && Some(column) != q {
-            powers[column] = power;
-            power += 1;
+    /// `None` for a number that is not known, or for too few columns.
+    fn rows(self, count: usize) -> Option<Rows> {
+        match self.parity_count {
+            1 => Rows::new(count, self.number, false),
+            2 => Rows::new(count, self.number, true),
+            _ => None,
         }
     }
-    powers
 }
 
 impl Parity {
@@ -128,13 +62,14 @@ impl Parity {
     ) -> Result<Self> {
         let count = columns.len();
         let is_possible = (algorithm.parity_count + 1..=COLUMNS_MAX).contains(&count);
-        if !is_possible || chunk == 0 || algorithm.stripe(0, count).is_none() {
+        let rows = algorithm.rows(count);
+        let Some(rows) = rows.filter(|_| is_possible && chunk > 0) else {
             let feature = format!(
                 "algorithm {} with chunks of {chunk} bytes on {count} devices",
                 algorithm.number
             );
             return Err(Error::unsupported(structure, feature));
-        }
+        };
         let unreadable = columns.iter().filter(|column| column.readable().is_none());
         let reasons: Vec<&str> = unreadable.map(Column::why_unreadable).collect();
         if reasons.len() > algorithm.parity_count {
@@ -146,11 +81,10 @@ impl Parity {
             return Err(Error::unsupported(structure, feature));
         }
         let shortest = shortest(&columns);
-        let data_count = (count - algorithm.parity_count) as u64;
-        let length = (shortest - shortest % chunk).checked_mul(data_count);
+        let length = (shortest - shortest % chunk).checked_mul(rows.data_disks() as u64);
         Ok(Self {
             columns,
-            algorithm,
+            rows,
             chunk,
             length_bytes: length.ok_or(Error::Limit {
                 what: "bytes of a volume",
@@ -160,18 +94,16 @@ impl Parity {
         })
     }
 
-    /// The stripe of the bytes at `offset`, their column, where on it, and how far that goes.
-    fn place(&self, offset: u64) -> (Stripe, usize, u64, u64) {
-        let data_count = (self.columns.len() - self.algorithm.parity_count) as u64;
+    /// The row of the bytes at `offset`, their column and its power, where on it, and how far that
+    /// goes.
+    fn place(&self, offset: u64) -> (Row, (usize, usize), u64, u64) {
+        let data_count = self.rows.data_disks() as u64;
         let (index, within) = (offset / self.chunk, offset % self.chunk);
         let number = index / data_count;
-        let stripe = self
-            .algorithm
-            .stripe(number, self.columns.len())
-            .expect("the algorithm was checked when the device was made");
-        let column = stripe.data[(index % data_count) as usize];
+        let row = self.rows.row(number);
+        let data = row.data[(index % data_count) as usize];
         let at = number * self.chunk + within;
-        (stripe, column, at, self.chunk - within)
+        (row, data, at, self.chunk - within)
     }
 
     fn read_column(&self, column: usize, at: u64, length: usize) -> Result<Vec<u8>> {
@@ -184,64 +116,62 @@ impl Parity {
     }
 
     /// The sums of the data that can be read, with and without powers.
-    fn sums(&self, stripe: &Stripe, at: u64, length: usize) -> Result<(Vec<u8>, Vec<u8>)> {
+    fn sums(&self, row: &Row, at: u64, length: usize) -> Result<(Vec<u8>, Vec<u8>)> {
         let (mut p, mut q) = (vec![0; length], vec![0; length]);
-        for &column in &stripe.data {
+        for &(column, exponent) in &row.data {
             if self.columns[column].readable().is_none() {
                 continue;
             }
             let bytes = self.read_column(column, at, length)?;
             add(&mut p, &bytes);
-            add_product(&mut q, &bytes, stripe.powers[column]);
+            add_product(&mut q, power(exponent), &bytes);
         }
         Ok((p, q))
     }
 
     /// Computes bytes of a data column that cannot be read.
-    fn reconstruct(&self, stripe: &Stripe, lost: usize, at: u64, buffer: &mut [u8]) -> Result<()> {
+    fn reconstruct(
+        &self,
+        row: &Row,
+        (lost, exponent): (usize, usize),
+        at: u64,
+        buffer: &mut [u8],
+    ) -> Result<()> {
         let is_lost = |column: usize| self.columns[column].readable().is_none();
-        let other = stripe
-            .data
-            .iter()
-            .copied()
-            .find(|&column| column != lost && is_lost(column));
-        let (mut p, mut q) = self.sums(stripe, at, buffer.len())?;
-        if other.is_none() && !is_lost(stripe.p) {
-            add(&mut p, &self.read_column(stripe.p, at, buffer.len())?);
+        let mut data = row.data.iter().copied();
+        let other = data.find(|&(column, _)| column != lost && is_lost(column));
+        let (mut p, mut q) = self.sums(row, at, buffer.len())?;
+        if other.is_none() && !is_lost(row.p) {
+            add(&mut p, &self.read_column(row.p, at, buffer.len())?);
             buffer.copy_from_slice(&p);
             return Ok(());
         }
-        let q_column = stripe.q.ok_or_else(|| missing("read", at, buffer.len()))?;
+        let q_column = row.q.ok_or_else(|| missing("read", at, buffer.len()))?;
         add(&mut q, &self.read_column(q_column, at, buffer.len())?);
-        let power = stripe.powers[lost];
-        let Some(other) = other else {
+        let Some((_, other)) = other else {
             // q is now the lost data, multiplied.
-            for (target, byte) in buffer.iter_mut().zip(&q) {
-                *target = divide(*byte, power_of_two(power));
-            }
+            buffer.copy_from_slice(&q);
+            scale(buffer, inverse(power(exponent)));
             return Ok(());
         };
-        add(&mut p, &self.read_column(stripe.p, at, buffer.len())?);
+        add(&mut p, &self.read_column(row.p, at, buffer.len())?);
         // p = x + y and q = 2^a x + 2^b y, so x = (2^b p + q) / (2^a + 2^b).
-        let other_power = stripe.powers[other];
-        let divisor = power_of_two(power) ^ power_of_two(other_power);
-        add_product(&mut q, &p, other_power);
-        for (target, byte) in buffer.iter_mut().zip(&q) {
-            *target = divide(*byte, divisor);
-        }
+        add_product(&mut q, power(other), &p);
+        buffer.copy_from_slice(&q);
+        scale(buffer, inverse(power(exponent) ^ power(other)));
         Ok(())
     }
 
     fn write_piece(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let (stripe, column, at, _) = self.place(offset);
+        let (row, (column, exponent), at, _) = self.place(offset);
         let mut difference = self.read_column(column, at, bytes.len())?;
         add(&mut difference, bytes);
-        let mut p = self.read_column(stripe.p, at, bytes.len())?;
+        let mut p = self.read_column(row.p, at, bytes.len())?;
         add(&mut p, &difference);
-        let mut changes = vec![(stripe.p, p), (column, bytes.to_vec())];
-        if let Some(q_column) = stripe.q {
+        let mut changes = vec![(row.p, p), (column, bytes.to_vec())];
+        if let Some(q_column) = row.q {
             let mut q = self.read_column(q_column, at, bytes.len())?;
-            add_product(&mut q, &difference, stripe.powers[column]);
+            add_product(&mut q, power(exponent), &difference);
             changes.push((q_column, q));
         }
         for (column, bytes) in changes {
@@ -275,12 +205,12 @@ impl ReadAt for Parity {
         check_range("read", self.length_bytes, offset, buffer.len())?;
         let mut done = 0;
         while done < buffer.len() {
-            let (stripe, column, at, length) = self.place(offset + done as u64);
+            let (row, data, at, length) = self.place(offset + done as u64);
             let count = length.min((buffer.len() - done) as u64) as usize;
             let part = &mut buffer[done..done + count];
-            match self.columns[column].readable() {
+            match self.columns[data.0].readable() {
                 Some(device) => device.read_exact_at(at, part)?,
-                None => self.reconstruct(&stripe, column, at, part)?,
+                None => self.reconstruct(&row, data, at, part)?,
             }
             done += count;
         }
@@ -289,7 +219,7 @@ impl ReadAt for Parity {
 
     fn extent_at(&self, offset: u64) -> Result<Extent> {
         check_range("look at", self.length_bytes, offset, 1)?;
-        let (_, column, at, length) = self.place(offset);
+        let (_, (column, _), at, length) = self.place(offset);
         let length = length.min(self.length_bytes - offset);
         match self.columns[column].readable() {
             Some(device) => {
@@ -327,59 +257,6 @@ impl WriteAt for Parity {
     fn flush(&self) -> Result<()> {
         self.devices().try_for_each(|device| device.flush())
     }
-}
-
-fn add(sum: &mut [u8], bytes: &[u8]) {
-    for (target, byte) in sum.iter_mut().zip(bytes) {
-        *target ^= byte;
-    }
-}
-
-/// Adds bytes, each multiplied by a power of 2.
-fn add_product(sum: &mut [u8], bytes: &[u8], power: usize) {
-    for (target, byte) in sum.iter_mut().zip(bytes) {
-        if *byte != 0 {
-            *target ^= POWERS[usize::from(LOGARITHMS[usize::from(*byte)]) + power % 255];
-        }
-    }
-}
-
-fn power_of_two(power: usize) -> u8 {
-    POWERS[power % 255]
-}
-
-/// `divisor` is never 0: two powers below 255 are different.
-fn divide(byte: u8, divisor: u8) -> u8 {
-    if byte == 0 {
-        return 0;
-    }
-    let logarithm = |byte: u8| usize::from(LOGARITHMS[usize::from(byte)]);
-    POWERS[logarithm(byte) + 255 - logarithm(divisor)]
-}
-
-const fn powers() -> [u8; 510] {
-    let mut table = [0; 510];
-    let (mut value, mut index) = (1u16, 0);
-    while index < 510 {
-        table[index] = value as u8;
-        value <<= 1;
-        if value > 0xff {
-            value ^= 0x11d;
-        }
-        index += 1;
-    }
-    table
-}
-
-const fn logarithms() -> [u8; 256] {
-    let mut table = [0; 256];
-    let powers = powers();
-    let mut index = 0;
-    while index < 255 {
-        table[powers[index] as usize] = index as u8;
-        index += 1;
-    }
-    table
 }
 
 #[cfg(test)]

@@ -20,7 +20,6 @@ mod assembly;
 mod bitmap;
 mod device;
 pub mod firmware;
-mod galois;
 mod journal;
 mod member;
 mod open;

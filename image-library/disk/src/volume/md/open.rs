@@ -158,7 +158,7 @@ fn obstacle(array: &Array, geometry: &Geometry) -> Option<String> {
     }
     let lacks = (0..array.disks).filter(|role| !array.has(*role)).count();
     let enough = match geometry {
-        Geometry::Parity(parity) => lacks <= if parity.has_q { 2 } else { 1 },
+        Geometry::Parity(parity) => lacks <= if parity.rows.has_q() { 2 } else { 1 },
         Geometry::Striped(striping) => every_byte_is_somewhere(array, striping),
     };
     if !enough {

@@ -11,10 +11,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::block::{Extent, ReadAt, WriteAt, check_range};
 use crate::error::Result;
 
+use super::super::galois::{add, add_product, inverse, multiply, power, scale};
+use super::super::parity_rows::Row;
 use super::device::WriteGate;
-use super::galois::{add, add_product, inverse, multiply, power, scale};
 use super::member::{Slot, lost};
-use super::parity::{Parity, Row};
+use super::parity::Parity;
 
 /// How much of each member is in memory at a time.
 const WINDOW_BYTES: u64 = 64 * 1024;
@@ -50,7 +51,7 @@ impl ParityArray {
     fn locate(&self, offset: u64) -> Piece {
         let chunk = offset / self.parity.chunk_bytes;
         let in_chunk = offset % self.parity.chunk_bytes;
-        let data_disks = self.parity.data_disks() as u64;
+        let data_disks = self.parity.rows.data_disks() as u64;
         Piece {
             row: chunk / data_disks,
             index: (chunk % data_disks) as usize,
@@ -72,7 +73,7 @@ impl ParityArray {
     /// Reads the beginning of `buffer`; gives how much.
     fn read_some(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let piece = self.locate(offset);
-        let row = self.parity.row(piece.row);
+        let row = self.parity.rows.row(piece.row);
         let place = piece.row * self.parity.chunk_bytes + piece.in_chunk;
         let wanted = piece.length.min(buffer.len() as u64);
         let slot = self.slot(row.data[piece.index].0)?;
@@ -116,7 +117,7 @@ impl ParityArray {
     /// Writes what of `bytes`, which begin at `offset` of the array, lies in one row.
     fn write_row(&self, number: u64, offset: u64, bytes: &[u8]) -> Result<()> {
         let chunk = self.parity.chunk_bytes;
-        let row = self.parity.row(number);
+        let row = self.parity.rows.row(number);
         let row_start = number * chunk * row.data.len() as u64;
         let start = offset.max(row_start) - row_start;
         let end = (offset + bytes.len() as u64 - row_start).min(chunk * row.data.len() as u64);
@@ -252,7 +253,7 @@ impl ReadAt for ParityArray {
     fn extent_at(&self, offset: u64) -> Result<Extent> {
         check_range("look at", self.length_bytes(), offset, 1)?;
         let piece = self.locate(offset);
-        let row = self.parity.row(piece.row);
+        let row = self.parity.rows.row(piece.row);
         let place = piece.row * self.parity.chunk_bytes + piece.in_chunk;
         let slot = self.slot(row.data[piece.index].0)?;
         let limit = piece.length.min(slot.run_at(place).1);
