@@ -16,7 +16,7 @@ mod encrypted;
 use std::sync::Arc;
 
 use disk::block::Slice;
-use disk::filesystem::{self, FilesystemKind};
+use disk::filesystem::{self, Filesystem, FilesystemKind};
 use disk::partition::{Partition, PartitionTable, Scheme, read_partition_table};
 use disk::volume::ReadOnly;
 use disk::volume::lvm2::{self, LogicalVolume, LogicalVolumeKind, VolumeGroup};
@@ -93,6 +93,15 @@ impl GuestVolumes {
         });
         let devices = Devices::new(whole.collect(), &secrets_of(disks), true);
         Ok(Self(devices?))
+    }
+
+    /// The filesystem on a volume.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Changed`] where there is no such volume on these disks.
+    pub fn filesystem(&self, id: VolumeId) -> Result<Box<dyn Filesystem>> {
+        self.0.filesystem(id)
     }
 
     /// A volume by what an inspection calls it.
@@ -177,6 +186,32 @@ impl Devices {
                 place: id.to_string(),
             })?;
         Ok(Arc::clone(&part.device))
+    }
+
+    /// The filesystem on a volume, to be read: of btrfs all subvolumes, from all of its devices.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Changed`] where the volume is not there any more.
+    pub(crate) fn filesystem(&self, id: VolumeId) -> Result<Box<dyn Filesystem>> {
+        let first: Arc<dyn ReadAt> = self.open(id)?;
+        let place = || id.to_string();
+        let identity = filesystem::detect(&first).map_err(Error::guest(place()))?;
+        let mut devices = vec![first];
+        if let Some(identity) = identity.filter(|found| found.kind == FilesystemKind::Btrfs) {
+            let assembled = self.assembled.iter().map(|volume| &volume.part);
+            let others = self.parts.iter().chain(assembled);
+            for part in others.filter(|part| part.id != id) {
+                // One that cannot be read is not asked for: the filesystem says what it lacks.
+                let found = filesystem::detect(&part.device).ok().flatten();
+                if found
+                    .is_some_and(|found| found.kind == identity.kind && found.uuid == identity.uuid)
+                {
+                    devices.push(Arc::clone(&part.device) as _);
+                }
+            }
+        }
+        filesystem::open_devices(&devices).map_err(Error::guest(place()))
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use converter::inspect::inspect;
 use converter::{GuestDisk, GuestVolumes};
 use disk::Monitor;
-use disk::filesystem::{self, DirectoryEntry, FileType, Filesystem, Metadata};
+use disk::filesystem::{DirectoryEntry, FileType, Filesystem, Metadata};
 
 use crate::error::{Error, Result};
 
@@ -21,8 +21,16 @@ const LINKS_MAX: usize = 40;
 /// The files of an image.
 #[derive(Debug)]
 pub struct Tree {
-    /// Mount points, the longest first.
-    mounts: Vec<(String, Box<dyn Filesystem>)>,
+    /// What is mounted, the longest mount point first.
+    mounts: Vec<Mount>,
+}
+
+#[derive(Debug)]
+struct Mount {
+    point: String,
+    /// The directory of the filesystem that is mounted; empty for all of it.
+    directory: String,
+    filesystem: Box<dyn Filesystem>,
 }
 
 /// A directory entry with what `ls -l` shows.
@@ -49,8 +57,11 @@ impl Tree {
         let volumes = GuestVolumes::open(disks)?;
         let mut mounts = Vec::new();
         for mount in &inspection.mounts {
-            let device = volumes.device(mount.volume)?;
-            mounts.push((mount.mount_point.clone(), filesystem::open(device)?));
+            mounts.push(Mount {
+                point: mount.mount_point.clone(),
+                directory: mount.directory.clone(),
+                filesystem: volumes.filesystem(mount.volume)?,
+            });
         }
         if mounts.is_empty() {
             return Err(Error::Request {
@@ -59,7 +70,7 @@ impl Tree {
                 hint: Some("`relevo inspect` says what is on the disks".to_owned()),
             });
         }
-        mounts.sort_by_key(|(point, _)| std::cmp::Reverse(point.len()));
+        mounts.sort_by_key(|mount| std::cmp::Reverse(mount.point.len()));
         Ok(Self { mounts })
     }
 
@@ -139,33 +150,33 @@ impl Tree {
 
     fn place(&self, path: &str) -> Place<'_> {
         let path = if path.is_empty() { "/" } else { path };
-        for (point, filesystem) in &self.mounts {
-            let inner = if point == "/" {
+        for mount in &self.mounts {
+            let inner = if mount.point == "/" {
                 Some(path)
             } else {
-                path.strip_prefix(point.as_str())
+                path.strip_prefix(mount.point.as_str())
             };
             match inner {
-                Some("") => {
-                    return Place {
-                        filesystem: &**filesystem,
-                        path: "/".to_owned(),
-                    };
-                }
-                Some(inner) if inner.starts_with('/') => {
-                    return Place {
-                        filesystem: &**filesystem,
-                        path: inner.to_owned(),
-                    };
-                }
+                Some("") => return mount.place("/"),
+                Some(inner) if inner.starts_with('/') => return mount.place(inner),
                 _ => {}
             }
         }
         // The last is the root's, the shortest of all mount points; there is at least one.
-        let (_, filesystem) = &self.mounts[self.mounts.len() - 1];
+        self.mounts[self.mounts.len() - 1].place(path)
+    }
+}
+
+impl Mount {
+    fn place(&self, inner: &str) -> Place<'_> {
+        let path = match (self.directory.as_str(), inner) {
+            ("", _) => inner.to_owned(),
+            (directory, "/") => directory.to_owned(),
+            (directory, _) => format!("{directory}{inner}"),
+        };
         Place {
-            filesystem: &**filesystem,
-            path: path.to_owned(),
+            filesystem: &*self.filesystem,
+            path,
         }
     }
 }

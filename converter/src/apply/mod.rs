@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use disk::block::{Overlay, OverlayOptions};
 use disk::filesystem::{self, Attributes, Filesystem, WritableFilesystem, WriteOptions};
-use disk::{Finding, ReadAt, WriteAt};
+use disk::{Finding, WriteAt};
 use image_library::DiskIndex;
 use serde::{Deserialize, Serialize};
 
@@ -110,9 +110,7 @@ pub fn apply(plan: &Plan, disks: &[GuestDisk], options: &ApplyOptions) -> Result
     }
     for id in plan.edits.iter().flat_map(read_volumes) {
         if !volumes.writable.contains_key(&id) && !volumes.readable.contains_key(&id) {
-            let device: Arc<dyn ReadAt> = devices.open(id)?;
-            let opened = filesystem::open(device).map_err(Error::guest(id.to_string()))?;
-            volumes.readable.insert(id, opened);
+            volumes.readable.insert(id, devices.filesystem(id)?);
         }
     }
     summary.files = write_edits(&plan.edits, &mut volumes, options)?;

@@ -61,8 +61,13 @@ impl<'a> DeviceNames<'a> {
         }
     }
 
-    /// Which volume a name means.
+    /// Which volume a name means; of a filesystem on several, its first one.
     pub(crate) fn resolve(&self, spec: &str) -> Option<VolumeId> {
+        let volume = self.find(spec)?;
+        Some(self.volumes.first_of(volume))
+    }
+
+    fn find(&self, spec: &str) -> Option<VolumeId> {
         if let Some((tag, value)) = tag_of(spec) {
             return self.by_tag(tag, &value);
         }
@@ -151,7 +156,10 @@ impl<'a> DeviceNames<'a> {
         let ids = contents.map(|(id, _)| id);
         let mut matching = ids.chain(partitions.map(|volume| volume.id));
         let first = matching.next()?;
-        matching.next().is_none().then_some(first)
+        // The first of a filesystem comes before its others.
+        matching
+            .all(|other| self.volumes.first_of(other) == first)
+            .then_some(first)
     }
 
     /// A volume that was put together, by the name of its device node.

@@ -210,3 +210,191 @@ fn name_partitions(volumes: &mut [AssembledFacts], index: usize, node: &str, is_
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use disk::SectorSize;
+    use disk::filesystem::{Filesystem, FilesystemKind};
+    use image_library::DiskIndex;
+
+    use super::*;
+    use crate::inspect::{DiskFacts, PartitionPurpose, TableKind, VolumeContent, VolumeFacts};
+    use crate::phony::MemoryFilesystem;
+
+    const UUID: &str = "0f3a7c52-9f0e-4a5b-8a53-5e2f3c1d7b11";
+
+    fn assembled(
+        number: u16,
+        kind: AssembledKind,
+        name: &str,
+        nodes: &[&str],
+        part: VolumeId,
+    ) -> AssembledFacts {
+        AssembledFacts {
+            id: VolumeId::Assembled { number },
+            kind,
+            name: name.to_owned(),
+            nodes: nodes.iter().map(|&node| node.to_owned()).collect(),
+            parts: vec![part],
+            size_bytes: 0,
+            content: None,
+        }
+    }
+
+    /// A disk with a LUKS partition.
+    fn disk() -> DiskFacts {
+        let content = VolumeContent {
+            kind: FilesystemKind::Luks,
+            uuid: Some(UUID.to_owned()),
+            label: None,
+            free_bytes: None,
+            journal_dirty: false,
+        };
+        DiskFacts {
+            index: DiskIndex(0),
+            name: Some("sda".to_owned()),
+            size_bytes: 1 << 30,
+            sector_size: SectorSize::B512,
+            table: TableKind::Gpt,
+            boot_code: false,
+            boot_code_of: None,
+            volumes: vec![VolumeFacts {
+                id: partition(),
+                start_bytes: 1 << 20,
+                size_bytes: 1 << 29,
+                purpose: PartitionPurpose::Other,
+                partition_uuid: None,
+                partition_label: None,
+                content: Some(content),
+            }],
+        }
+    }
+
+    fn partition() -> VolumeId {
+        VolumeId::on_disk(DiskIndex(0), Some(3))
+    }
+
+    fn with_names(files: &[(&str, &str)], volumes: &[AssembledFacts]) -> Vec<AssembledFacts> {
+        let root = MemoryFilesystem::new(FilesystemKind::Ext4);
+        for (path, text) in files {
+            root.file(path, *text);
+        }
+        let boxed: Box<dyn Filesystem> = Box::new(root);
+        let id = VolumeId::Assembled { number: 9 };
+        let mut tree = GuestTree::new(BTreeMap::from([(id, boxed)]));
+        tree.set_root(id);
+        let disks = [disk()];
+        let volumes = Volumes {
+            disks: &disks,
+            assembled: volumes,
+        };
+        named(&tree, Some(id), volumes).expect("memory can be read")
+    }
+
+    fn encrypted() -> AssembledFacts {
+        let name = format!("luks-{UUID}");
+        let plain = UUID.replace('-', "");
+        assembled(
+            0,
+            AssembledKind::Encrypted,
+            &name,
+            &[
+                &format!("mapper/{name}"),
+                &format!("disk/by-id/dm-name-{name}"),
+                &format!("disk/by-id/dm-uuid-CRYPT-LUKS2-{plain}-{name}"),
+            ],
+            partition(),
+        )
+    }
+
+    #[test]
+    fn an_opened_volume_is_called_as_the_guest_says() {
+        let dracut = format!("GRUB_CMDLINE_LINUX=\"rd.luks.name={UUID}=crypt quiet\"\n");
+        let arch = "root=/dev/mapper/crypt cryptdevice=/dev/sda3:crypt:allow-discards rw\n";
+        let cases: [(&str, &str); 5] = [
+            ("/etc/crypttab", "crypt /dev/sda3 none luks\n"),
+            (
+                "/etc/crypttab",
+                &format!("# x\ncrypt UUID={UUID} none luks\n"),
+            ),
+            ("/etc/default/grub", &dracut),
+            ("/etc/kernel/cmdline", arch),
+            (
+                "/etc/crypttab",
+                &format!("crypt UUID=\"{UUID}\" /etc/key\n"),
+            ),
+        ];
+        for (path, text) in cases {
+            let named = with_names(&[(path, text)], &[encrypted()]);
+            assert_eq!(named[0].name, "crypt", "{path}: {text}");
+            let hex = UUID.replace('-', "");
+            let expected = [
+                "mapper/crypt".to_owned(),
+                "disk/by-id/dm-name-crypt".to_owned(),
+                format!("disk/by-id/dm-uuid-CRYPT-LUKS2-{hex}-crypt"),
+            ];
+            assert_eq!(named[0].nodes[..3], expected, "{path}: {text}");
+            let default = format!("mapper/luks-{UUID}");
+            assert!(named[0].nodes.contains(&default), "dracut's own name stays");
+        }
+        let same = with_names(
+            &[("/etc/crypttab", "other /dev/sdb1 none\n")],
+            &[encrypted()],
+        );
+        assert_eq!(same, [encrypted()]);
+    }
+
+    fn array(number: u16, name: &str, uuid: &str) -> AssembledFacts {
+        let nodes = [
+            format!("md{name}"),
+            format!("md/{name}"),
+            format!("disk/by-id/md-name-host:{name}"),
+            format!("disk/by-id/md-uuid-{uuid}"),
+        ];
+        let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
+        assembled(
+            number,
+            AssembledKind::MdArray,
+            &nodes[0].to_owned(),
+            &nodes,
+            partition(),
+        )
+    }
+
+    const FIRST: &str = "00000001:00000002:00000003:00000004";
+    const SECOND: &str = "0000000a:0000000b:0000000c:0000000d";
+
+    #[test]
+    fn arrays_are_called_as_mdadm_conf_says() {
+        let text = format!(
+            "ARRAY /dev/md1 metadata=1.2 UUID={FIRST} name=host:0\n\
+             ARRAY /dev/md/data UUID={}\n",
+            SECOND.to_uppercase()
+        );
+        let arrays = [array(0, "0", FIRST), array(1, "1", SECOND)];
+        let mut volumes = arrays.to_vec();
+        let id = volumes[0].id;
+        let part = assembled(2, AssembledKind::Partition, "md0p2", &["md0p2"], id);
+        volumes.push(part);
+        let named = with_names(&[("/etc/mdadm/mdadm.conf", &text)], &volumes);
+        let names: Vec<&str> = named.iter().map(|volume| volume.name.as_str()).collect();
+        assert_eq!(names, ["md1", "md/data", "md1p2"]);
+        // What was another's by its superblock is not any more.
+        assert_eq!(named[0].nodes[..3], ["md1", "md/1", "md0"]);
+        assert!(!has(&named[1], "md1") && !has(&named[1], "md/1"));
+        assert!(has(&named[2], "md1p2") && has(&named[2], "md/1p2") && has(&named[2], "md0p2"));
+    }
+
+    #[test]
+    fn the_only_array_that_nothing_names_is_the_last_number() {
+        let arrays = [array(0, "0", FIRST), array(1, "1", SECOND)];
+        let named = with_names(&[], &arrays);
+        assert_eq!(named, arrays, "which one it is cannot be told of two");
+        let text = format!("ARRAY /dev/md0 UUID={FIRST}\n");
+        let named = with_names(&[("/etc/mdadm.conf", &text)], &arrays);
+        assert!(has(&named[1], "md127") && has(&named[1], "md1"));
+        assert!(!has(&named[0], "md127"));
+    }
+}

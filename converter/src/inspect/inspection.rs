@@ -254,6 +254,10 @@ pub struct MountFacts {
     pub volume: VolumeId,
     /// How the guest's fstab names it; `None` for a root that fstab does not list.
     pub spec: Option<String>,
+    /// The directory of the volume's filesystem that is mounted: a subvolume of btrfs, as `/@home`;
+    /// empty for all of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub directory: String,
 }
 
 /// The operating system.
@@ -607,6 +611,21 @@ pub struct Inspection {
 }
 
 impl Inspection {
+    /// Where a file is to be that belongs to the root filesystem.
+    #[must_use]
+    pub fn place_on_root(&self, guest_path: impl Into<String>) -> Option<FilePlace> {
+        let volume = self.root?;
+        let guest_path: String = guest_path.into();
+        let mut mounts = self.mounts.iter();
+        let root = mounts.find(|mount| mount.mount_point == "/");
+        let directory = root.map_or("", |mount| mount.directory.as_str());
+        Some(FilePlace {
+            volume,
+            path: format!("{directory}{guest_path}"),
+            guest_path,
+        })
+    }
+
     /// Every volume, wherever it is.
     pub(crate) fn volumes(&self) -> Volumes<'_> {
         Volumes {
@@ -645,6 +664,20 @@ impl<'a> Volumes<'a> {
     pub(crate) fn has(self, id: VolumeId) -> bool {
         self.on_disks().any(|volume| volume.id == id)
             || self.assembled.iter().any(|volume| volume.id == id)
+    }
+
+    /// The volume that a filesystem goes by: of a btrfs on several, the first of them.
+    pub(crate) fn first_of(self, id: VolumeId) -> VolumeId {
+        let btrfs = || {
+            let contents = self.contents();
+            contents.filter(|(_, content)| content.kind == FilesystemKind::Btrfs)
+        };
+        let content = btrfs().find(|(volume, _)| *volume == id);
+        let Some(uuid) = content.and_then(|(_, content)| content.uuid.as_ref()) else {
+            return id;
+        };
+        let mut same = btrfs().filter(|(_, content)| content.uuid.as_ref() == Some(uuid));
+        same.next().map_or(id, |(first, _)| first)
     }
 
     /// Whether another volume is made of it.

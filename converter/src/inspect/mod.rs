@@ -18,6 +18,7 @@ mod network;
 pub(crate) mod print;
 mod root;
 mod storage;
+mod subvolumes;
 mod system;
 pub(crate) mod tree;
 
@@ -88,15 +89,16 @@ pub(crate) fn inspect_filesystems(
     let mut tree = GuestTree::new(filesystems);
     let is_locked = noticed.iter().any(|(_, found)| found.code == LUKS_LOCKED);
     let root = root::find(&mut tree, volumes, is_locked, &mut findings)?;
-    let named = guest_names::named(&tree, root, volumes)?;
+    let named = guest_names::named(&tree, root.as_ref().map(|root| root.volume), volumes)?;
     let volumes = Volumes {
         disks: &disks,
         assembled: &named,
     };
-    let mounts = match root {
+    let mounts = match &root {
         Some(root) => mounts::compose(&mut tree, root, volumes, machine, &mut findings)?,
         None => Vec::new(),
     };
+    let root = root.map(|root| root.volume);
     findings.splice(0..0, weigh(noticed, volumes, root, &mounts));
     let esp = boot::find_esp(&mut tree, &disks)?;
     let efi = boot::efi(&tree, esp.as_ref())?;

@@ -9,7 +9,9 @@ use crate::error::Result;
 use crate::guest::fstab::Fstab;
 use crate::inspect::device_names::{DeviceNames, Stability, stability};
 use crate::inspect::findings::{LUKS_LOCKED, WithRemedy, finding};
-use crate::inspect::inspection::{MountFacts, VolumeId, Volumes};
+use crate::inspect::inspection::{MountFacts, Volumes};
+use crate::inspect::root::Root;
+use crate::inspect::subvolumes;
 use crate::inspect::tree::GuestTree;
 
 const MOUNTS_MAX: usize = 256;
@@ -17,7 +19,7 @@ const MOUNTS_MAX: usize = 256;
 /// Mounts what `/etc/fstab` names, parents before children.
 pub(crate) fn compose(
     tree: &mut GuestTree,
-    root: VolumeId,
+    root: &Root,
     volumes: Volumes<'_>,
     machine: Option<&MachineDescription>,
     findings: &mut Vec<Finding>,
@@ -28,13 +30,19 @@ pub(crate) fn compose(
         .map(|file| file.text)
         .unwrap_or_default();
     let mut entries = entries(&fstab);
-    entries.sort_by_key(|(_, target)| target.matches('/').count());
+    entries.sort_by_key(|entry| entry.target.matches('/').count());
     let mut mounts = vec![MountFacts {
         mount_point: "/".to_owned(),
-        volume: root,
+        volume: root.volume,
         spec: None,
+        directory: root.directory.clone(),
     }];
-    for (spec, target) in entries.into_iter().take(MOUNTS_MAX) {
+    for Mounted {
+        spec,
+        target,
+        options,
+    } in entries.into_iter().take(MOUNTS_MAX)
+    {
         if target == "/" {
             mounts[0].spec = Some(spec);
             continue;
@@ -44,29 +52,58 @@ pub(crate) fn compose(
             continue;
         };
         // Another entry for a path that is mounted already hides nothing here.
-        let known = mounts.iter().any(|mount| mount.mount_point == target);
-        if !known && tree.mount(&target, volume) {
+        if mounts.iter().any(|mount| mount.mount_point == target) {
+            continue;
+        }
+        let options = options.iter().map(String::as_str);
+        let Some(directory) = subvolumes::mounted(&tree.subvolumes(volume)?, options) else {
+            findings.push(no_subvolume(&spec, &target));
+            continue;
+        };
+        if tree.mount_directory(&target, volume, &directory) {
             mounts.push(MountFacts {
                 mount_point: target,
                 volume,
                 spec: Some(spec),
+                directory,
             });
         }
     }
     Ok(mounts)
 }
 
-/// Device and mount point of every line that mounts something.
-fn entries(fstab: &str) -> Vec<(String, String)> {
+/// A line of fstab that mounts something.
+struct Mounted {
+    spec: String,
+    target: String,
+    options: Vec<String>,
+}
+
+fn entries(fstab: &str) -> Vec<Mounted> {
     let table = Fstab::parse(fstab.as_bytes());
     let mounted = table
         .entries()
         .filter(|entry| entry.file.starts_with('/') && entry.kind != "swap");
-    let pairs = mounted.map(|entry| match entry.file.trim_end_matches('/') {
-        "" => (entry.spec, "/".to_owned()),
-        target => (entry.spec, target.to_owned()),
+    let lines = mounted.map(|entry| Mounted {
+        spec: entry.spec,
+        target: match entry.file.trim_end_matches('/') {
+            "" => "/".to_owned(),
+            target => target.to_owned(),
+        },
+        options: entry.options,
     });
-    pairs.collect()
+    lines.collect()
+}
+
+fn no_subvolume(spec: &str, target: &str) -> Finding {
+    let problem = format!("{spec} has no such subvolume");
+    finding(
+        Level::Warning,
+        "fstab.subvolume.missing",
+        format!("/etc/fstab: {target}"),
+        problem,
+    )
+    .remedy("correct `subvol=` or `subvolid=` on the server")
 }
 
 /// What the conversion itself needs must be found; the rest is the guest's affair.

@@ -9,10 +9,12 @@
 //! | 0x18 | `s_log_block_size` |
 //! | 0x60 | `s_feature_incompat`: 0x04 the journal must be replayed, 0x80 64 bit |
 
+mod btrfs;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use disk::filesystem::{self, FilesystemKind};
+use disk::filesystem::{self, Filesystem, FilesystemKind};
 use disk::partition::{Partition, PartitionType, Scheme, read_partition_table};
 use disk::volume::ReadOnly;
 use disk::{Finding, Level, ReadAt};
@@ -47,17 +49,21 @@ pub(crate) fn open(disks: &[GuestDisk]) -> Result<Storage> {
         filesystems: BTreeMap::new(),
         findings: Vec::new(),
     };
+    // Whatever may be a device of a btrfs, which can have several.
     let mut parts = Vec::new();
     for disk in disks {
         let facts = open_disk(disk, &mut parts, &mut storage)?;
         storage.disks.push(facts);
     }
-    open_assembled(&parts, &secrets_of(disks), &mut storage)?;
+    let assembled = open_assembled(&parts, &secrets_of(disks), &mut storage)?;
+    parts.extend(assembled);
+    btrfs::open(&parts, &mut storage)?;
     Ok(storage)
 }
 
 /// Opens what is made of partitions and disks.
-fn open_assembled(parts: &[Part], secrets: &Secrets, storage: &mut Storage) -> Result<()> {
+fn open_assembled(parts: &[Part], secrets: &Secrets, storage: &mut Storage) -> Result<Vec<Part>> {
+    let mut assembled = Vec::new();
     let stack = stack::assemble(parts, secrets)?;
     for finding in stack.findings {
         storage.note(DiskIndex(0), finding);
@@ -89,8 +95,9 @@ fn open_assembled(parts: &[Part], secrets: &Secrets, storage: &mut Storage) -> R
         facts.content = content(&place, &volume.part, storage)?;
         storage.assembled.pop();
         storage.assembled.push(facts);
+        assembled.push(volume.part);
     }
-    Ok(())
+    Ok(assembled)
 }
 
 /// A volume that is looked into.
@@ -265,25 +272,39 @@ fn content(place: &Place, part: &Part, storage: &mut Storage) -> Result<Option<V
         let superblock = ext_superblock(&*device).map_err(Error::guest(&place.name))?;
         found.free_bytes = Some(ext_free_bytes(&superblock));
         found.journal_dirty = field(&superblock, 0x60) & 0x04 != 0;
-        if found.journal_dirty {
-            let noted = finding(
-                Level::Note,
-                "filesystem.journal-dirty",
-                place.name.clone(),
-                "it was in use when the snapshot was taken; its journal is replayed first",
-            );
-            storage.note(place.disk, noted);
-        }
     }
     if has_files(found.kind) {
         match filesystem::open(device) {
-            Ok(opened) => {
-                storage.filesystems.insert(place.id, opened);
-            }
+            Ok(opened) => add(place, opened, &mut found, storage)?,
             Err(error) => storage.note(place.disk, unreadable(place, error)?),
         }
     }
     Ok(Some(found))
+}
+
+/// Keeps a filesystem that was opened, and what it says of itself.
+fn add(
+    place: &Place,
+    opened: Box<dyn Filesystem>,
+    found: &mut VolumeContent,
+    storage: &mut Storage,
+) -> Result<()> {
+    found.journal_dirty |= opened.is_log_dirty();
+    if found.journal_dirty {
+        let noted = finding(
+            Level::Note,
+            "filesystem.journal-dirty",
+            place.name.clone(),
+            "it was in use when the snapshot was taken; its journal is replayed first",
+        );
+        storage.note(place.disk, noted);
+    }
+    match opened.free_bytes() {
+        Ok(free) => found.free_bytes = found.free_bytes.or(free),
+        Err(error) => storage.note(place.disk, unreadable(place, error)?),
+    }
+    storage.filesystems.insert(place.id, opened);
+    Ok(())
 }
 
 /// Broken or unknown structures are the guest's condition; a failing device is an error.
@@ -304,12 +325,9 @@ fn unreadable(place: &Place, error: disk::Error) -> Result<Finding> {
     }
 }
 
+/// Those of one device; see [`btrfs`] for what may have several.
 fn has_files(kind: FilesystemKind) -> bool {
-    is_ext(kind)
-        || matches!(
-            kind,
-            FilesystemKind::Fat | FilesystemKind::Xfs | FilesystemKind::Btrfs
-        )
+    is_ext(kind) || matches!(kind, FilesystemKind::Fat | FilesystemKind::Xfs)
 }
 
 fn is_ext(kind: FilesystemKind) -> bool {
@@ -340,3 +358,6 @@ fn field(superblock: &[u8; 1024], offset: usize) -> u32 {
     bytes.copy_from_slice(&superblock[offset..offset + 4]);
     u32::from_le_bytes(bytes)
 }
+
+#[cfg(test)]
+mod tests;

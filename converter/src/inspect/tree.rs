@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guest's tree of files: several filesystems composed by mount points, with symbolic links
-//! resolved across them as the guest's kernel would (`/lib -> usr/lib`, `/etc/x -> /usr/x`).
+//! resolved across them as the guest's kernel would (`/lib -> usr/lib`, `/etc/x -> /usr/x`). Of btrfs
+//! a subvolume is mounted, and the place of a file is still told from the top level.
 //!
 //! Limits: 40 symbolic links per path, as in Linux; text files up to 4 MiB.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 
+use disk::filesystem::btrfs::Subvolume;
 use disk::filesystem::{DirectoryEntry, FileType, Filesystem, Metadata};
 
 use crate::error::{Error, Result};
@@ -19,10 +21,19 @@ const TEXT_BYTES_MAX: u64 = 4 << 20;
 #[derive(Debug)]
 pub(crate) struct GuestTree {
     filesystems: BTreeMap<VolumeId, Box<dyn Filesystem>>,
-    mounts: Vec<(String, VolumeId)>,
+    mounts: Vec<Mount>,
     /// What was looked up since something was mounted last: every path begins with the same
     /// directories, and a filesystem looks each of them through for a name.
     looked_up: RefCell<BTreeMap<String, Found>>,
+}
+
+/// A directory of a filesystem, and where it is mounted.
+#[derive(Debug)]
+struct Mount {
+    point: String,
+    volume: VolumeId,
+    /// `""` for all of it.
+    directory: String,
 }
 
 type Found = Option<(FilePlace, Metadata)>;
@@ -39,8 +50,13 @@ impl GuestTree {
 
     /// The same filesystems with only `volume` mounted, as the root.
     pub(crate) fn set_root(&mut self, volume: VolumeId) {
-        self.mounts = vec![("/".to_owned(), volume)];
-        self.looked_up.take();
+        self.set_root_to(volume, "");
+    }
+
+    /// The same with a directory of that filesystem: a subvolume.
+    pub(crate) fn set_root_to(&mut self, volume: VolumeId, directory: &str) {
+        self.clear_mounts();
+        self.mount_directory("/", volume, directory);
     }
 
     /// Nothing mounted: every path is absent.
@@ -51,12 +67,50 @@ impl GuestTree {
 
     /// Mounts one more filesystem; false where there is none on that volume.
     pub(crate) fn mount(&mut self, mount_point: &str, volume: VolumeId) -> bool {
+        self.mount_directory(mount_point, volume, "")
+    }
+
+    /// The same with a directory of that filesystem.
+    pub(crate) fn mount_directory(
+        &mut self,
+        mount_point: &str,
+        volume: VolumeId,
+        directory: &str,
+    ) -> bool {
         let known = self.filesystems.contains_key(&volume);
         if known {
-            self.mounts.push((mount_point.to_owned(), volume));
+            self.mounts.push(Mount {
+                point: mount_point.to_owned(),
+                volume,
+                directory: directory.to_owned(),
+            });
             self.looked_up.take();
         }
         known
+    }
+
+    /// The subvolumes of a volume's filesystem.
+    pub(crate) fn subvolumes(&self, volume: VolumeId) -> Result<Vec<Subvolume>> {
+        match self.filesystem(volume) {
+            Some(filesystem) => filesystem
+                .subvolumes()
+                .map_err(Error::guest(volume.to_string())),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Paths in the guest of what a boot loader names from the top level of a filesystem with
+    /// subvolumes: `/@/boot/vmlinuz` is `/boot/vmlinuz`.
+    pub(crate) fn below_top_level(&self, path: &str) -> Vec<String> {
+        let mounts = self
+            .mounts
+            .iter()
+            .filter(|mount| !mount.directory.is_empty());
+        let inside = mounts.filter_map(|mount| {
+            let inner = inside(&mount.directory, path)?;
+            Some(format!("{}{inner}", mount.point.trim_end_matches('/')))
+        });
+        inside.collect()
     }
 
     /// The volumes that hold a filesystem.
@@ -259,11 +313,15 @@ impl GuestTree {
     fn mounted(&self, path: &str) -> Option<(VolumeId, String)> {
         self.mounts
             .iter()
-            .filter_map(|(mount_point, volume)| {
-                inside(mount_point, path).map(|inner| (mount_point.len(), *volume, inner))
-            })
-            .max_by_key(|(length, _, _)| *length)
-            .map(|(_, volume, inner)| (volume, inner))
+            .filter_map(|mount| inside(&mount.point, path).map(|inner| (mount, inner)))
+            .max_by_key(|(mount, _)| mount.point.len())
+            .map(
+                |(mount, inner)| match (mount.directory.as_str(), inner.as_str()) {
+                    ("", _) => (mount.volume, inner),
+                    (directory, "/") => (mount.volume, directory.to_owned()),
+                    (directory, _) => (mount.volume, format!("{directory}{inner}")),
+                },
+            )
     }
 }
 

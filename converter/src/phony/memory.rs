@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use disk::filesystem::btrfs::Subvolume;
 use disk::filesystem::{
     Attributes, DirectoryEntry, FileType, Filesystem, FilesystemKind, Identity, Metadata,
     WritableFilesystem,
@@ -23,6 +24,7 @@ pub(crate) struct MemoryFilesystem {
     nodes: Arc<Mutex<BTreeMap<String, Node>>>,
     /// SELinux contexts by path.
     labels: Arc<Mutex<BTreeMap<String, String>>>,
+    subvolumes: Arc<Mutex<Vec<Subvolume>>>,
 }
 
 impl MemoryFilesystem {
@@ -37,6 +39,7 @@ impl MemoryFilesystem {
             },
             nodes: Arc::new(Mutex::new(root)),
             labels: Arc::default(),
+            subvolumes: Arc::default(),
         }
     }
 
@@ -66,6 +69,23 @@ impl MemoryFilesystem {
             .lock()
             .expect("no test panics while it holds the lock")
             .insert(path.to_owned(), context.to_owned());
+    }
+
+    /// Says that a directory is a subvolume.
+    pub(crate) fn subvolume(&self, id: u64, path: &str, is_default: bool) {
+        let mut subvolumes = self
+            .subvolumes
+            .lock()
+            .expect("no test panics while it holds the lock");
+        subvolumes.push(Subvolume {
+            id,
+            path: path.to_owned(),
+            parent: None,
+            is_default,
+            read_only: false,
+            uuid: None,
+            parent_uuid: None,
+        });
     }
 
     pub(crate) fn take(&self, path: &str) {
@@ -162,6 +182,13 @@ impl Filesystem for MemoryFilesystem {
             .lock()
             .expect("no test panics while it holds the lock");
         Ok(labels.get(path).cloned())
+    }
+
+    fn subvolumes(&self) -> Result<Vec<Subvolume>> {
+        let subvolumes = self.subvolumes.lock();
+        Ok(subvolumes
+            .expect("no test panics while it holds the lock")
+            .clone())
     }
 }
 

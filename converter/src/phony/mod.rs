@@ -78,6 +78,8 @@ impl PhonyGuest {
                     | FilesystemKind::Ext3
                     | FilesystemKind::Ext4
                     | FilesystemKind::Fat
+                    | FilesystemKind::Btrfs
+                    | FilesystemKind::Xfs
             );
             if has_files {
                 filesystems.insert(id, MemoryFilesystem::new(volume.kind));

@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 
 use disk::{Finding, Level};
 
+use crate::inspect::Inspection;
 use crate::inspect::findings::{WithRemedy, finding};
-use crate::inspect::{FilePlace, Inspection};
 use crate::plan::PlanOptions;
 use crate::plan::edit::{Change, Edit};
 use crate::plan::services::{Fate, kind_of};
@@ -108,31 +108,26 @@ impl Switch {
     }
 
     fn edits(self, service: &str, inspection: &Inspection) -> Vec<Edit> {
-        let Some(volume) = inspection.root else {
-            return Vec::new();
-        };
-        let file = |path: String, content: &str, reason: String| Edit {
-            place: FilePlace {
-                volume,
-                path: path.clone(),
-                guest_path: path,
-            },
-            reasons: vec![reason],
-            change: Change::Create {
-                content: content.to_owned(),
-                mode: 0o644,
-            },
+        let file = |path: String, content: &str, reason: String| {
+            Some(Edit {
+                place: inspection.place_on_root(path)?,
+                reasons: vec![reason],
+                change: Change::Create {
+                    content: content.to_owned(),
+                    mode: 0o644,
+                },
+            })
         };
         match self {
-            Self::Upstart => vec![file(
+            Self::Upstart => Vec::from_iter(file(
                 format!("/etc/init/{service}.override"),
                 "manual\n",
                 format!("{service} does not start by itself"),
-            )],
+            )),
             Self::Systemd => units(service)
                 .into_iter()
                 .filter(|unit| !inspection.service_facts.switched_off.contains(unit))
-                .map(|unit| {
+                .filter_map(|unit| {
                     file(
                         format!("/etc/systemd/system/{unit}.d/relevo.conf"),
                         "# For the hardware of a physical server.\n[Unit]\n\

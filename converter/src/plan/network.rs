@@ -24,7 +24,7 @@ use crate::guest::network::{
 };
 use crate::guest::shell_config::ShellConfig;
 use crate::inspect::findings::{WithRemedy, finding};
-use crate::inspect::{DriverPlace, FilePlace, InnerFile, Inspection, TextFile};
+use crate::inspect::{DriverPlace, InnerFile, Inspection, TextFile};
 use crate::plan::devices::text_of;
 use crate::plan::edit::{Change, Edit, Rewrites};
 use crate::vm::VmNic;
@@ -77,7 +77,6 @@ pub(crate) fn plan(
 
 impl NetworkPlan {
     fn pin(&mut self, card: &PlannedCard, inspection: &Inspection, rewrites: &mut Rewrites) {
-        let Some(root) = inspection.root else { return };
         let (name, mac) = (&card.nic.name, &card.nic.mac);
         let named_by_rule = inspection
             .network
@@ -111,16 +110,15 @@ impl NetworkPlan {
                 return;
             }
         };
+        let Some(place) = inspection.place_on_root(&path) else {
+            return;
+        };
         self.inner_files.push(InnerFile {
             path: path.trim_start_matches('/').to_owned(),
             text: content.clone(),
         });
         self.edits.push(Edit {
-            place: FilePlace {
-                volume: root,
-                path: path.clone(),
-                guest_path: path,
-            },
+            place,
             reasons: vec![reason],
             change: Change::Create {
                 content,

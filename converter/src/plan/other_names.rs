@@ -15,7 +15,7 @@ use disk::{Finding, Level};
 use crate::guest::lvm_conf::{LvmConf, first_match};
 use crate::guest::mdadm_conf;
 use crate::inspect::findings::{WithRemedy, finding};
-use crate::inspect::{FilePlace, Inspection, MentionKind, TextFile};
+use crate::inspect::{Inspection, MentionKind, TextFile};
 use crate::plan::edit::{Change, Edit, Rewrites};
 
 const FILTERS: [&str; 2] = ["devices/filter", "devices/global_filter"];
@@ -77,16 +77,12 @@ pub(crate) fn plan(inspection: &Inspection, rewrites: &mut Rewrites, findings: &
 /// Makes `lvm.conf` where there is a list of devices and no configuration that says to leave it.
 pub(crate) fn new_files(inspection: &Inspection) -> Option<Edit> {
     let files = &inspection.device_files;
-    let root = inspection
-        .root
-        .filter(|_| files.lvm.is_none() && files.lvm_devices)?;
-    let path = "/etc/lvm/lvm.conf".to_owned();
+    let is_needed = files.lvm.is_none() && files.lvm_devices;
+    let place = inspection
+        .place_on_root("/etc/lvm/lvm.conf")
+        .filter(|_| is_needed)?;
     Some(Edit {
-        place: FilePlace {
-            volume: root,
-            path: path.clone(),
-            guest_path: path,
-        },
+        place,
         reasons: vec![
             "LVM's list of devices knows the physical disks only, and would hide their copies"
                 .to_owned(),

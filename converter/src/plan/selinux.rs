@@ -8,7 +8,7 @@
 use disk::{Finding, Level};
 
 use crate::inspect::findings::{WithRemedy, finding};
-use crate::inspect::{FilePlace, Inspection, Labels};
+use crate::inspect::{Inspection, Labels};
 use crate::plan::edit::{Change, Edit};
 
 const REQUEST: &str = "/.autorelabel";
@@ -21,7 +21,8 @@ pub(crate) fn plan(inspection: &Inspection, edits: &mut Vec<Edit>, findings: &mu
     let makes_files = edits
         .iter()
         .any(|edit| matches!(edit.change, Change::Create { .. }));
-    let Some(root) = inspection.root.filter(|_| makes_files) else {
+    let place = inspection.place_on_root(REQUEST);
+    let Some(place) = place.filter(|_| makes_files) else {
         return;
     };
     findings.push(
@@ -38,11 +39,7 @@ pub(crate) fn plan(inspection: &Inspection, edits: &mut Vec<Edit>, findings: &mu
         return;
     }
     edits.push(Edit {
-        place: FilePlace {
-            volume: root,
-            path: REQUEST.to_owned(),
-            guest_path: REQUEST.to_owned(),
-        },
+        place,
         reasons: vec!["new files get their SELinux labels at the next start".to_owned()],
         change: Change::Create {
             content: String::new(),

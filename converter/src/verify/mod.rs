@@ -9,7 +9,7 @@ pub mod checker;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use disk::filesystem::{self, Filesystem};
+use disk::filesystem::Filesystem;
 use disk::volume::ReadOnly;
 use disk::{ReadAt, WriteAt};
 use image_library::DiskIndex;
@@ -29,9 +29,7 @@ pub fn verify(applied: &Applied, disks: &[GuestDisk]) -> Result<()> {
     for file in &applied.summary.files {
         let id = file.place.volume;
         if let std::collections::btree_map::Entry::Vacant(entry) = open.entry(id) {
-            let device: Arc<dyn ReadAt> = devices.open(id)?;
-            let opened = filesystem::open(device).map_err(Error::guest(id.to_string()))?;
-            entry.insert(opened);
+            entry.insert(devices.filesystem(id)?);
         }
         let Some(filesystem) = open.get(&id) else {
             continue;

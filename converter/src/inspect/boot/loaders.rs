@@ -249,6 +249,7 @@ fn loaded(
             true => vec![named.clone(), format!("/boot{named}")],
             false => vec![format!("{directory}/{named}"), format!("/boot/{named}")],
         };
+        candidates.extend(tree.below_top_level(&named));
         candidates.extend(efi.map(|efi| format!("{}{named}", efi.mount_point)));
         for path in candidates {
             if let Some((place, metadata)) = tree.metadata(&path)?

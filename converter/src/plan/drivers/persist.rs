@@ -13,7 +13,7 @@
 use crate::guest::initramfs::Generator;
 use crate::guest::kmod::ModuleName;
 use crate::guest::kmod::blocked::unblocked;
-use crate::inspect::{DriverPlace, FALLBACK_DISKS, FilePlace, Inspection, TextFile, WANTED};
+use crate::inspect::{DriverPlace, FALLBACK_DISKS, Inspection, TextFile, WANTED};
 use crate::plan::edit::{Change, Edit, Rewrites};
 
 use super::{drivers_to_load, missing_modules, with_modules, with_words};
@@ -210,11 +210,7 @@ fn dracut(inspection: &Inspection, rewrites: &mut Rewrites) -> Option<Edit> {
         return None;
     }
     Some(Edit {
-        place: FilePlace {
-            volume: inspection.root?,
-            path: DRACUT_FILE.to_owned(),
-            guest_path: DRACUT_FILE.to_owned(),
-        },
+        place: inspection.place_on_root(DRACUT_FILE)?,
         reasons: vec![REASON.to_owned()],
         change: Change::Create {
             content,

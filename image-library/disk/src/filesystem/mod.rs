@@ -32,11 +32,19 @@ pub(crate) use extents::merged;
 pub use superblock::detect;
 pub use xfs::{LogState, Xfs};
 
-/// Opens the filesystem on `device` for reading; of btrfs, the default subvolume.
+/// Opens the filesystem on `device` for reading; of btrfs, the top level with all subvolumes in it.
 ///
 /// `Unsupported` when nothing is recognised, or what is recognised holds no files that this
 /// package can read.
 pub fn open(device: Arc<dyn ReadAt>) -> Result<Box<dyn Filesystem>> {
+    open_devices(&[device])
+}
+
+/// The same of a filesystem that may have several devices; the first one says which it is.
+pub fn open_devices(devices: &[Arc<dyn ReadAt>]) -> Result<Box<dyn Filesystem>> {
+    let Some(device) = devices.first().map(Arc::clone) else {
+        return Err(Error::unsupported("filesystem", "reading no device"));
+    };
     if let Some(superblock) = superblock::xfs::read(&device)? {
         return Ok(Box::new(xfs::Xfs::with_superblock(device, superblock)?));
     }
@@ -44,7 +52,7 @@ pub fn open(device: Arc<dyn ReadAt>) -> Result<Box<dyn Filesystem>> {
         return ext::open(device, &superblock);
     }
     if superblock::btrfs::detect(&device)?.is_some() {
-        return Ok(Box::new(btrfs::open(device)?));
+        return Ok(Box::new(btrfs::open(devices)?));
     }
     if let Some(boot) = superblock::fat::read(&device)? {
         return Ok(Box::new(fat::FatVolume::open(device, &boot)?));
@@ -250,6 +258,21 @@ pub trait Filesystem: Debug + Send {
     /// filesystem keeps no such attributes.
     fn selinux_context(&self, _path: &str) -> Result<Option<String>> {
         Ok(None)
+    }
+
+    /// The bytes that are free for files; `None` where that is not known.
+    fn free_bytes(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    /// Whether a log holds what a writer has to put into place first.
+    fn is_log_dirty(&self) -> bool {
+        false
+    }
+
+    /// The subvolumes of a filesystem that is open at its top level; none of one that has no such.
+    fn subvolumes(&self) -> Result<Vec<btrfs::Subvolume>> {
+        Ok(Vec::new())
     }
 }
 

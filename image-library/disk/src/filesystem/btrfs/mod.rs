@@ -123,9 +123,9 @@ impl Btrfs {
     }
 }
 
-/// The default subvolume of a filesystem of one device.
-pub(crate) fn open(device: Arc<dyn ReadAt>) -> Result<SubvolumeReader> {
-    Btrfs::open_devices(&[device])?.open_subvolume(SubvolumeChoice::Default)
+/// The top level of a filesystem.
+pub(crate) fn open(devices: &[Arc<dyn ReadAt>]) -> Result<SubvolumeReader> {
+    Btrfs::open_devices(devices)?.open_subvolume(SubvolumeChoice::Id(key::object::TOP_LEVEL))
 }
 
 /// Which bytes of a device are in use, as far as that can be told without the others.

@@ -10,14 +10,15 @@
 use std::sync::Arc;
 
 use super::super::path::{self, GuestPath};
-use super::super::superblock::Fields;
+use super::super::superblock::{Fields, text};
 use super::super::{DirectoryEntry, FileType, Filesystem, Identity, Metadata};
 use super::inode::{self, Inode};
-use super::key::{Key, kind};
+use super::key::{Key, kind, object};
 use super::root::{self, Root};
+use super::subvolume::{self, Subvolume};
 use super::tree::Tree;
 use super::volume::Volume;
-use super::{STRUCTURE, file};
+use super::{STRUCTURE, allocation, file};
 use crate::error::{Error, Result};
 
 /// A btrfs directory may be far larger; no guest directory that conversion lists is.
@@ -280,5 +281,26 @@ impl Filesystem for SubvolumeReader {
         }
         found.sort_by(|left, right| left.name.cmp(&right.name));
         Ok(found)
+    }
+
+    fn selinux_context(&self, path: &str) -> Result<Option<String>> {
+        let value = self.extended_attribute(path, "security.selinux")?;
+        // The kernel keeps the NUL behind it.
+        Ok(value.and_then(|value| text(&value)))
+    }
+
+    fn free_bytes(&self) -> Result<Option<u64>> {
+        allocation::free_bytes(&self.volume).map(Some)
+    }
+
+    fn is_log_dirty(&self) -> bool {
+        self.volume.superblock.log_tree.is_some()
+    }
+
+    fn subvolumes(&self) -> Result<Vec<Subvolume>> {
+        match self.number {
+            object::TOP_LEVEL => subvolume::list(&self.volume),
+            _ => Ok(Vec::new()),
+        }
     }
 }

@@ -177,4 +177,16 @@ impl Filesystem for Xfs {
         self.require_finished(&inode, path)?;
         directory::list(&self.volume, &inode)
     }
+
+    fn selinux_context(&self, path: &str) -> Result<Option<String>> {
+        self.selinux_context(path)
+    }
+
+    fn free_bytes(&self) -> Result<Option<u64>> {
+        self.free_bytes().map(Some)
+    }
+
+    fn is_log_dirty(&self) -> bool {
+        self.log() == LogState::Replayed
+    }
 }
