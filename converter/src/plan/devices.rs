@@ -157,7 +157,8 @@ fn encrypted(entry: &crypttab::Entry, names: DeviceNames<'_>) -> Named {
     }
 }
 
-/// The key, where a disk is named in it: `/dev/sdb1:/key` of Debian, `/key:/dev/sdb1` of systemd.
+/// The key, where a disk is named in it: `/dev/sdb1:/key` of Debian, `/key:/dev/sdb1` and
+/// `/key:LABEL=stick` of systemd.
 fn key(entry: &crypttab::Entry, names: DeviceNames<'_>) -> Named {
     let Some(key) = &entry.key_file else {
         return Named::Stays;
@@ -168,8 +169,16 @@ fn key(entry: &crypttab::Entry, names: DeviceNames<'_>) -> Named {
             let device = key.get(path.len() + 1..).unwrap_or_default();
             (device, format!("{path}:"), false)
         }
-        _ => (key.as_str(), String::new(), true),
+        _ => match key.rsplit_once(':') {
+            Some((path, device)) if device.contains('=') => (device, format!("{path}:"), false),
+            _ => (key.as_str(), String::new(), true),
+        },
     };
+    // A stick is named by its label as often as by anything else.
+    let is_named = names.stability(device) == Stability::Stable && !rest.is_empty();
+    if is_named && names.resolve(device).is_none() {
+        return Named::Unknown;
+    }
     match stable(device, names) {
         Named::Becomes(name) if rest.is_empty() => Named::Becomes(device_path(&name)),
         Named::Becomes(name) if in_front => Named::Becomes(device_path(&name) + &rest),
