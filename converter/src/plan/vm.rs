@@ -4,6 +4,8 @@
 //! Only hardware whose drivers the kernel that starts really has is offered: for disks inside its
 //! initramfs (or built in), for network cards anywhere in its modules.
 
+use disk::SectorSize;
+
 use crate::guest::boot_sector::BootCode;
 use crate::inspect::{DiskFacts, DriverPlace, Inspection, Kernel};
 use crate::plan::PlanOptions;
@@ -32,7 +34,12 @@ pub(crate) fn define(
         mainboard,
         cpus: cpus.clamp(1, options.cpus_max.max(1)),
         memory_bytes: memory_bytes(inspection, options),
-        profiles: kernel.map_or_else(Vec::new, |kernel| profiles(kernel, mainboard)),
+        profiles: kernel.map_or_else(Vec::new, |kernel| {
+            let profiles = profiles(kernel, mainboard).into_iter();
+            profiles
+                .filter(|profile| has_sectors(profile.disk, inspection))
+                .collect()
+        }),
         disks: disks(inspection),
         nics,
         direct_boot: None,
@@ -84,6 +91,13 @@ fn disks(inspection: &Inspection) -> Vec<VmDisk> {
     };
     disks.sort_by_key(|disk| (!starts(disk), first != Some(disk.index), disk.index));
     disks
+}
+
+/// Whether a controller has disks with sectors as these are: the partition tables count in them.
+fn has_sectors(controller: DiskController, inspection: &Inspection) -> bool {
+    let mut disks = inspection.disks.iter();
+    !matches!(controller, DiskController::Sata | DiskController::Ide)
+        || disks.all(|disk| disk.sector_size == SectorSize::B512)
 }
 
 fn mainboard(firmware: Firmware, kernel: Option<&Kernel>) -> Mainboard {
@@ -165,4 +179,31 @@ fn nic(kernel: &Kernel, disk: DiskController) -> Option<NicModel> {
         .into_iter()
         .find(|(_, driver)| kernel.driver(driver) != DriverPlace::Absent)
         .map(|(model, _)| model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::phony::debian_bookworm;
+    use crate::plan::plan;
+
+    #[test]
+    fn disks_keep_their_sectors_and_get_controllers_that_have_such() {
+        let mut guest = debian_bookworm();
+        let define = |guest: &crate::phony::PhonyGuest| {
+            let vm = plan(&guest.inspect(), &PlanOptions::new("web01")).vm;
+            let disks: Vec<DiskController> = vm.profiles.iter().map(|p| p.disk).collect();
+            (vm.disks[0].sector_size, disks)
+        };
+        let (sectors, disks) = define(&guest);
+        assert_eq!(sectors, SectorSize::B512);
+        assert!(disks.contains(&DiskController::Sata), "{disks:?}");
+        guest.disks[0].sector_size = SectorSize::B4096;
+        let (sectors, disks) = define(&guest);
+        assert_eq!(sectors, SectorSize::B4096);
+        assert_eq!(
+            disks,
+            [DiskController::VirtioBlk, DiskController::VirtioScsi]
+        );
+    }
 }
