@@ -54,6 +54,7 @@ log=$CACHE_DIR/log/test.log
 mkdir -p "$(dirname "$log")"
 say "building the programs and the tests"
 cargo build --workspace --bins
+scripts/build-guest-writer.sh >/dev/null
 cargo test --workspace --no-run
 
 # The runner keeps what a passing test prints and shows it at the end of each test binary; the log

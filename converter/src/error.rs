@@ -67,6 +67,25 @@ pub enum Error {
         /// The hash that was read.
         found: String,
     },
+    /// There is no small virtual machine that could write with the guest's own kernel.
+    #[error("the small virtual machine that writes for the guest cannot be used: {problem}")]
+    WriterUnavailable {
+        /// Why.
+        problem: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The guest's own kernel could not write.
+    #[error("{place} could not be written by the guest's own kernel: {problem}")]
+    NotWritten {
+        /// The volume or file.
+        place: String,
+        /// What the kernel said.
+        problem: String,
+    },
+    /// The end was asked for.
+    #[error("interrupted")]
+    Interrupted,
     /// A file of this computer.
     #[error("{action} {path}")]
     Local {
@@ -93,13 +112,14 @@ impl Error {
     pub fn is_lasting(&self) -> bool {
         match self {
             Self::Library(error) => is_lasting(error),
-            Self::Local { .. } => false,
+            Self::Local { .. } | Self::WriterUnavailable { .. } | Self::Interrupted => false,
             Self::NoDisks
             | Self::Guest { .. }
             | Self::NotConvertible { .. }
             | Self::Changed { .. }
             | Self::NoSpace { .. }
             | Self::File { .. }
+            | Self::NotWritten { .. }
             | Self::NotVerified { .. } => {
                 let mut source = self.source();
                 while let Some(error) = source {
@@ -131,7 +151,13 @@ impl Error {
                 "make room there on the server (old kernels in /boot?) and take a new image"
                     .to_owned(),
             ),
+            Self::WriterUnavailable { hint, .. } => hint.clone(),
+            Self::NotWritten { .. } => Some(
+                "check the filesystem on the server (xfs_repair -n, btrfs check) and take a new image"
+                    .to_owned(),
+            ),
             Self::Library(_)
+            | Self::Interrupted
             | Self::File { .. }
             | Self::NotVerified { .. }
             | Self::Local { .. } => None,

@@ -178,6 +178,11 @@ impl Devices {
     ///
     /// [`Error::Changed`] where it is not there any more.
     pub(crate) fn open(&self, id: VolumeId) -> Result<Arc<dyn WriteAt>> {
+        Ok(self.part(id)?.device)
+    }
+
+    /// A volume with what it is.
+    pub(crate) fn part(&self, id: VolumeId) -> Result<Part> {
         let assembled = self.assembled.iter().map(|volume| &volume.part);
         let mut parts = self.parts.iter().chain(assembled);
         let part = parts
@@ -185,7 +190,7 @@ impl Devices {
             .ok_or_else(|| Error::Changed {
                 place: id.to_string(),
             })?;
-        Ok(Arc::clone(&part.device))
+        Ok(part.clone())
     }
 
     /// The filesystem on a volume, to be read: of btrfs all subvolumes, from all of its devices.
@@ -194,10 +199,14 @@ impl Devices {
     ///
     /// [`Error::Changed`] where the volume is not there any more.
     pub(crate) fn filesystem(&self, id: VolumeId) -> Result<Box<dyn Filesystem>> {
-        let first: Arc<dyn ReadAt> = self.open(id)?;
-        let place = || id.to_string();
-        let identity = filesystem::detect(&first).map_err(Error::guest(place()))?;
-        let mut devices = vec![first];
+        filesystem_on(&self.filesystem_parts(id)?)
+    }
+
+    /// The volumes that a filesystem lies on, that one first.
+    pub(crate) fn filesystem_parts(&self, id: VolumeId) -> Result<Vec<Part>> {
+        let first = self.part(id)?;
+        let identity = filesystem::detect(&first.device).map_err(Error::guest(id.to_string()))?;
+        let mut parts = vec![first];
         if let Some(identity) = identity.filter(|found| found.kind == FilesystemKind::Btrfs) {
             let assembled = self.assembled.iter().map(|volume| &volume.part);
             let others = self.parts.iter().chain(assembled);
@@ -207,12 +216,22 @@ impl Devices {
                 if found
                     .is_some_and(|found| found.kind == identity.kind && found.uuid == identity.uuid)
                 {
-                    devices.push(Arc::clone(&part.device) as _);
+                    parts.push(part.clone());
                 }
             }
         }
-        filesystem::open_devices(&devices).map_err(Error::guest(place()))
+        Ok(parts)
     }
+}
+
+/// The filesystem on these parts, to be read.
+pub(crate) fn filesystem_on(parts: &[Part]) -> Result<Box<dyn Filesystem>> {
+    let devices: Vec<Arc<dyn ReadAt>> = parts
+        .iter()
+        .map(|part| Arc::clone(&part.device) as _)
+        .collect();
+    let place = parts.first().map(|part| part.id.to_string());
+    filesystem::open_devices(&devices).map_err(Error::guest(place.unwrap_or_default()))
 }
 
 struct Builder<'a> {

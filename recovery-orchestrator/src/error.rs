@@ -130,7 +130,10 @@ impl From<image_library::Error> for Error {
 
 impl From<converter::Error> for Error {
     fn from(error: converter::Error) -> Self {
-        Self::Converter(Box::new(error))
+        match error {
+            converter::Error::Interrupted => Self::Interrupted,
+            error => Self::Converter(Box::new(error)),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use converter::Secrets;
+use converter::apply::{Work, WriterMachine};
 use converter::plan::PlanOptions;
 use converter::plan::{Change, Edit};
 use converter::prepare::{PrepareOptions, Prepared, prepare};
@@ -130,12 +131,18 @@ pub struct Converting<'a> {
     pub again: bool,
     /// What opens encrypted volumes.
     pub secrets: Secrets,
+    /// Writes what only the guest's own kernel can write.
+    pub machine: &'a dyn WriterMachine,
 }
 
 impl GuestSource for Converting<'_> {
     fn prepare(&self, image: &Image, monitor: &dyn Monitor) -> Result<Guest> {
         let options = prepare_options(image, self.again, &self.secrets);
-        let prepared = prepare(self.reader, image, &options, monitor)?;
+        let work = Work {
+            machine: self.machine,
+            monitor,
+        };
+        let prepared = prepare(self.reader, image, &options, work)?;
         if !prepared.plan.verdict.is_ready() {
             return Err(not_ready(image, &prepared));
         }

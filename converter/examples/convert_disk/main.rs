@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 
-use converter::apply::ApplyOptions;
+use converter::apply::{ApplyOptions, NoMachine, Work};
 use converter::plan::PlanOptions;
 use converter::prepare::convert_disks;
 use converter::verify::checker;
@@ -39,7 +39,11 @@ fn main() -> Result<(), Failure> {
     let apply = ApplyOptions {
         now_unix_seconds: 1_700_000_000,
     };
-    let converted = convert_disks(&disks, None, &PlanOptions::new(server), &apply, &Silent)?;
+    let work = Work {
+        machine: &NoMachine,
+        monitor: &Silent,
+    };
+    let converted = convert_disks(&disks, None, &PlanOptions::new(server), &apply, work)?;
     println!("{}\n{}", converted.inspection, converted.plan);
     let Some(applied) = converted.applied else {
         return Err("the guest cannot be converted as it is".into());

@@ -4,24 +4,37 @@
 //! In three passes: what every file will hold is made first (and checked against what was
 //! inspected), then the room for it is checked, then it is written. An error drops the overlays, so
 //! a conversion is done whole or not at all.
+//!
+//! ext and FAT are written natively. On XFS and btrfs the edits wait, and are done in the end by the
+//! guest's own kernel in a small virtual machine, as the plan says.
 
+mod deferred;
 mod initramfs;
+mod machine;
+mod small_vm;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use disk::block::{Overlay, OverlayOptions};
-use disk::filesystem::{self, Attributes, Filesystem, WritableFilesystem, WriteOptions};
-use disk::{Finding, WriteAt};
+use disk::filesystem::{
+    self, Attributes, Filesystem, FilesystemKind, WritableFilesystem, WriteOptions,
+};
+use disk::{Finding, Level, WriteAt};
 use image_library::DiskIndex;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::guest_disk::{GuestDisk, secrets_of};
+use crate::inspect::findings::finding;
 use crate::inspect::tree::encode;
 use crate::inspect::{FilePlace, VolumeId, free_bytes};
-use crate::plan::{Change, Edit, Plan};
-use crate::stack::{Devices, Part};
+use crate::plan::{Change, Edit, Plan, SmallVm};
+use crate::stack::{Devices, Part, filesystem_on};
+
+use deferred::Deferred;
+pub use machine::{NoMachine, Work, WriterDisk, WriterMachine, WriterOrder, WriterOutput};
+use small_vm::Waiting;
 
 const FILE_BYTES_MAX: u64 = 1 << 30;
 /// Directory blocks, block maps and rounding, per file.
@@ -77,43 +90,50 @@ pub(crate) struct Volumes {
     pub(crate) free_bytes: BTreeMap<VolumeId, u64>,
 }
 
-/// Carries out a plan.
-pub fn apply(plan: &Plan, disks: &[GuestDisk], options: &ApplyOptions) -> Result<Applied> {
-    if !plan.verdict.is_ready() {
-        let errors = plan
-            .findings
-            .iter()
-            .filter(|f| f.level == disk::Level::Error);
-        let problems: Vec<String> = errors
-            .map(|f| format!("{}: {}", f.code, f.problem))
-            .collect();
-        return Err(Error::NotConvertible {
-            problem: problems.join("; "),
-        });
-    }
+/// Carries out a plan. The machine is only asked where the plan has a use for it.
+pub fn apply(
+    plan: &Plan,
+    disks: &[GuestDisk],
+    options: &ApplyOptions,
+    work: Work<'_>,
+) -> Result<Applied> {
+    check_verdict(plan)?;
     let overlays = overlays(disks);
     let whole = overlays.iter().zip(disks).map(|((_, overlay), disk)| Part {
         id: VolumeId::on_disk(disk.index, None),
         device: Arc::clone(overlay) as Arc<dyn WriteAt>,
         sector_size: disk.sector_size,
     });
-    let is_stacked = plan.edits.iter().any(is_stacked);
+    let small_vm = plan.small_vm.as_ref();
+    let is_stacked = plan.edits.iter().any(is_stacked) || small_vm.is_some();
     let devices = Devices::new(whole.collect(), &secrets_of(disks), is_stacked)?;
     let mut volumes = Volumes::default();
     let mut summary = AppliedSummary::default();
+    let mut waiting = Vec::new();
     for edit in &plan.edits {
         let id = edit.place.volume;
-        if !volumes.writable.contains_key(&id) {
-            let device = devices.open(id)?;
-            open_writable(id, &device, options, &mut volumes, &mut summary.findings)?;
+        if volumes.writable.contains_key(&id) {
+            continue;
+        }
+        let findings = &mut summary.findings;
+        match small_vm.and_then(|small_vm| small_vm.writes(id)) {
+            Some(kind) => {
+                let parts = devices.filesystem_parts(id)?;
+                waiting.push(open_deferred(id, parts, kind, &mut volumes, findings)?);
+            }
+            None => open_writable(id, &devices.open(id)?, options, &mut volumes, findings)?,
         }
     }
-    for id in plan.edits.iter().flat_map(read_volumes) {
+    let for_machine = small_vm.into_iter().flat_map(SmallVm::read_volumes);
+    for id in plan.edits.iter().flat_map(read_volumes).chain(for_machine) {
         if !volumes.writable.contains_key(&id) && !volumes.readable.contains_key(&id) {
             volumes.readable.insert(id, devices.filesystem(id)?);
         }
     }
     summary.files = write_edits(&plan.edits, &mut volumes, options)?;
+    if let Some(small_vm) = small_vm.filter(|_| !waiting.is_empty()) {
+        small_vm::write(&waiting, small_vm, &volumes, options, work)?;
+    }
     for (id, filesystem) in std::mem::take(&mut volumes.writable) {
         filesystem.finish().map_err(Error::guest(id.to_string()))?;
     }
@@ -122,6 +142,19 @@ pub fn apply(plan: &Plan, disks: &[GuestDisk], options: &ApplyOptions) -> Result
         summary,
         overlays: overlays.into_iter().filter(changed).collect(),
     })
+}
+
+fn check_verdict(plan: &Plan) -> Result<()> {
+    if !plan.verdict.is_ready() {
+        let errors = plan.findings.iter().filter(|f| f.level == Level::Error);
+        let problems: Vec<String> = errors
+            .map(|f| format!("{}: {}", f.code, f.problem))
+            .collect();
+        return Err(Error::NotConvertible {
+            problem: problems.join("; "),
+        });
+    }
+    Ok(())
 }
 
 fn overlays(disks: &[GuestDisk]) -> Vec<(DiskIndex, Arc<Overlay>)> {
@@ -174,6 +207,37 @@ fn open_writable(
     findings.extend(opened.findings);
     volumes.writable.insert(id, opened.filesystem);
     Ok(())
+}
+
+/// A filesystem that the small virtual machine writes.
+fn open_deferred(
+    id: VolumeId,
+    parts: Vec<Part>,
+    kind: FilesystemKind,
+    volumes: &mut Volumes,
+    findings: &mut Vec<Finding>,
+) -> Result<Waiting> {
+    let filesystem = filesystem_on(&parts)?;
+    if filesystem.is_log_dirty() {
+        findings.push(finding(
+            Level::Note,
+            "filesystem.log-replayed",
+            id.to_string(),
+            format!("this {kind} was in use; the guest's kernel replayed its log"),
+        ));
+    }
+    let free = filesystem.free_bytes();
+    if let Some(free) = free.map_err(Error::guest(id.to_string()))? {
+        volumes.free_bytes.insert(id, free);
+    }
+    let (deferred, operations) = Deferred::new(filesystem);
+    volumes.writable.insert(id, Box::new(deferred));
+    Ok(Waiting {
+        id,
+        parts,
+        kind,
+        operations,
+    })
 }
 
 /// What one file is to hold.

@@ -16,7 +16,7 @@ use crate::guest::boot_sector::BootCode;
 use crate::guest::compression::Compression;
 use crate::guest::initramfs::Generator;
 use crate::guest::network::NetworkConfiguration;
-use crate::vm::Firmware;
+use crate::vm::{DiskController, Firmware};
 
 pub use super::device_files::{DeviceFiles, Mention, MentionKind};
 pub use super::system::{Labels, ServiceFacts};
@@ -337,6 +337,22 @@ pub struct Kernel {
     pub drivers: Vec<DriverFacts>,
     /// What those drivers need that are modules, dependencies before dependants.
     pub closure: Vec<ModuleFacts>,
+    /// What it can write; only looked for where a guest has filesystems that nothing else writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writing: Option<WritingFacts>,
+}
+
+/// How a kernel writes filesystems in the small virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WritingFacts {
+    /// Whether it is a 64-bit kernel of x86; `None` where that is not known.
+    pub is_64_bit: Option<bool>,
+    /// The disks that it reads and writes; `None`: none of those that we can give it.
+    pub controller: Option<DiskController>,
+    /// The filesystems that it knows, of those that the guest has.
+    pub filesystems: Vec<FilesystemKind>,
+    /// The modules for both, in load order.
+    pub modules: Vec<ModuleFacts>,
 }
 
 impl Kernel {

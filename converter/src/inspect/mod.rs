@@ -40,7 +40,7 @@ pub use inspection::{
     DiskFacts, DriverFacts, DriverPlace, EfiFacts, EfiFile, Encoding, FilePlace, InitramfsFacts,
     InnerFile, Inspection, Kernel, Labels, LoadedFile, Mention, MentionKind, ModuleConfiguration,
     ModuleFacts, MountFacts, PartitionPurpose, ServiceFacts, System, TableKind, TextFile, UkiFacts,
-    VolumeContent, VolumeFacts, VolumeId,
+    VolumeContent, VolumeFacts, VolumeId, WritingFacts,
 };
 pub use kernels::{FALLBACK_DISKS, WANTED};
 pub(crate) use storage::free_bytes;

@@ -240,8 +240,6 @@ fn unsupported_root(kind: FilesystemKind) -> Option<(&'static str, &'static str)
         FilesystemKind::Lvm2Member => Some(("storage.lvm", "an LVM physical volume")),
         FilesystemKind::MdMember => Some(("storage.md", "a member of an md array")),
         FilesystemKind::Luks => Some(("storage.luks", "an encrypted volume that cannot be opened")),
-        FilesystemKind::Xfs => Some(("filesystem.xfs", "an XFS filesystem")),
-        FilesystemKind::Btrfs => Some(("filesystem.btrfs", "a btrfs filesystem")),
         FilesystemKind::Ntfs => Some(("filesystem.ntfs", "an NTFS filesystem")),
         _ => None,
     }

@@ -19,10 +19,10 @@ mod services;
 #[cfg(test)]
 mod tests;
 mod vm;
+mod writing;
 
 use std::fmt;
 
-use disk::filesystem::FilesystemKind;
 use disk::{Finding, Level};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,7 @@ use crate::vm::VmDefinition;
 
 pub(crate) use boot::default_kernel;
 pub use edit::{AddedModule, Change, Edit, InitramfsAppend};
+pub use writing::{LoadedModule, SmallVm, WrittenVolume};
 
 /// Whether the guest will boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -114,6 +115,10 @@ pub struct Plan {
     pub edits: Vec<Edit>,
     /// The virtual machine.
     pub vm: VmDefinition,
+    /// The small virtual machine that makes the edits of some volumes; those of all others are made
+    /// natively.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub small_vm: Option<SmallVm>,
 }
 
 /// Findings of this level [`Level::Error`] that somebody can decide about.
@@ -159,16 +164,18 @@ pub fn plan(inspection: &Inspection, options: &PlanOptions) -> Plan {
     if inspection.root.is_some() && kernel.is_some() && vm.profiles.is_empty() {
         findings.push(no_profile(kernel));
     }
-    check_writable(inspection, &edits, &mut findings);
+    let mut small_vm = writing::plan(inspection, &edits, &mut findings);
     let verdict = verdict(&findings, &edits);
     if !verdict.is_ready() {
         edits.clear();
+        small_vm = None;
     }
     Plan {
         verdict,
         findings,
         edits,
         vm,
+        small_vm,
     }
 }
 
@@ -199,34 +206,6 @@ fn check_system(inspection: &Inspection, findings: &mut Vec<Finding>) {
             "the operating system",
             format!("is made for {other}; virtual machines are x86 here"),
         ));
-    }
-}
-
-/// What would have to be changed must be on filesystems that can be.
-fn check_writable(inspection: &Inspection, edits: &[Edit], findings: &mut Vec<Finding>) {
-    let volumes = inspection.volumes();
-    for (id, content) in volumes.contents() {
-        let code = match content.kind {
-            FilesystemKind::Xfs => "filesystem.xfs",
-            FilesystemKind::Btrfs => "filesystem.btrfs",
-            _ => continue,
-        };
-        let mut on_it = edits.iter().filter(|edit| edit.place.volume == id);
-        if let Some(first) = on_it.next() {
-            let problem = format!(
-                "{} would have to be changed, and {} that are; a filesystem of this kind is only read \
-                 yet",
-                first.place.guest_path,
-                match on_it.count() {
-                    0 => "nothing else".to_owned(),
-                    others => format!("{others} more files"),
-                }
-            );
-            findings.push(
-                finding(Level::Error, code, volumes.name(id), problem)
-                    .remedy("the image stays complete in the library"),
-            );
-        }
     }
 }
 

@@ -22,6 +22,14 @@ impl fmt::Display for Plan {
         }
         for edit in &self.edits {
             write!(f, "\n{edit}")?;
+            if let Some(small_vm) = &self.small_vm
+                && small_vm.writes(edit.place.volume).is_some()
+            {
+                writeln!(f, "  written by: the small virtual machine")?;
+            }
+        }
+        if let Some(small_vm) = &self.small_vm {
+            write!(f, "\n{small_vm}")?;
         }
         write!(f, "\n{}", Machine(&self.vm))
     }

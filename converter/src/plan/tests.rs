@@ -264,8 +264,6 @@ fn storage_that_is_not_known_yet_is_named() {
         (FilesystemKind::Lvm2Member, "storage.lvm"),
         (FilesystemKind::MdMember, "storage.md"),
         (FilesystemKind::Luks, "storage.luks"),
-        (FilesystemKind::Xfs, "filesystem.xfs"),
-        (FilesystemKind::Btrfs, "filesystem.btrfs"),
         (FilesystemKind::Ntfs, "filesystem.ntfs"),
     ] {
         let guest = PhonyGuest::new(

@@ -10,7 +10,8 @@
 //! A record is used again by the same version of this package with the same options. Side files are
 //! replaced whole, but one by one: programs of two versions at work at once, or one that was killed,
 //! may leave overlays that are not the record's. So the record has their hashes, and what does not fit
-//! together is made anew. Two programs of one version write the same bytes.
+//! together is made anew. Two programs of one version write the same bytes, but for what the guest's
+//! own kernel wrote.
 //!
 //! An earlier version leaves alone what a later one has made: else two that stand beside each other
 //! would replace each other's work for ever. A record counts before a failure: of the same version

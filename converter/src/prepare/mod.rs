@@ -13,7 +13,7 @@ use disk::{Finding, Level, Monitor};
 use image_library::machine::MachineDescription;
 use image_library::{DiskIndex, Image, ImageReader};
 
-use crate::apply::{Applied, AppliedSummary, ApplyOptions, apply};
+use crate::apply::{Applied, AppliedSummary, ApplyOptions, Work, apply};
 use crate::error::{Error, Result};
 use crate::guest_disk::{GuestDisk, MeteredDisks};
 use crate::inspect::{Inspection, inspect};
@@ -75,7 +75,7 @@ pub fn prepare(
     reader: &dyn ImageReader,
     image: &Image,
     options: &PrepareOptions,
-    monitor: &dyn Monitor,
+    work: Work<'_>,
 ) -> Result<Prepared> {
     if !options.again
         && let Some(known) = kept::load(reader, image.id, &options.plan)?
@@ -83,7 +83,7 @@ pub fn prepare(
     {
         return Ok(known);
     }
-    let prepared = prepare_anew(reader, image, options, monitor);
+    let prepared = prepare_anew(reader, image, options, work);
     if let Err(error) = &prepared {
         kept::note_failure(reader, image, &options.plan, error);
     }
@@ -94,16 +94,16 @@ fn prepare_anew(
     reader: &dyn ImageReader,
     image: &Image,
     options: &PrepareOptions,
-    monitor: &dyn Monitor,
+    work: Work<'_>,
 ) -> Result<Prepared> {
     let disks = open_disks(reader, image, &options.secrets)?;
     let apply_options = ApplyOptions {
         now_unix_seconds: image.taken_at.as_second(),
     };
     let machine = image.machine.as_ref();
-    let converted = convert_disks(&disks, machine, &options.plan, &apply_options, monitor)?;
+    let converted = convert_disks(&disks, machine, &options.plan, &apply_options, work)?;
     let prepared = Prepared::from_converted(converted)?;
-    monitor.stage("Keeping the prepared overlay");
+    work.monitor.stage("Keeping the prepared overlay");
     kept::store(reader, image.id, options, &prepared)?;
     Ok(prepared)
 }
@@ -114,8 +114,9 @@ pub fn convert_disks(
     machine: Option<&MachineDescription>,
     plan_options: &PlanOptions,
     apply_options: &ApplyOptions,
-    monitor: &dyn Monitor,
+    work: Work<'_>,
 ) -> Result<Converted> {
+    let monitor = work.monitor;
     let metered = MeteredDisks::new(disks);
     let disks = metered.disks();
     let inspection = inspect(disks, machine, monitor)?;
@@ -131,7 +132,7 @@ pub fn convert_disks(
         });
     }
     monitor.stage("Applying the plan");
-    let applied = apply(&plan, disks, apply_options)?;
+    let applied = apply(&plan, disks, apply_options, work)?;
     for finding in &applied.summary.findings {
         monitor.finding(finding);
     }

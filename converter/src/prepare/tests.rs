@@ -14,6 +14,7 @@ use image_library::{Consistency, Error as LibraryError, ImageDisk, ImageId, Imag
 use tempfile::TempDir;
 
 use super::*;
+use crate::apply::NoMachine;
 use crate::phony::{MemoryFilesystem, Node, debian_bookworm, encrypted};
 use crate::plan::Verdict;
 use crate::verify::checker;
@@ -24,6 +25,11 @@ const LUKS_UUID: &str = "6f1cc2f4-8d5a-4f0e-9b6e-1f6f0a0b0c03";
 const SWAP_UUID: &str = "6f1cc2f4-8d5a-4f0e-9b6e-1f6f0a0b0c02";
 const APPLY: ApplyOptions = ApplyOptions {
     now_unix_seconds: 1_700_000_000,
+};
+/// None of these guests has a use for a machine.
+const WORK: Work<'_> = Work {
+    machine: &NoMachine,
+    monitor: &Silent,
 };
 
 /// Runs a tool; `None`, with its reason printed, where it is not installed.
@@ -108,7 +114,7 @@ fn an_encrypted_root_is_converted_with_its_key_and_without_waits_for_it() {
     let library = OneImage::with(bytes);
     let mut options = options();
     for reused in [false, true] {
-        let locked = prepare(&library, &image, &options, &Silent).unwrap();
+        let locked = prepare(&library, &image, &options, WORK).unwrap();
         assert_eq!(
             (locked.plan.verdict, locked.reused),
             (Verdict::NeedsInput, reused)
@@ -118,7 +124,7 @@ fn an_encrypted_root_is_converted_with_its_key_and_without_waits_for_it() {
     }
     // What was kept without a key is not the last word for who has one.
     options.secrets = encrypted::secrets();
-    let opened = prepare(&library, &image, &options, &Silent).unwrap();
+    let opened = prepare(&library, &image, &options, WORK).unwrap();
     assert_eq!(
         opened.plan.verdict,
         Verdict::ReadyWithChanges,
@@ -126,7 +132,7 @@ fn an_encrypted_root_is_converted_with_its_key_and_without_waits_for_it() {
         opened.plan
     );
     assert!(!opened.reused);
-    assert!(prepare(&library, &image, &options, &Silent).unwrap().reused);
+    assert!(prepare(&library, &image, &options, WORK).unwrap().reused);
     let files = library.side_files.lock().unwrap();
     for (name, bytes) in &*files {
         let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
@@ -165,7 +171,7 @@ fn options() -> PrepareOptions {
 }
 
 fn convert(disks: &[GuestDisk]) -> Converted {
-    convert_disks(disks, None, &PlanOptions::new("web01"), &APPLY, &Silent).unwrap()
+    convert_disks(disks, None, &PlanOptions::new("web01"), &APPLY, WORK).unwrap()
 }
 
 #[test]
@@ -353,9 +359,9 @@ fn an_image_is_prepared_once_and_again_when_asked_or_when_the_options_change() {
     let image = image(bytes.len() as u64);
     let library = OneImage::with(bytes);
     let mut options = options();
-    let first = prepare(&library, &image, &options, &Silent).unwrap();
+    let first = prepare(&library, &image, &options, WORK).unwrap();
     assert!(!first.reused);
-    let second = prepare(&library, &image, &options, &Silent).unwrap();
+    let second = prepare(&library, &image, &options, WORK).unwrap();
     assert!(second.reused);
     assert_eq!(second.plan, first.plan);
     assert!(second.overlays == first.overlays, "the overlay was kept");
@@ -366,10 +372,10 @@ fn an_image_is_prepared_once_and_again_when_asked_or_when_the_options_change() {
     assert_eq!(convert(&[guest_disk(Arc::new(disk))]).plan.edits, []);
 
     options.again = true;
-    assert!(!prepare(&library, &image, &options, &Silent).unwrap().reused);
+    assert!(!prepare(&library, &image, &options, WORK).unwrap().reused);
     options.again = false;
     options.plan.serial_console = false;
-    assert!(!prepare(&library, &image, &options, &Silent).unwrap().reused);
+    assert!(!prepare(&library, &image, &options, WORK).unwrap().reused);
 }
 
 #[test]
@@ -381,7 +387,7 @@ fn what_does_not_fit_together_or_is_of_another_version_is_prepared_again() {
     let library = OneImage::with(bytes);
     let mut options = options();
     let is_reused = |options: &PrepareOptions| {
-        let prepared = prepare(&library, &image, options, &Silent).unwrap();
+        let prepared = prepare(&library, &image, options, WORK).unwrap();
         prepared.reused
     };
     assert!(!is_reused(&options));
@@ -426,7 +432,7 @@ fn what_is_kept_tells_the_verdict_and_what_was_read() {
     let options = options();
     let nothing = kept(&library, image.id, &options.plan).unwrap();
     assert_eq!(nothing, Kept::Nothing);
-    let prepared = prepare(&library, &image, &options, &Silent).unwrap();
+    let prepared = prepare(&library, &image, &options, WORK).unwrap();
     let Kept::Prepared(summary) = kept(&library, image.id, &options.plan).unwrap() else {
         panic!("it was prepared");
     };
@@ -479,7 +485,7 @@ fn a_failure_is_noted_where_it_is_the_images_own() {
             side_files: Mutex::default(),
         };
         let (image, options) = (image(MIB as u64), options());
-        prepare(&library, &image, &options, &Silent).unwrap_err();
+        prepare(&library, &image, &options, WORK).unwrap_err();
         let beside = kept(&library, image.id, &options.plan).unwrap();
         let Kept::Failed(failure) = beside else {
             assert!(!is_noted, "{beside:?}");
@@ -500,7 +506,7 @@ fn a_disk_without_an_operating_system_has_a_verdict_and_nothing_is_written() {
     let converted = convert(&disks);
     assert_eq!(converted.plan.verdict, Verdict::NotConvertible);
     assert!(converted.applied.is_none());
-    let error = apply(&converted.plan, &disks, &APPLY).unwrap_err();
+    let error = apply(&converted.plan, &disks, &APPLY, WORK).unwrap_err();
     assert!(error.to_string().contains("disk.no-filesystem"), "{error}");
     assert!(error.hint().is_some());
 }
@@ -521,6 +527,6 @@ fn a_full_filesystem_is_refused_before_the_first_write() {
     let field = MIB + 1024 + 0x0c;
     bytes[field..field + 4].copy_from_slice(&3_u32.to_le_bytes());
     disks[0].device = Arc::new(MemoryDevice::from(bytes));
-    let error = apply(&plan, &disks, &APPLY).unwrap_err();
+    let error = apply(&plan, &disks, &APPLY, WORK).unwrap_err();
     assert!(error.to_string().contains("are free"), "{error}");
 }

@@ -65,6 +65,8 @@ fn checker(kind: FilesystemKind) -> Option<(&'static str, &'static [&'static str
             Some(("e2fsck", &["-f", "-n"]))
         }
         FilesystemKind::Fat => Some(("fsck.fat", &["-n"])),
+        FilesystemKind::Xfs => Some(("xfs_repair", &["-n"])),
+        FilesystemKind::Btrfs => Some(("btrfs", &["check", "--readonly"])),
         _ => None,
     }
 }

@@ -63,7 +63,7 @@ pub(super) fn run(context: &Context, arguments: &BootArguments) -> Result<Verdic
     }
     let monitor = context.monitor();
     let interrupt = Interrupt::install(super::end_at_once)?;
-    let (guest, kept) = guest(context, arguments, &monitor)?;
+    let (guest, kept) = guest(context, arguments, &interrupt, &monitor)?;
     let state = context.state()?;
     let qemu = context.qemu(&state)?;
     let keepers = context.keepers()?;
@@ -162,6 +162,7 @@ fn talk(
 fn guest(
     context: &Context,
     arguments: &BootArguments,
+    interrupt: &Interrupt,
     monitor: &dyn disk::Monitor,
 ) -> Result<(Guest, Option<KeptMachine>)> {
     if let Some(directory) = &arguments.from {
@@ -179,6 +180,7 @@ fn guest(
         reader: &*library,
         again: false,
         secrets: context.secrets()?,
+        machine: &context.small_vm(interrupt),
     };
     let guest = source.prepare(&image, monitor)?;
     let kept = match &arguments.to {

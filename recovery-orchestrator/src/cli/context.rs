@@ -16,14 +16,18 @@ use image_library::{
     open_library, open_library_with,
 };
 use recovery_orchestrator::config::{Configuration, Surroundings};
+use recovery_orchestrator::interrupt::Interrupt;
 use recovery_orchestrator::keeper::{CacheOrder, KeeperProgram, Open, Source};
 use recovery_orchestrator::keys::read_all;
-use recovery_orchestrator::platform::qemu::Qemu;
+use recovery_orchestrator::platform::qemu::{Qemu, SmallVm};
 use recovery_orchestrator::runbook::parse_bytes;
 use recovery_orchestrator::state::StateDirectory;
 use recovery_orchestrator::{Error, Result};
 
 use super::Global;
+
+/// The program that writes in a guest.
+const GUEST_WRITER: &str = "relevo-guest-writer";
 
 /// How long a keeper waits for an answer before it asks again.
 const KEEPER_PATIENCE: Patience = Patience {
@@ -227,9 +231,37 @@ impl Context {
         })
     }
 
+    /// The machine in which guests' own kernels write.
+    pub(super) fn small_vm(&self, interrupt: &Interrupt) -> SmallVm {
+        let (configuration, root) = (self.configuration.qemu.clone(), self.state.clone());
+        let open = move || {
+            let state = StateDirectory::open(&root, &env::temp_dir())?;
+            Qemu::open(&configuration, &state.host())
+        };
+        SmallVm {
+            open: Box::new(open),
+            programs: guest_writers(),
+            temporary: env::temp_dir(),
+            interrupt: interrupt.clone(),
+        }
+    }
+
     pub(super) fn qemu(&self, state: &StateDirectory) -> Result<Qemu> {
         Qemu::open(&self.configuration.qemu, &state.host())
     }
+}
+
+/// Where the program that writes in a guest may be.
+fn guest_writers() -> Vec<PathBuf> {
+    if let Some(named) = env::var_os("RELEVO_GUEST_WRITER") {
+        return vec![named.into()];
+    }
+    let program = env::current_exe().unwrap_or_default();
+    let directory = program.parent().unwrap_or_else(|| Path::new("."));
+    vec![
+        directory.join(GUEST_WRITER),
+        directory.join("../libexec/relevo").join(GUEST_WRITER),
+    ]
 }
 
 fn surroundings() -> Surroundings {

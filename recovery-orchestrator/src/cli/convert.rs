@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use converter::apply::ApplyOptions;
+use converter::apply::{ApplyOptions, Work};
 use converter::export::{GuestFacts, Hardware, Networks, Target};
 use converter::inspect::{Inspection, inspect};
 use converter::plan::{Plan, plan};
@@ -13,7 +13,7 @@ use converter::verify::checker;
 use converter::vm::VmDefinition;
 use converter::{MeteredDisks, Secrets};
 use disk::block::{MemoryDevice, Overlay, OverlayOptions, Reads};
-use disk::{Finding, Level, Monitor, ReadAt};
+use disk::{Finding, Level, Monitor as _, ReadAt};
 use image_library::program::{Verdict, print_json, print_line};
 use image_library::terminal::Terminal;
 use image_library::{DiskIndex, FileError, Image, ImageReader, ImageRef};
@@ -38,7 +38,7 @@ pub(super) struct ConvertArguments {
     /// Only print the plan: every edit with its reasons and a diff
     #[arg(long)]
     plan: bool,
-    /// Run each written filesystem's own checker (e2fsck, fsck.fat) on the result
+    /// Run each written filesystem's own checker (e2fsck, fsck.fat, xfs_repair, btrfs) on the result
     #[arg(long, conflicts_with = "plan")]
     check: bool,
     /// Convert anew, even if a prepared overlay is kept beside the image
@@ -127,14 +127,21 @@ pub(super) fn run(context: &Context, arguments: &ConvertArguments) -> Result<Ver
     }
     let options = arguments.options(&image, &context.secrets()?);
     let monitor = context.monitor();
-    let prepared = prepare(&*library, &image, &options, &monitor)?;
+    let interrupt = Interrupt::install(super::end_at_once)?;
+    let small_vm = context.small_vm(&interrupt);
+    let work = Work {
+        machine: &small_vm,
+        monitor: &monitor,
+    };
+    let prepared = prepare(&*library, &image, &options, work)?;
+    interrupt.check()?;
     monitor.finish();
     if !prepared.plan.verdict.is_ready() {
         return Err(not_ready(&image, &prepared.plan));
     }
     let mut verdict = Verdict::Done;
     if arguments.check {
-        verdict = check(&*library, &image, &options, &monitor)?;
+        verdict = check(&*library, &image, &options, work)?;
         monitor.finish();
     }
     let mut shown = None;
@@ -147,7 +154,11 @@ pub(super) fn run(context: &Context, arguments: &ConvertArguments) -> Result<Ver
             image: &image,
             prepared: &prepared,
         };
-        write(&plan, &disks, &directory, arguments.format, &monitor)?;
+        let writing = Writing {
+            disks: &disks,
+            interrupt: &interrupt,
+        };
+        write(&plan, writing, &directory, arguments.format, &monitor)?;
         shown = Some(ShownExport::of(&plan));
     }
     if arguments.format.json {
@@ -307,7 +318,7 @@ fn check(
     library: &dyn ImageReader,
     image: &Image,
     options: &PrepareOptions,
-    monitor: &dyn Monitor,
+    work: Work<'_>,
 ) -> Result<Verdict> {
     let disks = open_disks(library, image, &options.secrets)?;
     let apply = ApplyOptions {
@@ -318,13 +329,17 @@ fn check(
         image.machine.as_ref(),
         &options.plan,
         &apply,
-        &disk::Silent,
+        Work {
+            monitor: &disk::Silent,
+            ..work
+        },
     )?;
     let Some(applied) = converted.applied else {
         return Ok(Verdict::Problems);
     };
     let directory = tempfile::tempdir()
         .map_err(FileError::on("create a directory in", std::env::temp_dir()))?;
+    let monitor = work.monitor;
     monitor.stage("Checking the filesystems that were written");
     let findings = checker::check(&applied, &disks, directory.path(), &disk::Silent)?;
     for finding in &findings {
@@ -337,7 +352,7 @@ fn check(
 
 fn write(
     plan: &ExportPlan<'_>,
-    disks: &dyn Disks,
+    writing: Writing<'_>,
     directory: &Path,
     format: Format,
     monitor: &Terminal,
@@ -348,12 +363,7 @@ fn write(
         monitor.finding(finding);
     }
     plan.check()?;
-    let interrupt = Interrupt::install(super::end_at_once)?;
     create_directory(directory)?;
-    let writing = Writing {
-        disks,
-        interrupt: &interrupt,
-    };
     plan.write(writing, monitor, &mut |file| {
         monitor.finish();
         if !format.json {

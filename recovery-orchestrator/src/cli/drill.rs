@@ -78,6 +78,7 @@ fn rehearse(context: &Context, arguments: RunArguments) -> Result<Verdict> {
             reader: &*library,
             again: false,
             secrets: context.secrets()?,
+            machine: &context.small_vm(&interrupt),
         },
         keepers: &keepers,
         platform: &qemu,

@@ -75,6 +75,7 @@ pub(super) fn run(context: &Context, arguments: &ServeArguments) -> Result<Verdi
         })
         .with_secrets(context.secrets()?),
         interval: (!arguments.once).then_some(arguments.interval),
+        machine: Box::new(context.small_vm(&interrupt)),
         interrupt: interrupt.clone(),
     };
     if !arguments.once {

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use converter::Secrets;
+use converter::apply::Work;
 use converter::prepare::{Kept, PrepareOptions, Summary, kept, may_unlock, prepare};
-use disk::{Finding, Level, Monitor};
+use disk::{Finding, Level};
 use image_library::{Image, ImageId, ImageReader, chain_text};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -110,7 +111,7 @@ impl Rounds {
         &mut self,
         reader: &dyn ImageReader,
         interrupt: &Interrupt,
-        monitor: &dyn Monitor,
+        work: Work<'_>,
         tell: &mut dyn FnMut(&News),
     ) -> Result<()> {
         let images = reader.images()?;
@@ -122,7 +123,7 @@ impl Rounds {
             if self.settled.contains(&image.id) || self.is_left_out(image.id) {
                 continue;
             }
-            if let Some(news) = self.look(reader, &image, monitor)? {
+            if let Some(news) = self.look(reader, &image, work)? {
                 tracing::info!(image = %image.id, server = %image.server, problem = ?news.problem(),
                     "an image was looked at");
                 tell(&news);
@@ -145,7 +146,7 @@ impl Rounds {
         &mut self,
         reader: &dyn ImageReader,
         image: &Image,
-        monitor: &dyn Monitor,
+        work: Work<'_>,
     ) -> Result<Option<News>> {
         let options = prepare_options(image, false, &self.secrets);
         let known = match kept(reader, image.id, &options.plan) {
@@ -160,7 +161,7 @@ impl Rounds {
             Kept::ByLater { .. } => true,
         };
         if !is_known {
-            return self.prepare(reader, image, &options, monitor);
+            return self.prepare(reader, image, &options, work);
         }
         self.settle(image.id);
         let readiness = Readiness::of(image, known, Timestamp::now());
@@ -173,9 +174,9 @@ impl Rounds {
         reader: &dyn ImageReader,
         image: &Image,
         options: &PrepareOptions,
-        monitor: &dyn Monitor,
+        work: Work<'_>,
     ) -> Result<Option<News>> {
-        let known = match prepare(reader, image, options, monitor) {
+        let known = match prepare(reader, image, options, work) {
             Ok(prepared) => Kept::Prepared(Summary::of(&prepared.plan, prepared.reads)),
             Err(error) => match kept(reader, image.id, &options.plan) {
                 Ok(known @ Kept::Failed(_)) if error.is_lasting() => known,

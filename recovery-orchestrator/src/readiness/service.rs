@@ -8,6 +8,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use converter::apply::{Work, WriterMachine};
 use disk::{Finding, Level, Monitor};
 use image_library::{BucketFailure, ImageReader, chain_text};
 
@@ -33,6 +34,8 @@ pub struct Service {
     pub rounds: Rounds,
     /// The pause between two rounds; `None`: there is one round only, and no patience.
     pub interval: Option<Duration>,
+    /// Writes what only a guest's own kernel can write.
+    pub machine: Box<dyn WriterMachine>,
     /// When to end.
     pub interrupt: Interrupt,
 }
@@ -97,7 +100,11 @@ impl Service {
             tell(&News::LibraryBack { library });
         }
         let interrupt = &self.interrupt;
-        self.rounds.round(&**library, interrupt, monitor, tell)?;
+        let work = Work {
+            machine: &*self.machine,
+            monitor,
+        };
+        self.rounds.round(&**library, interrupt, work, tell)?;
         connection.was_there = true;
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use converter::apply::{NoMachine, Work};
 use converter::prepare::{FAILURE_NAME, RECORD_NAME};
 use disk::block::MemoryDevice;
 use disk::{ReadAt, SectorSize, Silent};
@@ -15,6 +16,10 @@ use super::*;
 use crate::interrupt::Interrupt;
 
 const SIZE_BYTES: u64 = 2 << 20;
+const WORK: Work<'_> = Work {
+    machine: &NoMachine,
+    monitor: &Silent,
+};
 
 type Answer<T> = image_library::Result<T>;
 
@@ -201,7 +206,7 @@ fn round(rounds: &mut Rounds, shelf: &Shelf) -> Vec<String> {
     let mut heard = Vec::new();
     let mut tell = |news: &News| heard.push(short(news));
     rounds
-        .round(shelf, &Interrupt::default(), &Silent, &mut tell)
+        .round(shelf, &Interrupt::default(), WORK, &mut tell)
         .unwrap();
     heard
 }
@@ -358,6 +363,7 @@ fn service(shelf: &Arc<Shelf>, interval: Option<Duration>) -> Service {
         open: Box::new(move || Ok(Box::new(Opened(Arc::clone(&shelf))))),
         rounds: Rounds::default(),
         interval,
+        machine: Box::new(NoMachine),
         interrupt: Interrupt::default(),
     }
 }

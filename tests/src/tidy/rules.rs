@@ -75,22 +75,27 @@ pub const RULES: &[Rule] = &[
 ];
 
 /// Which of our packages each may depend on.
-const ARROWS: [(&str, &[&str]); 5] = [
+const ARROWS: [(&str, &[&str]); 6] = [
     ("image-library/disk/Cargo.toml", &[]),
     ("image-library/Cargo.toml", &["disk"]),
     (
         "p2v-agent/Cargo.toml",
         &["disk", "image-library", "converter"],
     ),
-    ("converter/Cargo.toml", &["disk", "image-library"]),
+    ("converter/writer/Cargo.toml", &[]),
+    (
+        "converter/Cargo.toml",
+        &["disk", "image-library", "guest-writer"],
+    ),
     (
         "recovery-orchestrator/Cargo.toml",
-        &["disk", "image-library", "converter"],
+        &["disk", "image-library", "converter", "guest-writer"],
     ),
 ];
 
-const PACKAGES: [&str; 6] = [
+const PACKAGES: [&str; 7] = [
     "disk",
+    "guest-writer",
     "image-library",
     "p2v-agent",
     "converter",

@@ -6,6 +6,7 @@
 
 mod images;
 mod initramfs;
+mod writing;
 
 use std::collections::BTreeSet;
 
@@ -134,9 +135,11 @@ pub(crate) fn describe(
             place: driver_place(&index, &mut closures, inside, name),
         })
         .collect();
+    let writing = writing::facts(tree, &index, modules.as_ref(), &image)?;
     Ok(Kernel {
         version: version.to_owned(),
         image,
+        writing,
         modules,
         initramfs: None,
         unreadable_initramfs: None,

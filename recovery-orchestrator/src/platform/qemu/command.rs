@@ -166,7 +166,7 @@ impl Arguments {
 }
 
 /// A comma ends a value, two are one.
-fn escaped(path: &Path) -> String {
+pub(super) fn escaped(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
 

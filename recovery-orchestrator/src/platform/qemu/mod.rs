@@ -12,6 +12,7 @@ mod firmware;
 mod machine;
 mod probe;
 mod qmp;
+mod small_vm;
 
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,7 @@ pub(crate) use command::export_name;
 pub use machine::{CONSOLE, CONSOLE_LOG, WATCH_MONITOR};
 pub use probe::Host;
 pub(crate) use qmp::Qmp;
+pub use small_vm::{OpenQemu, SmallVm};
 
 const BINARY: &str = "qemu-system-x86_64";
 

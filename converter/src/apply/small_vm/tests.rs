@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the machine is ordered to do, and what is made of its answers. Real machines are in the
+//! orchestrator's tests.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use disk::block::MemoryDevice;
+use disk::filesystem::WritableFilesystem as _;
+use disk::{Monitor, SectorSize, Silent};
+use image_library::DiskIndex;
+
+use super::*;
+use crate::apply::deferred::Deferred;
+use crate::apply::machine::WriterMachine;
+use crate::inspect::FilePlace;
+use crate::phony::MemoryFilesystem;
+use crate::plan::{LoadedModule, WrittenVolume};
+
+/// Answers with what it was given.
+#[derive(Debug, Default)]
+struct Fake {
+    report: Vec<u8>,
+    console: Vec<u8>,
+    ordered: Mutex<Vec<(String, BTreeMap<String, Vec<u8>>)>>,
+}
+
+impl WriterMachine for Fake {
+    fn program(&self) -> Result<Vec<u8>> {
+        Ok(b"program".to_vec())
+    }
+
+    fn run(&self, order: &WriterOrder, _monitor: &dyn Monitor) -> Result<WriterOutput> {
+        assert_eq!(order.kernel, b"kernel");
+        assert!(order.memory_bytes > 4 * order.initramfs.len() as u64);
+        let mut reader = cpio::Reader::new(order.initramfs.as_slice());
+        let mut files = BTreeMap::new();
+        while reader.find_archive().unwrap() {
+            while let Some(entry) = reader.next_entry().unwrap() {
+                files.insert(entry.name, reader.read_data(u64::MAX).unwrap());
+            }
+        }
+        self.ordered
+            .lock()
+            .unwrap()
+            .push((order.command_line.clone(), files));
+        Ok(WriterOutput {
+            report: self.report.clone(),
+            console: self.console.clone(),
+        })
+    }
+}
+
+const VOLUME: VolumeId = VolumeId::Partition {
+    disk: DiskIndex(0),
+    number: 1,
+};
+
+fn place(path: &str) -> FilePlace {
+    FilePlace {
+        volume: VOLUME,
+        path: path.to_owned(),
+        guest_path: path.to_owned(),
+    }
+}
+
+fn part(mebibytes: usize) -> Part {
+    Part {
+        id: VOLUME,
+        device: Arc::new(MemoryDevice::from(vec![0; mebibytes << 20])),
+        sector_size: SectorSize::B512,
+    }
+}
+
+fn run(machine: &Fake) -> Result<()> {
+    let below = MemoryFilesystem::new(FilesystemKind::Fat);
+    below.file("/vmlinuz", "kernel");
+    below.file("/xfs.ko", "module");
+    below.file("/etc/fstab", "old");
+    let (mut deferred, operations) = Deferred::new(Box::new(below.clone()));
+    deferred.write("/etc/fstab", b"new", None).unwrap();
+    deferred.append("/etc/fstab", b" more").unwrap();
+    let mut volumes = Volumes::default();
+    volumes.readable.insert(VOLUME, Box::new(below));
+    let plan = SmallVm {
+        version: "6.1".to_owned(),
+        kernel: place("/vmlinuz"),
+        controller: DiskController::VirtioBlk,
+        modules: vec![LoadedModule {
+            name: "xfs".to_owned(),
+            file: place("/xfs.ko"),
+        }],
+        volumes: vec![WrittenVolume {
+            volume: VOLUME,
+            filesystem: FilesystemKind::Xfs,
+        }],
+    };
+    let waiting = Waiting {
+        id: VOLUME,
+        parts: vec![part(1), part(2)],
+        // Of a kind whose log is not looked for.
+        kind: FilesystemKind::Fat,
+        operations,
+    };
+    let options = ApplyOptions {
+        now_unix_seconds: 1_700_000_000,
+    };
+    let work = Work {
+        machine,
+        monitor: &Silent,
+    };
+    write(&[waiting], &plan, &volumes, &options, work)
+}
+
+fn lines(reports: &[Report]) -> Vec<u8> {
+    let lines = reports
+        .iter()
+        .map(|report| serde_json::to_string(report).unwrap() + "\r\n");
+    lines.collect::<String>().into_bytes()
+}
+
+#[test]
+fn the_machine_gets_the_order_with_its_modules_and_contents() {
+    let machine = Fake {
+        report: lines(&[Report::Started, Report::Finished]),
+        ..Fake::default()
+    };
+    run(&machine).unwrap();
+    let ordered = machine.ordered.lock().unwrap();
+    let (command_line, files) = &ordered[0];
+    assert!(command_line.contains("console=ttyS0"));
+    assert_eq!(files["init"], b"program");
+    let order: Order = serde_json::from_slice(&files[ORDER]).unwrap();
+    assert_eq!(order.modules, ["modules/0-xfs.ko"]);
+    assert_eq!(files["modules/0-xfs.ko"], b"module");
+    let disks = order.mounts[0].devices.iter();
+    let disks: Vec<_> = disks
+        .map(|disk| (disk.pci.as_str(), disk.size_bytes))
+        .collect();
+    assert_eq!(
+        disks,
+        [("0000:00:05.0", 1 << 20), ("0000:00:06.0", 2 << 20)]
+    );
+    let contents: Vec<&[u8]> = (0..2)
+        .map(|number| files[&format!("content/{number}")].as_slice())
+        .collect();
+    assert_eq!(contents, [b"new".as_slice(), b" more"]);
+    assert_eq!(order.operations[1].path, "/etc/fstab");
+}
+
+#[test]
+fn whatever_the_machine_says_but_that_it_finished_is_an_error() {
+    let mount_failed = Report::MountFailed {
+        mount: 0,
+        problem: "Structure needs cleaning".to_owned(),
+    };
+    let failed = Report::Failed {
+        operation: 1,
+        problem: "No space left on device".to_owned(),
+    };
+    let cases: [(Vec<u8>, &str, &str); 5] = [
+        (Vec::new(), "ended before", "disk 0 partition 1"),
+        (
+            lines(&[mount_failed]),
+            "needs cleaning",
+            "disk 0 partition 1",
+        ),
+        (
+            lines(&[Report::Started, failed]),
+            "No space left",
+            "/etc/fstab",
+        ),
+        (b"{\"report\":\"finis".to_vec(), "ended before", "disk 0"),
+        (vec![0xff; 5 << 20], "ended before", "disk 0"),
+    ];
+    for (report, problem, place) in cases {
+        let machine = Fake {
+            report,
+            console: b"old\n[ 1.0] XFS (vda): \x1b[31mbad magic\n\n".to_vec(),
+            ..Fake::default()
+        };
+        let error = run(&machine).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(problem) && text.contains(place), "{text}");
+        assert!(
+            text.contains("bad magic") && !text.contains('\x1b'),
+            "{text}"
+        );
+        assert!(error.is_lasting() && error.hint().is_some());
+    }
+}

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The small virtual machine in which a guest's own kernel writes what only it writes well.
+//!
+//! ```text
+//! kernel + initramfs (our program is /init) -> QEMU -> disks: NBD, by this process, over overlays
+//!                                               `-> first serial port: console, second: reports
+//! ```
+//!
+//! It has no network, no screen and no monitor, and dies with this program. It ends itself by a
+//! restart, which is its end here.
+//!
+//! **Limits:** ten minutes; 4 MiB of reports and 16 MiB of console, which a broken kernel may write.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use converter::apply::{WriterDisk, WriterMachine, WriterOrder, WriterOutput};
+use converter::vm::DiskController;
+use disk::Monitor;
+use image_library::chain_text;
+use serde_json::json;
+
+use super::Qemu;
+use super::command::{SANDBOX, escaped, export_name};
+use crate::error::{Error, Result};
+use crate::file;
+use crate::interrupt::Interrupt;
+use crate::nbd::{Access, Export, Server};
+use crate::process::{Lifetime, spawn};
+
+/// Emulation on a busy computer takes a minute.
+const PATIENCE: Duration = Duration::from_secs(600);
+const TICK: Duration = Duration::from_millis(20);
+const REPORT_BYTES_MAX: u64 = 4 << 20;
+const CONSOLE_BYTES_MAX: u64 = 16 << 20;
+const CONSOLE_TAIL_BYTES: u64 = 64 << 10;
+const QEMU_LOG_TAIL_BYTES: u64 = 4 << 10;
+const PROGRAM_BYTES_MAX: u64 = 64 << 20;
+const MIB: u64 = 1 << 20;
+const HINT: &str = "build it with scripts/build-guest-writer.sh, put it beside relevo or into \
+                    ../libexec/relevo, or name it in RELEVO_GUEST_WRITER";
+
+/// Opens the hypervisor when it is wanted: what it can do here is found out by trying.
+pub type OpenQemu = dyn Fn() -> Result<Qemu> + Send + Sync;
+
+/// Runs small virtual machines; until then, nothing is looked for.
+pub struct SmallVm {
+    /// Opens the hypervisor.
+    pub open: Box<OpenQemu>,
+    /// Where the program that writes may be; the first that can be used is.
+    pub programs: Vec<PathBuf>,
+    /// Where directories for its files are made; the path is short, because there are sockets in it.
+    pub temporary: PathBuf,
+    /// When to end early.
+    pub interrupt: Interrupt,
+}
+
+impl fmt::Debug for SmallVm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SmallVm")
+            .field("programs", &self.programs)
+            .finish_non_exhaustive()
+    }
+}
+
+impl WriterMachine for SmallVm {
+    fn program(&self) -> converter::Result<Vec<u8>> {
+        program(&self.programs).map_err(|problem| converter::Error::WriterUnavailable {
+            problem,
+            hint: Some(HINT.to_owned()),
+        })
+    }
+
+    fn run(&self, order: &WriterOrder, _monitor: &dyn Monitor) -> converter::Result<WriterOutput> {
+        let outcome = || -> Result<WriterOutput> {
+            let directory = tempfile::Builder::new()
+                .prefix("relevo-writer-")
+                .tempdir_in(&self.temporary)
+                .map_err(Error::file("create a directory in", &self.temporary))?;
+            run(&(self.open)()?, order, directory.path(), &self.interrupt)
+        };
+        outcome().map_err(|error| match error {
+            Error::Interrupted => converter::Error::Interrupted,
+            error => converter::Error::WriterUnavailable {
+                problem: chain_text(&error),
+                hint: error.hint(),
+            },
+        })
+    }
+}
+
+/// The first program that is there and can be used.
+fn program(places: &[PathBuf]) -> Result<Vec<u8>, String> {
+    let mut problems = Vec::new();
+    for path in places {
+        let is_small = fs::metadata(path).is_ok_and(|found| found.len() <= PROGRAM_BYTES_MAX);
+        match fs::read(path) {
+            Ok(bytes) if is_small && is_static(&bytes) => return Ok(bytes),
+            Ok(_) => problems.push(format!(
+                "{} is no static program for x86-64",
+                path.display()
+            )),
+            Err(error) => problems.push(format!("{}: {error}", path.display())),
+        }
+    }
+    Err(format!(
+        "there is no relevo-guest-writer ({})",
+        problems.join("; ")
+    ))
+}
+
+/// An executable for x86-64 that asks for no loader (`PT_INTERP`).
+fn is_static(bytes: &[u8]) -> bool {
+    let word = |at: usize| Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+    let check = || {
+        let is_x86_64 = bytes.starts_with(b"\x7fELF\x02\x01") && word(18)? == 62;
+        let table = u64::from_le_bytes(*bytes.get(32..)?.first_chunk()?);
+        let (size, count) = (usize::from(word(54)?), usize::from(word(56)?));
+        let mut start = usize::try_from(table).ok()?;
+        for _ in 0..count {
+            if bytes.get(start..)?.first_chunk() == Some(&[3, 0, 0, 0]) {
+                return Some(false);
+            }
+            start = start.checked_add(size)?;
+        }
+        Some(is_x86_64)
+    };
+    check().unwrap_or(false)
+}
+
+/// Where the files of a machine are.
+struct Places {
+    kernel: PathBuf,
+    initramfs: PathBuf,
+    socket: PathBuf,
+    console: PathBuf,
+    report: PathBuf,
+    log: PathBuf,
+}
+
+fn run(
+    qemu: &Qemu,
+    order: &WriterOrder,
+    directory: &Path,
+    interrupt: &Interrupt,
+) -> Result<WriterOutput> {
+    let place = |name: &str| directory.join(name);
+    let places = Places {
+        kernel: place("kernel"),
+        initramfs: place("initramfs"),
+        socket: place("nbd"),
+        console: place("console.log"),
+        report: place("report"),
+        log: place("qemu.log"),
+    };
+    file::write(&places.kernel, &order.kernel)?;
+    file::write(&places.initramfs, &order.initramfs)?;
+    // Ends after the machine, which is dropped before it.
+    let _server = Server::start(&places.socket, exports(&order.disks))?;
+    let mut machine = Process(spawn(
+        &qemu.binary,
+        &arguments(qemu, order, &places),
+        None,
+        &places.log,
+        Lifetime::WithCommand,
+    )?);
+    machine.wait(&places, interrupt)?;
+    Ok(WriterOutput {
+        report: file::read_tail(&places.report, REPORT_BYTES_MAX)?,
+        console: file::read_tail(&places.console, CONSOLE_TAIL_BYTES)?,
+    })
+}
+
+fn exports(disks: &[WriterDisk]) -> Vec<Export> {
+    let export = |(index, disk): (usize, &WriterDisk)| Export {
+        name: export_name(index),
+        access: Access::Writable(disk.device.clone()),
+        block_size_bytes: disk.sector_size.bytes(),
+    };
+    disks.iter().enumerate().map(export).collect()
+}
+
+/// A process that ends when it is dropped.
+struct Process(Child);
+
+impl Process {
+    fn wait(&mut self, places: &Places, interrupt: &Interrupt) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let status = self.0.try_wait().map_err(Error::file("wait for", "QEMU"))?;
+            match status {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => {
+                    let said = file::read_tail(&places.log, QEMU_LOG_TAIL_BYTES)?;
+                    let said = String::from_utf8_lossy(&said).trim().to_owned();
+                    return Err(failed(format!("QEMU has ended ({status}): {said}")));
+                }
+                None => {}
+            }
+            interrupt.check()?;
+            if Instant::now() > end {
+                let minutes = PATIENCE.as_secs() / 60;
+                return Err(failed(format!("it did not end within {minutes} minutes")));
+            }
+            for (path, most) in [
+                (&places.report, REPORT_BYTES_MAX),
+                (&places.console, CONSOLE_BYTES_MAX),
+            ] {
+                // There is none before QEMU has made it.
+                if fs::metadata(path).is_ok_and(|found| found.len() > most) {
+                    return Err(failed(format!("it wrote more than {most} bytes to a port")));
+                }
+            }
+            thread::sleep(TICK);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn failed(problem: String) -> Error {
+    Error::Machine {
+        name: "writer".to_owned(),
+        problem,
+        hint: None,
+    }
+}
+
+/// The small mainboard, started from outside of its disks, whose controllers are where the order says.
+fn arguments(qemu: &Qemu, order: &WriterOrder, places: &Places) -> Vec<String> {
+    let accelerator = qemu.host.accelerator;
+    let memory = format!("{}M", order.memory_bytes.div_ceil(MIB));
+    let mut arguments: Vec<String> = ["-no-user-config", "-nodefaults", "-no-reboot"]
+        .map(str::to_owned)
+        .to_vec();
+    let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
+    add("-name", "relevo-writer".to_owned());
+    add("-machine", "pc".to_owned());
+    add("-accel", accelerator.options().to_owned());
+    add("-cpu", accelerator.processor().to_owned());
+    add("-m", memory);
+    add("-display", "none".to_owned());
+    if qemu.host.sandbox {
+        add("-sandbox", SANDBOX.to_owned());
+    }
+    add("-kernel", places.kernel.display().to_string());
+    add("-initrd", places.initramfs.display().to_string());
+    add("-append", order.command_line.clone());
+    for (id, path) in [("console", &places.console), ("report", &places.report)] {
+        add("-chardev", format!("file,id={id},path={}", escaped(path)));
+        add("-serial", format!("chardev:{id}"));
+    }
+    for (index, disk) in order.disks.iter().enumerate() {
+        let node = json!({
+            "driver": "nbd", "node-name": format!("disk{index}"),
+            "server": {"type": "unix", "path": places.socket}, "export": export_name(index),
+        });
+        add("-blockdev", node.to_string());
+        for device in devices(order.controller, index, disk) {
+            add("-device", device);
+        }
+    }
+    arguments
+}
+
+fn devices(controller: DiskController, index: usize, disk: &WriterDisk) -> Vec<String> {
+    let (slot, sector) = (disk.slot, disk.sector_size.bytes());
+    let drive = format!(
+        "drive=disk{index},logical_block_size={sector},physical_block_size={sector},\
+         rerror=report,werror=report"
+    );
+    match controller {
+        DiskController::Ide => {
+            vec![format!(
+                "ide-hd,bus=ide.{},unit={},{drive}",
+                index / 2,
+                index % 2
+            )]
+        }
+        DiskController::Sata => vec![
+            format!("ich9-ahci,id=sata{index},addr={slot:#x}"),
+            format!("ide-hd,bus=sata{index}.0,{drive}"),
+        ],
+        DiskController::VirtioBlk | DiskController::VirtioScsi | DiskController::ScsiLsi => {
+            vec![format!("virtio-blk-pci,addr={slot:#x},discard=off,{drive}")]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
