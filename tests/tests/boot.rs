@@ -41,7 +41,6 @@ fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
         assert!(begun.elapsed() < PATIENCE, "{what} did not come");
         thread::sleep(Duration::from_millis(500));
     }
-    println!("{what}: after {:.1} s", begun.elapsed().as_secs_f64());
 }
 
 fn interrupt(running: Running) -> Outcome {
