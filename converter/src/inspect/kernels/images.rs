@@ -10,7 +10,7 @@
 //! | Arch | `/boot/vmlinuz-linux` | `initramfs-linux.img` | the one whose `pkgbase` is `linux` |
 //! | Alpine | `/boot/vmlinuz-lts` | `initramfs-lts` | the one whose `kernel-suffix` is `lts` |
 //! | Gentoo | `/boot/kernel-genkernel-x86_64-V` | `initramfs-genkernel-x86_64-V` | `V` |
-//! | kernel-install | `/boot/ID/V/linux` | `/boot/ID/V/initrd` | `V` |
+//! | kernel-install | `/boot/ID/V/linux` | `/boot/ID/V/initrd`, or as it was named before | `V` |
 //!
 //! Where the name of a kernel is not its version, the image itself says it: the boot protocol's header
 //! (Documentation/arch/x86/boot.rst) points to the text that `uname -r` prints.
@@ -127,9 +127,12 @@ fn initramfs_paths(directory: &str, name: &str, stem: &str) -> Vec<String> {
             .map(str::to_owned)
             .to_vec()
     } else if name == "linux" {
-        ["initrd", "initramfs", "initrd.img"]
+        let mut names = ["initrd", "initramfs", "initrd.img"]
             .map(str::to_owned)
-            .to_vec()
+            .to_vec();
+        names.push(format!("initrd.img-{stem}"));
+        names.push(format!("initramfs-{stem}.img"));
+        names
     } else {
         vec![
             format!("initrd.img-{stem}"),
@@ -198,6 +201,14 @@ mod tests {
         }
         assert!(!is_leftover("6.1.0-28-amd64"));
         assert!(!is_leftover("lts"));
+    }
+
+    #[test]
+    fn kernel_install_keeps_the_name_that_debian_gives_an_initramfs() {
+        let directory = "/boot/efi/1168003d753b42a09e68925a526e8888/6.12.107+deb13-amd64";
+        let paths = initramfs_paths(directory, "linux", "6.12.107+deb13-amd64");
+        assert!(paths.contains(&format!("{directory}/initrd.img-6.12.107+deb13-amd64")));
+        assert_eq!(paths[0], format!("{directory}/initrd"));
     }
 
     #[test]
