@@ -14,7 +14,7 @@ drill: ## recover a real sample server as a virtual machine, from nothing (10 mi
 test: ## every test that this machine can run; says what was skipped and why
 	@scripts/test.sh
 
-test-all: ## the same with every sample server, building those that are missing (hours without KVM)
+test-all: ## the same with every sample server, building those that are missing (hours without KVM); writes tests/RESULTS.md
 	@E2E_BUILD=all scripts/test.sh
 
 tier0: ## the fast tests, which need nothing but Rust

@@ -35,6 +35,8 @@ missing_packages() {
     [ -e /usr/include/stdio.h ] || echo libc6-dev
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
     if [ "$mode" = test ]; then
+        # Firmware of the servers with UEFI.
+        compgen -G '/usr/share/OVMF/OVMF_CODE*.fd' >/dev/null || echo ovmf
         # Boot sectors to be told apart.
         [ -e /usr/lib/grub/i386-pc/boot.img ] || echo grub-pc-bin
         [ -e /usr/lib/syslinux/mbr/mbr.bin ] || echo syslinux-common

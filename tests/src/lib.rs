@@ -36,7 +36,7 @@ pub use distance::Distance;
 pub use garage::Garage;
 pub use grown::{DISK_SIZES, DiskSize, grown_disk};
 pub use library::{
-    Library, bytes_below, differing_blocks, files_ending, the_only_disk, wait_until,
+    Library, bytes_below, differing_blocks, disks_in, files_ending, the_only_disk, wait_until,
 };
 pub use nbd::NbdClient;
 pub use page_cache::{forget, read_into_memory};

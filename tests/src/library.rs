@@ -81,11 +81,13 @@ impl Library {
 
     /// Makes a disk file an image of a server.
     pub fn import(&self, server: &str, disk: &Path) {
-        self.relevo()
-            .args("image import --server")
-            .arg(server)
-            .arg(disk)
-            .succeeds();
+        self.import_all(server, &[disk.to_owned()]);
+    }
+
+    /// Makes several disk files one image of a server.
+    pub fn import_all(&self, server: &str, disks: &[PathBuf]) {
+        let import = self.relevo().args("image import --server").arg(server);
+        disks.iter().fold(import, Program::arg).succeeds();
     }
 
     /// An agent's snapshot of a disk file as server `x`; `place` is the directory or a URL of this library.
@@ -158,14 +160,25 @@ impl Library {
     /// # Panics
     /// When it is not.
     pub fn gives_back(&self, server: &str, disk: &Path, work: &Path) {
-        let copy = self.export(server, work);
-        let differing = differing_blocks(disk, &copy);
-        assert!(
-            differing.is_empty(),
-            "the image is not the disk: {} blocks differ, the first at byte {}",
-            differing.len(),
-            differing[0] * BLOCK_BYTES
-        );
+        self.gives_back_all(server, &[disk.to_owned()], work);
+    }
+
+    /// The same of a server with several disks.
+    ///
+    /// # Panics
+    /// When one of them is not the server's.
+    pub fn gives_back_all(&self, server: &str, disks: &[PathBuf], work: &Path) {
+        let copies = self.export(server, work);
+        assert_eq!(copies.len(), disks.len(), "{copies:?}");
+        for (disk, copy) in disks.iter().zip(&copies) {
+            let differing = differing_blocks(disk, copy);
+            assert!(
+                differing.is_empty(),
+                "the image is not the disk: {} blocks differ, the first at byte {}",
+                differing.len(),
+                differing[0] * BLOCK_BYTES
+            );
+        }
     }
 
     /// Asserts that the library is sound, and that a server's latest image is the disk but for the
@@ -182,10 +195,12 @@ impl Library {
         filesystem_at: u64,
         work: &Path,
     ) {
-        let copy = File::open(self.export(server, work)).expect("it was just written");
+        self.export(server, work);
+        let exported = the_only_disk(&work.join("exported"));
+        let copy = File::open(&exported).expect("it was just written");
         let free = free_blocks(disk, filesystem_at);
         assert!(!free.is_empty(), "dumpe2fs names no free blocks");
-        for block in differing_blocks(disk, &the_only_disk(&work.join("exported"))) {
+        for block in differing_blocks(disk, &exported) {
             let at = block * BLOCK_BYTES;
             assert!(
                 free.iter().any(|range| range.contains(&at)),
@@ -201,7 +216,7 @@ impl Library {
         }
     }
 
-    fn export(&self, server: &str, work: &Path) -> PathBuf {
+    fn export(&self, server: &str, work: &Path) -> Vec<PathBuf> {
         let exported = work.join("exported");
         self.relevo().args("image verify").succeeds();
         self.relevo()
@@ -210,7 +225,7 @@ impl Library {
             .arg("-o")
             .arg(&exported)
             .succeeds();
-        the_only_disk(&exported)
+        disks_in(&exported)
     }
 }
 
@@ -287,8 +302,7 @@ fn free_blocks(disk: &Path, filesystem_at: u64) -> Vec<Range<u64>> {
 /// When there is none, or more than one.
 #[must_use]
 pub fn the_only_disk(folder: &Path) -> PathBuf {
-    let mut disks = files_ending(folder, ".qcow2");
-    disks.extend(files_ending(folder, ".raw"));
+    let mut disks = disks_in(folder);
     assert_eq!(
         disks.len(),
         1,
@@ -296,6 +310,18 @@ pub fn the_only_disk(folder: &Path) -> PathBuf {
         folder.display()
     );
     disks.remove(0)
+}
+
+/// The disk files that a program wrote into a folder, by name.
+///
+/// # Panics
+/// When the folder cannot be read.
+#[must_use]
+pub fn disks_in(folder: &Path) -> Vec<PathBuf> {
+    let mut disks = files_ending(folder, ".qcow2");
+    disks.extend(files_ending(folder, ".raw"));
+    disks.sort();
+    disks
 }
 
 /// The files of a folder whose name ends so.

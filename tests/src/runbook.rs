@@ -13,10 +13,16 @@ pub struct Runbook {
 }
 
 impl Runbook {
-    /// Recovers one server on its own subnet and asks for its web page.
+    /// Recovers one server on its own subnet and asks for its web page; where the server tells what
+    /// it is after its start, that it is the same as on its own hardware.
     #[must_use]
     pub fn for_server(server: &SampleServer) -> Self {
         let SampleServer { name, page, .. } = server;
+        let status: String = server
+            .status()
+            .iter()
+            .map(|line| status_checks(line))
+            .collect();
         Self {
             text: format!(
                 r#"version: 1
@@ -33,7 +39,7 @@ servers:
     network: [lan]
     checks:
       - http: {{ port: 80, path: /, status: 200, contains: "{page}", within: 8m }}
-plan:
+{status}plan:
   - start: [{name}]
 "#
             ),
@@ -62,4 +68,28 @@ plan:
         fs::write(&path, &self.text).expect("the work directory can be written to");
         path
     }
+}
+
+/// What only runs for a while after a start.
+const PASSING_SERVICE: &str = "systemd-fsckd";
+
+/// The checks of one line of the page that tells what the server is: that it is there; of the services,
+/// that each of them runs. More may run: a console was added.
+fn status_checks(line: &str) -> String {
+    let Some(services) = line.strip_prefix("services:") else {
+        return status_check(line);
+    };
+    services
+        .trim_end_matches('.')
+        .split_whitespace()
+        .filter(|name| *name != PASSING_SERVICE)
+        .map(|name| status_check(&format!(" {name}")))
+        .collect()
+}
+
+fn status_check(text: &str) -> String {
+    let quoted = serde_json::Value::from(text);
+    format!(
+        "      - http: {{ port: 80, path: /status.txt, status: 200, contains: {quoted}, within: 8m }}\n"
+    )
 }

@@ -21,7 +21,7 @@ pub struct SampleServer {
     pub name: String,
     /// Debian's code name.
     pub suite: String,
-    /// `mbr` or `gpt`.
+    /// `mbr`, `gpt`, or the recipe in `fixtures/build/staged`.
     pub table: String,
     /// The hardware address of its NIC.
     pub mac: String,
@@ -29,6 +29,18 @@ pub struct SampleServer {
     pub address: String,
     /// The sentence its web page shows.
     pub page: String,
+    /// Seconds from power on to its web page, on its own hardware.
+    #[serde(default)]
+    pub physical_boot_seconds: u64,
+    /// How many disks it has.
+    #[serde(default = "one")]
+    pub disk_count: usize,
+    /// How it starts: `bios` or `uefi`.
+    #[serde(default = "bios")]
+    pub firmware: String,
+    /// The file beside its disks that opens what is encrypted on them; empty where nothing is.
+    #[serde(default)]
+    pub key: String,
     #[serde(skip)]
     folder: PathBuf,
 }
@@ -56,10 +68,32 @@ impl SampleServer {
         Some(Self { folder, ..server })
     }
 
-    /// Its disk. Read only: a test that changes it works on a copy.
+    /// Its first disk. Read only: a test that changes it works on a copy.
     #[must_use]
     pub fn disk(&self) -> PathBuf {
         self.folder.join("disk.raw")
+    }
+
+    /// All its disks, in their order.
+    #[must_use]
+    pub fn disks(&self) -> Vec<PathBuf> {
+        let others = (1..self.disk_count).map(|index| self.folder.join(format!("disk{index}.raw")));
+        std::iter::once(self.disk()).chain(others).collect()
+    }
+
+    /// The file with the key of what is encrypted on its disks.
+    #[must_use]
+    pub fn key(&self) -> Option<PathBuf> {
+        (!self.key.is_empty()).then(|| self.folder.join(&self.key))
+    }
+
+    /// What it said of itself on its own hardware, a line for each: addresses, mounts, services.
+    /// Nothing for a server that does not tell.
+    #[must_use]
+    pub fn status(&self) -> Vec<String> {
+        // Only some kinds of servers tell.
+        let text = fs::read_to_string(self.folder.join("status.txt")).unwrap_or_default();
+        text.lines().map(|line| line.trim().to_owned()).collect()
     }
 
     /// What is left of the attempt to start it on virtio as it is.
@@ -84,6 +118,14 @@ impl SampleServer {
         assert!(status.success(), "copying {} failed", self.disk().display());
         copy
     }
+}
+
+const fn one() -> usize {
+    1
+}
+
+fn bios() -> String {
+    "bios".to_owned()
 }
 
 fn server_script(arguments: &[&str]) -> PathBuf {

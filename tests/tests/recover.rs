@@ -1,20 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The whole way, with real servers: a disk is imported, converted, and passes a drill.
 
+use std::env;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
+use e2e::results::keep_recovery;
 use e2e::{
-    Library, Runbook, SampleServer, files_ending, have_tool, one_machine_at_a_time, skip,
-    the_only_disk, work_dir,
+    Library, Program, Runbook, SampleServer, disks_in, files_ending, have_tool,
+    one_machine_at_a_time, skip, work_dir,
 };
 use rstest::rstest;
+use serde_json::Value;
 
 #[rstest]
 fn a_server_passes_its_drill(
     #[values(
         "sample",
+        "md-raid1",
+        "systemd-boot",
+        "i386-hda",
+        "uefi-xfs",
+        "lvm-xfs",
+        "btrfs",
+        "luks-lvm",
         "trixie-gpt",
         "bookworm-mbr",
         "bookworm-gpt",
@@ -35,11 +44,9 @@ fn a_server_passes_its_drill(
     let work = work_dir();
     let library = Library::create(work.path());
     let report = work.path().join("report");
-    library.import(name, &server.disk());
+    library.import_all(name, &server.disks());
 
-    let drill = library
-        .relevo()
-        .args("drill run")
+    let drill = with_key(library.relevo().args("drill run"), &server)
         .arg(Runbook::for_server(&server).write(work.path()))
         .arg("--report")
         .arg(&report)
@@ -52,12 +59,12 @@ fn a_server_passes_its_drill(
     );
     let pages = files_ending(&report, ".html");
     assert!(!pages.is_empty(), "no page in {}", report.display());
-    assert!(
-        !files_ending(&report, ".json").is_empty(),
-        "no JSON in {}",
-        report.display()
-    );
-    library.gives_back(name, &server.disk(), work.path());
+    let told = files_ending(&report, ".json");
+    assert!(!told.is_empty(), "no JSON in {}", report.display());
+    library.gives_back_all(name, &server.disks(), work.path());
+    if env::var_os("E2E_RESULTS").is_some() {
+        keep_recovery(name, &row(&server, &told[0]));
+    }
     nothing_is_left_running(library.folder());
 }
 
@@ -65,6 +72,13 @@ fn a_server_passes_its_drill(
 fn a_converted_disk_needs_no_further_change(
     #[values(
         "sample",
+        "md-raid1",
+        "systemd-boot",
+        "i386-hda",
+        "uefi-xfs",
+        "lvm-xfs",
+        "btrfs",
+        "luks-lvm",
         "trixie-gpt",
         "bookworm-mbr",
         "bookworm-gpt",
@@ -84,53 +98,112 @@ fn a_converted_disk_needs_no_further_change(
     let work = work_dir();
     let library = Library::create(work.path());
     let converted = work.path().join("converted");
-    library.import("original", &server.disk());
-    let plan = library.relevo().args("convert original --plan").succeeds();
+    library.import_all("original", &server.disks());
+    let plan = with_key(library.relevo().args("convert original --plan"), &server).succeeds();
     assert!(
         plan.stdout.contains("fstab") || plan.stdout.contains("initr"),
         "{plan}"
     );
 
-    library
+    let convert = library
         .relevo()
-        .args("convert original --to qcow2 --check -o")
-        .arg(&converted)
-        .succeeds();
+        .args("convert original --to qcow2 --check -o");
+    with_key(convert.arg(&converted), &server).succeeds();
 
-    let disk = the_only_disk(&converted);
-    let check = Command::new("qemu-img")
-        .arg("check")
-        .arg(&disk)
-        .output()
-        .unwrap();
-    assert!(
-        check.status.success(),
-        "{}",
-        String::from_utf8_lossy(&check.stderr)
-    );
-    library.import("again", &disk);
-    let second = library
-        .relevo()
-        .args("convert again --plan --json")
-        .succeeds();
+    let disks = disks_in(&converted);
+    for disk in &disks {
+        Program::tool("qemu-img").arg("check").arg(disk).succeeds();
+    }
+    library.import_all("again", &disks);
+    let again = library.relevo().args("convert again --plan --json");
+    let second = with_key(again, &server).succeeds();
     assert_eq!(edits_in(&second.json()), Some(0), "{second}");
 }
 
-#[test]
-fn the_sample_server_does_not_start_on_virtio_unconverted() {
-    let Some(server) = SampleServer::find("sample") else {
+#[rstest]
+fn a_server_does_not_start_on_virtio_unconverted(
+    #[values(
+        ("sample", "ALERT!  /dev/sda1 does not exist"),
+        ("md-raid1", "ALERT!  /dev/md0 does not exist"),
+        ("systemd-boot", "ALERT!  /dev/sda2 does not exist"),
+        ("i386-hda", "ALERT!  /dev/sda1 does not exist"),
+        ("uefi-xfs", "No bootable option or device was found"),
+        ("lvm-xfs", "/dev/mapper/vg0-root does not exist"),
+        ("btrfs", "ALERT!  /dev/sda2 does not exist"),
+        ("luks-lvm", "ALERT!  /dev/mapper/vg0-root does not exist")
+    )]
+    server: (&str, &str),
+) {
+    let (name, reason) = server;
+    let Some(server) = SampleServer::find(name) else {
         return;
     };
     let proof = server.proof_that_it_needs_conversion();
     if !proof.exists() {
-        skip("the sample server was not yet tried on virtio (prove-virtio-fails.sh)");
+        skip(&format!(
+            "the sample server {name} was not yet tried on virtio (prove-virtio-fails.sh)"
+        ));
         return;
     }
-    let screen = fs::read_to_string(proof).unwrap();
-    assert!(
-        screen.contains("ALERT!  /dev/sda1 does not exist"),
-        "{screen}"
-    );
+    let told = fs::read_to_string(proof).unwrap();
+    assert!(told.contains(reason), "{told}");
+}
+
+/// With the key of what is encrypted on the server's disks.
+fn with_key(program: Program, server: &SampleServer) -> Program {
+    match server.key() {
+        Some(key) => program.arg("--key").arg(key),
+        None => program,
+    }
+}
+
+/// What the page of recovered servers says of one.
+fn row(server: &SampleServer, report: &Path) -> Vec<String> {
+    let report = fs::read_to_string(report).expect("the report was just found");
+    let report: Value = serde_json::from_str(&report).expect("a report in JSON is JSON");
+    let attempts = report
+        .pointer("/servers/0/attempts")
+        .and_then(Value::as_array);
+    let attempt = attempts
+        .and_then(|all| all.last())
+        .expect("the drill passed");
+    let text = |value: &Value, place: &str| {
+        let found = value.pointer(place).and_then(Value::as_str);
+        found.unwrap_or("?").to_owned()
+    };
+    let page_ms = attempt
+        .pointer("/checks/0/after_start_ms")
+        .and_then(Value::as_u64);
+    let proof = fs::read_to_string(server.proof_that_it_needs_conversion()).unwrap_or_default();
+    let ending = proof
+        .lines()
+        .find_map(|line| line.strip_prefix("No web page: "));
+    let ending = ending.and_then(|line| line.split(". The screen").next());
+    let kernel = server
+        .status()
+        .into_iter()
+        .find_map(|line| Some(line.strip_prefix("kernel: ")?.to_owned()));
+    let SampleServer {
+        suite,
+        table,
+        firmware,
+        disk_count,
+        ..
+    } = server;
+    vec![
+        format!("{suite}, {table}, {firmware}, disks: {disk_count}"),
+        ending.unwrap_or("not tried").to_owned(),
+        server.physical_boot_seconds.to_string(),
+        page_ms.map_or_else(|| "?".to_owned(), |ms| (ms / 1000).to_string()),
+        text(attempt, "/profile"),
+        text(&report, "/started_at").chars().take(10).collect(),
+        format!(
+            "{}, QEMU {}{}",
+            text(&report, "/program"),
+            text(&report, "/platform/version"),
+            kernel.map_or_else(String::new, |kernel| format!(", Linux {kernel}")),
+        ),
+    ]
 }
 
 /// No process names the library in its arguments, and nothing is there to clean up.
