@@ -17,6 +17,12 @@ use regex::RegexBuilder;
 
 const DEPTH_MAX: usize = 64;
 const PATTERN_BYTES_MAX: usize = 1 << 16;
+/// What names a disk of a server in a filter of LVM.
+const HARDWARE: [&str; 8] = [
+    "/sd", "/hd", "nvme", "cciss", "by-id", "by-path", "mpath", "emcpower",
+];
+/// How a filter rejects all that it did not accept.
+const REJECTS_ALL: [&str; 4] = ["r|.*|", "r/.*/", "r#.*#", "r\".*\""];
 
 /// The configuration of LVM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -120,6 +126,52 @@ impl LvmConf {
         }
         *self = Self::parse(&self.text);
     }
+}
+
+/// A configuration by which LVM looks at all disks, not only at those of its list of devices.
+#[must_use]
+pub fn without_devices_file(text: &str) -> String {
+    let mut conf = LvmConf::parse(text);
+    if conf.value("devices/use_devicesfile") != Some("0") {
+        conf.set_number("devices", "use_devicesfile", 0);
+    }
+    // Behind what is not closed nothing is read, by LVM neither.
+    match conf.value("devices/use_devicesfile") {
+        Some("0") => conf.text().to_owned(),
+        _ => text.to_owned(),
+    }
+}
+
+/// Filters that reject all but disks of the server become comments; a filter may go over lines.
+#[must_use]
+pub fn without_hardware_filters(text: &str) -> String {
+    let mut after = String::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let line_end = rest.find('\n').map_or(rest.len(), |end| end + 1);
+        let line = rest[..line_end].trim_start();
+        let is_filter = line.starts_with("filter") || line.starts_with("global_filter");
+        let end = match rest.find(']') {
+            Some(close) if is_filter && close >= line_end => {
+                let tail = &rest[close..];
+                close + tail.find('\n').map_or(tail.len(), |end| end + 1)
+            }
+            _ => line_end,
+        };
+        let (setting, tail) = rest.split_at(end);
+        let rejects_all = REJECTS_ALL.iter().any(|pattern| setting.contains(pattern));
+        let accepts_hardware = HARDWARE.iter().any(|name| setting.contains(name));
+        if is_filter && rejects_all && accepts_hardware {
+            for line in setting.split_inclusive('\n') {
+                after.push('#');
+                after.push_str(line);
+            }
+        } else {
+            after.push_str(setting);
+        }
+        rest = tail;
+    }
+    after
 }
 
 /// What a filter says of a device's name: the number of the first pattern that matches, and whether
@@ -371,5 +423,30 @@ mod tests {
             conf.insert_string("a", 0, "x");
             conf.set_number("a", "b", 1);
         }
+    }
+
+    #[test]
+    fn filters_that_know_only_old_disks_are_left_out() {
+        let text = "devices {\n\tfilter = [ \"a|^/dev/sda2$|\",\n\t\t\"r|.*|\" ]\n\tdir = \"/dev\"\n\
+            \tglobal_filter = [ \"a|.*|\" ]\n}\n";
+        assert_eq!(
+            without_hardware_filters(text),
+            "devices {\n#\tfilter = [ \"a|^/dev/sda2$|\",\n#\t\t\"r|.*|\" ]\n\tdir = \"/dev\"\n\
+             \tglobal_filter = [ \"a|.*|\" ]\n}\n"
+        );
+        let harmless = "filter = [ \"r|/dev/sdb.*|\" ]\nfilter = [ \"a|/dev/md.*|\", \"r|.*|\" ]";
+        assert_eq!(without_hardware_filters(harmless), harmless);
+    }
+
+    #[test]
+    fn a_list_of_devices_is_not_used() {
+        let added = without_devices_file("");
+        assert_eq!(added, "devices {\n\tuse_devicesfile = 0\n}\n");
+        assert_eq!(without_devices_file(&added), added);
+        assert_eq!(
+            without_devices_file("devices {\n use_devicesfile = 1\n}"),
+            "devices {\n use_devicesfile = 0\n}"
+        );
+        assert_eq!(without_devices_file("a \"b"), "a \"b");
     }
 }

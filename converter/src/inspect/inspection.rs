@@ -562,12 +562,12 @@ pub struct ConfigurationFiles {
     pub initramfs_modules: Option<TextFile>,
     /// `/etc/initramfs-tools/conf.d/*`.
     pub initramfs_conf: Vec<TextFile>,
-    /// What other programs make initramfs images from, and what modprobe reads.
+    /// What other programs make initramfs images from.
     #[serde(default)]
     pub modules: ModuleConfiguration,
 }
 
-/// Files that say which modules are loaded and which go into an initramfs.
+/// Files that say which modules go into an initramfs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ModuleConfiguration {
     /// `/etc/dracut.conf.d/relevo.conf`, which is ours.
@@ -578,8 +578,6 @@ pub struct ModuleConfiguration {
     pub mkinitfs: Option<TextFile>,
     /// `/etc/sysconfig/kernel` of SUSE.
     pub suse: Option<TextFile>,
-    /// `/etc/modprobe.conf` and `/etc/modprobe.d/*`.
-    pub modprobe: Vec<TextFile>,
 }
 
 /// Everything that was found in a guest.

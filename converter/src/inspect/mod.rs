@@ -195,13 +195,10 @@ fn configuration_files(tree: &GuestTree) -> Result<ConfigurationFiles> {
 }
 
 fn module_configuration(tree: &GuestTree) -> Result<ModuleConfiguration> {
-    let mut modprobe = tree.texts("/etc/modprobe.d", "")?;
-    modprobe.extend(tree.text("/etc/modprobe.conf")?);
     Ok(ModuleConfiguration {
         dracut: tree.text("/etc/dracut.conf.d/relevo.conf")?,
         mkinitcpio: tree.text("/etc/mkinitcpio.conf")?,
         mkinitfs: tree.text("/etc/mkinitfs/mkinitfs.conf")?,
         suse: tree.text("/etc/sysconfig/kernel")?,
-        modprobe,
     })
 }

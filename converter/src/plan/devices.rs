@@ -35,11 +35,10 @@ pub(crate) fn plan(
         crypttab(file, names, rewrites, findings);
     }
     for file in &inspection.files.initramfs_conf {
-        let after = resume_setting(&file.text, names);
         rewrites.change(
             file,
-            after,
             "the swap space to resume from is named by its UUID, for initramfs images made later",
+            |text| resume_setting(text, names),
         );
     }
     for file in &inspection.device_files.mount_units {
@@ -62,24 +61,24 @@ fn fstab(
     rewrites: &mut Rewrites,
     findings: &mut Vec<Finding>,
 ) {
-    let mut table = Fstab::parse(file.text.as_bytes());
-    let entries: Vec<fstab::Entry> = table.entries().collect();
-    let mut changed = Vec::new();
-    for entry in entries {
-        match stable(&entry.spec, names) {
-            Named::Stays => {}
-            Named::Becomes(name) => {
-                table.set_spec(entry.line, &name);
-                changed.push(format!("{} ({})", entry.spec, entry.file));
+    rewrites.change_because(file, |text| {
+        let mut table = Fstab::parse(text.as_bytes());
+        let entries: Vec<fstab::Entry> = table.entries().collect();
+        let mut changed = Vec::new();
+        for entry in entries {
+            match stable(&entry.spec, names) {
+                Named::Stays => {}
+                Named::Becomes(name) => {
+                    table.set_spec(entry.line, &name);
+                    changed.push(format!("{} ({})", entry.spec, entry.file));
+                }
+                Named::Unknown => findings.push(unknown_in_fstab(file, &entry)),
             }
-            Named::Unknown => findings.push(unknown_in_fstab(file, &entry)),
         }
-    }
-    let reason = format!(
-        "named by UUID, because their names change: {}",
-        changed.join(", ")
-    );
-    rewrites.change(file, text_of(table.to_bytes(), &file.text), reason);
+        let changed = changed.join(", ");
+        let reason = format!("named by UUID, because their names change: {changed}");
+        (text_of(table.to_bytes(), text), reason)
+    });
 }
 
 /// A mount that may fail is the guest's affair; any other one stops its boot.
@@ -102,7 +101,21 @@ fn crypttab(
     rewrites: &mut Rewrites,
     findings: &mut Vec<Finding>,
 ) {
-    let mut table = Crypttab::parse(file.text.as_bytes());
+    rewrites.change(
+        file,
+        "encrypted volumes are named by UUID: the names of disks change",
+        |text| with_stable_devices(text, &file.place.guest_path, names, findings),
+    );
+}
+
+/// A crypttab with devices and keys by names that stay.
+fn with_stable_devices(
+    text: &str,
+    place: &str,
+    names: DeviceNames<'_>,
+    findings: &mut Vec<Finding>,
+) -> String {
+    let mut table = Crypttab::parse(text.as_bytes());
     let entries: Vec<crypttab::Entry> = table.entries().collect();
     for entry in entries {
         match encrypted(&entry, names) {
@@ -114,7 +127,7 @@ fn crypttab(
                 finding(
                     Level::Error,
                     "crypttab.device.unknown",
-                    format!("{}: {}", file.place.guest_path, entry.name),
+                    format!("{}: {}", place, entry.name),
                     format!("{} is on none of the image's disks", entry.device),
                 )
                 .remedy("take that disk into the image, or remove the line on the server"),
@@ -129,18 +142,14 @@ fn crypttab(
                 finding(
                     Level::Warning,
                     "crypttab.key.unknown",
-                    format!("{}: {}", file.place.guest_path, entry.name),
+                    format!("{}: {}", place, entry.name),
                     "its key is on a disk that is not in the image, as on a USB stick",
                 )
                 .remedy("have the passphrase at hand: it is asked for on the console"),
             ),
         }
     }
-    rewrites.change(
-        file,
-        text_of(table.to_bytes(), &file.text),
-        "encrypted volumes are named by UUID: the names of disks change",
-    );
+    text_of(table.to_bytes(), text)
 }
 
 /// The encrypted device. One with a new key at every boot is made anew each time, and its UUID with
@@ -202,8 +211,21 @@ fn mount_unit(
     rewrites: &mut Rewrites,
     findings: &mut Vec<Finding>,
 ) {
-    let mut after = String::with_capacity(file.text.len());
-    for line in file.text.split_inclusive('\n') {
+    rewrites.change(
+        file,
+        "the disk is named by UUID, because its name changes",
+        |text| with_stable_source(text, &file.place.guest_path, names, findings),
+    );
+}
+
+fn with_stable_source(
+    text: &str,
+    place: &str,
+    names: DeviceNames<'_>,
+    findings: &mut Vec<Finding>,
+) -> String {
+    let mut after = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
         let device = line.strip_prefix("What=").map(str::trim);
         match device.map(|device| (device, stable(device, names))) {
             Some((device, Named::Becomes(name))) => {
@@ -213,18 +235,14 @@ fn mount_unit(
             Some((device, Named::Unknown)) => findings.push(finding(
                 Level::Note,
                 "fstab.device.optional",
-                file.place.guest_path.clone(),
+                place.to_owned(),
                 format!("{device} is on none of the image's disks"),
             )),
             _ => {}
         }
         after.push_str(line);
     }
-    rewrites.change(
-        file,
-        after,
-        "the disk is named by UUID, because its name changes",
-    );
+    after
 }
 
 /// `RESUME=/dev/sda2` with the UUID instead.

@@ -98,7 +98,7 @@ struct Draft {
 }
 
 impl Rewrites {
-    /// The file's text with what was changed so far.
+    /// The file's text with what was changed so far, to be read.
     pub(crate) fn current(&self, file: &TextFile) -> String {
         self.drafts
             .iter()
@@ -106,9 +106,26 @@ impl Rewrites {
             .map_or_else(|| file.text.clone(), |draft| draft.after.clone())
     }
 
-    /// Changes a file; nothing happens where the text stays the same.
-    pub(crate) fn change(&mut self, file: &TextFile, after: String, reason: impl Into<String>) {
-        if self.current(file) == after {
+    /// Changes a file: its new text is made of the current one, so that nobody undoes what another
+    /// changed before. Nothing happens where the text stays the same.
+    pub(crate) fn change(
+        &mut self,
+        file: &TextFile,
+        reason: impl Into<String>,
+        make: impl FnOnce(&str) -> String,
+    ) {
+        self.change_because(file, |text| (make(text), reason.into()));
+    }
+
+    /// The same, where the reason is known only with the new text.
+    pub(crate) fn change_because(
+        &mut self,
+        file: &TextFile,
+        make: impl FnOnce(&str) -> (String, String),
+    ) {
+        let current = self.current(file);
+        let (after, reason) = make(&current);
+        if current == after {
             return;
         }
         match self
@@ -118,12 +135,12 @@ impl Rewrites {
         {
             Some(draft) => {
                 draft.after = after;
-                draft.reasons.push(reason.into());
+                draft.reasons.push(reason);
             }
             None => self.drafts.push(Draft {
                 file: file.clone(),
                 after,
-                reasons: vec![reason.into()],
+                reasons: vec![reason],
             }),
         }
     }

@@ -145,9 +145,11 @@ fn set_hardware_address(
     let Some(file) = files.find(configures) else {
         return;
     };
-    let mut config = ShellConfig::parse(rewrites.current(file).as_bytes());
-    config.set("HWADDR", &card.nic.mac.to_ascii_uppercase());
-    rewrites.change(file, text_of(config.to_bytes(), &file.text), reason);
+    rewrites.change(file, reason, |text| {
+        let mut config = ShellConfig::parse(text.as_bytes());
+        config.set("HWADDR", &card.nic.mac.to_ascii_uppercase());
+        text_of(config.to_bytes(), text)
+    });
 }
 
 /// `alias eth0 tg3`: old guests load a card's driver by its name.
@@ -161,22 +163,24 @@ fn module_aliases(inspection: &Inspection, nics: &[VmNic], rewrites: &mut Rewrit
         .filter(|name| kernel.driver(name) != DriverPlace::Absent);
     let Some(driver) = present.next() else { return };
     for file in &inspection.device_files.modprobe {
-        let mut conf = ModprobeConf::parse(rewrites.current(file).as_bytes());
-        let directives: Vec<(usize, Directive)> = conf.directives().collect();
-        for (line, directive) in directives {
-            let Directive::Alias { name, module } = directive else {
-                continue;
-            };
-            if module != driver && nics.iter().any(|nic| nic.name == name) {
-                conf.set_alias(line, driver);
-            }
-        }
-        rewrites.change(
-            file,
-            text_of(conf.to_bytes(), &file.text),
-            format!("the virtual cards' driver is {driver}"),
-        );
+        let reason = format!("the virtual cards' driver is {driver}");
+        rewrites.change(file, reason, |text| with_aliases(text, nics, driver));
     }
+}
+
+/// `modprobe.conf` whose aliases of these cards name a driver.
+fn with_aliases(text: &str, nics: &[VmNic], driver: &str) -> String {
+    let mut conf = ModprobeConf::parse(text.as_bytes());
+    let directives: Vec<(usize, Directive)> = conf.directives().collect();
+    for (line, directive) in directives {
+        let Directive::Alias { name, module } = directive else {
+            continue;
+        };
+        if module != driver && nics.iter().any(|nic| nic.name == name) {
+            conf.set_alias(line, driver);
+        }
+    }
+    text_of(conf.to_bytes(), text)
 }
 
 /// What is configured and no virtual machine has.

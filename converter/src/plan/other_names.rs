@@ -12,7 +12,7 @@
 use disk::filesystem::FilesystemKind;
 use disk::{Finding, Level};
 
-use crate::guest::lvm_conf::{LvmConf, first_match};
+use crate::guest::lvm_conf::{LvmConf, first_match, without_devices_file};
 use crate::guest::mdadm_conf;
 use crate::inspect::findings::{WithRemedy, finding};
 use crate::inspect::{Inspection, MentionKind, TextFile};
@@ -28,27 +28,36 @@ const NO_DEVICE: &str = "/dev/relevo/none";
 pub(crate) fn plan(inspection: &Inspection, rewrites: &mut Rewrites, findings: &mut Vec<Finding>) {
     let files = &inspection.device_files;
     if let Some(file) = &files.lvm {
-        let mut conf = LvmConf::parse(&file.text);
-        accept_virtual_disks(&mut conf, inspection, &file.place.guest_path, findings);
         rewrites.change(
             file,
-            conf.text().to_owned(),
             "LVM's filter also accepts the disks of a virtual machine",
+            |text| {
+                let mut conf = LvmConf::parse(text);
+                accept_virtual_disks(&mut conf, inspection, &file.place.guest_path, findings);
+                conf.text().to_owned()
+            },
         );
         rewrites.change(
             file,
-            without_device_list(conf.text(), inspection),
             "LVM's list of devices knows the physical disks only, and would hide their copies",
+            |text| match files.lvm_devices {
+                true => without_devices_file(text),
+                false => text.to_owned(),
+            },
         );
     }
     for file in &files.mdadm {
-        let unbound = mdadm_conf::unbind(&file.text);
+        let mut only_by_devices = Vec::new();
         rewrites.change(
             file,
-            unbound.text,
             "md arrays are found by their superblocks: the names of their disks change",
+            |text| {
+                let unbound = mdadm_conf::unbind(text);
+                only_by_devices = unbound.only_by_devices;
+                unbound.text
+            },
         );
-        for array in unbound.only_by_devices {
+        for array in only_by_devices {
             findings.push(
                 finding(
                     Level::Warning,
@@ -61,7 +70,9 @@ pub(crate) fn plan(inspection: &Inspection, rewrites: &mut Rewrites, findings: &
         }
     }
     for file in &files.caches {
-        rewrites.change(file, emptied(file), "it remembers disks that are not there");
+        rewrites.change(file, "it remembers disks that are not there", |_| {
+            emptied(file)
+        });
     }
     if files.multipath {
         findings.push(finding(
@@ -88,18 +99,10 @@ pub(crate) fn new_files(inspection: &Inspection) -> Option<Edit> {
                 .to_owned(),
         ],
         change: Change::Create {
-            content: without_device_list("", inspection),
+            content: without_devices_file(""),
             mode: 0o644,
         },
     })
-}
-
-fn without_device_list(text: &str, inspection: &Inspection) -> String {
-    let mut conf = LvmConf::parse(text);
-    if inspection.device_files.lvm_devices && conf.value("devices/use_devicesfile") != Some("0") {
-        conf.set_number("devices", "use_devicesfile", 0);
-    }
-    conf.text().to_owned()
 }
 
 /// Physical volumes of partitions and disks: as the server called them, where that is known, and as

@@ -84,23 +84,32 @@ pub(super) fn plan(setting: Setting<'_>, rewrites: &mut Rewrites, findings: &mut
 
 /// `/etc/default/grub`: what the guest's next `update-grub` makes entries from.
 fn grub(file: &TextFile, setting: Setting<'_>, has_console: bool, rewrites: &mut Rewrites) {
-    let mut config = ShellConfig::parse(file.text.as_bytes());
-    let is_true = |value: &str| value == "true";
-    config.replace("GRUB_DISABLE_LINUX_UUID", |value| {
-        is_true(value).then(|| "false".to_owned())
+    rewrites.change(file, NAMED, |text| {
+        let mut config = ShellConfig::parse(text.as_bytes());
+        let is_true = |value: &str| value == "true";
+        config.replace("GRUB_DISABLE_LINUX_UUID", |value| {
+            is_true(value).then(|| "false".to_owned())
+        });
+        for key in GRUB {
+            config.replace(key, |value| renamed(value, Form::Uuid, setting));
+        }
+        text_of(config.to_bytes(), text)
     });
-    for key in GRUB {
-        config.replace(key, |value| renamed(value, Form::Uuid, setting));
+    if setting.serial_console && !has_console {
+        rewrites.change(file, CONSOLE, grub_with_console);
     }
-    rewrites.change(file, text_of(config.to_bytes(), &file.text), NAMED);
-    let has_arguments = GRUB.iter().any(|key| config.get(key).is_some());
-    if setting.serial_console && !has_console && has_arguments {
-        let value = config.get(GRUB[0]).unwrap_or_default();
-        let mut arguments = CommandLine::parse(value, Quoting::Kernel);
-        add_console(&mut arguments);
-        config.set(GRUB[0], arguments.as_str().trim());
-        rewrites.change(file, text_of(config.to_bytes(), &file.text), CONSOLE);
+}
+
+fn grub_with_console(text: &str) -> String {
+    let mut config = ShellConfig::parse(text.as_bytes());
+    if GRUB.iter().all(|key| config.get(key).is_none()) {
+        return text.to_owned();
     }
+    let value = config.get(GRUB[0]).unwrap_or_default();
+    let mut arguments = CommandLine::parse(value, Quoting::Kernel);
+    add_console(&mut arguments);
+    config.set(GRUB[0], arguments.as_str().trim());
+    text_of(config.to_bytes(), text)
 }
 
 /// A value of arguments with devices by names that stay, where that changes it.
@@ -122,17 +131,17 @@ fn with_console(value: &str) -> Option<String> {
 
 /// `/etc/grub.d/40_custom`: whole entries below a first line for the shell.
 fn custom(file: &TextFile, setting: Setting<'_>, rewrites: &mut Rewrites) {
-    let change = |console: bool| {
-        edit(BootloaderKind::Grub2, file, &file.text, |_, arguments| {
+    rewrites.change(file, NAMED, |text| {
+        edit(BootloaderKind::Grub2, file, text, |_, arguments| {
             setting.naming(Form::Uuid).apply(arguments);
-            if console {
-                add_console(arguments);
-            }
         })
-    };
-    rewrites.change(file, change(false), NAMED);
+    });
     if setting.serial_console {
-        rewrites.change(file, change(true), CONSOLE);
+        rewrites.change(file, CONSOLE, |text| {
+            edit(BootloaderKind::Grub2, file, text, |_, arguments| {
+                add_console(arguments);
+            })
+        });
     }
 }
 
@@ -142,7 +151,6 @@ fn others(
     rewrites: &mut Rewrites,
     findings: &mut Vec<Finding>,
 ) {
-    let mut config = ShellConfig::parse(file.text.as_bytes());
     let path = &file.place.guest_path;
     // SUSE's, of the time of mkinitrd.
     let form = match path.ends_with("sysconfig/bootloader") {
@@ -150,28 +158,34 @@ fn others(
         false => Form::Uuid,
     };
     let known = || OTHERS.iter().filter(|(end, _, _)| path.ends_with(end));
-    for (_, key, holds) in known() {
-        match holds {
-            Holds::Arguments | Holds::MoreArguments => {
-                config.replace(key, |value| renamed(value, form, setting));
-            }
-            Holds::Device => {
-                config.replace(key, |value| match setting.naming(Form::Uuid).of(value) {
-                    Named::Becomes(name) => Some(name),
-                    Named::Stays | Named::Unknown => None,
-                });
-            }
-            Holds::InstallDevice => {
-                findings.extend(config.get(key).map(|disk| install_device(file, &disk)));
+    rewrites.change(file, NAMED, |text| {
+        let mut config = ShellConfig::parse(text.as_bytes());
+        for (_, key, holds) in known() {
+            match holds {
+                Holds::Arguments | Holds::MoreArguments => {
+                    config.replace(key, |value| renamed(value, form, setting));
+                }
+                Holds::Device => {
+                    config.replace(key, |value| match setting.naming(Form::Uuid).of(value) {
+                        Named::Becomes(name) => Some(name),
+                        Named::Stays | Named::Unknown => None,
+                    });
+                }
+                Holds::InstallDevice => {
+                    findings.extend(config.get(key).map(|disk| install_device(file, &disk)));
+                }
             }
         }
-    }
-    rewrites.change(file, text_of(config.to_bytes(), &file.text), NAMED);
+        text_of(config.to_bytes(), text)
+    });
     if setting.serial_console {
-        for (_, key, _) in known().filter(|(_, _, holds)| *holds == Holds::Arguments) {
-            config.replace(key, with_console);
-        }
-        rewrites.change(file, text_of(config.to_bytes(), &file.text), CONSOLE);
+        rewrites.change(file, CONSOLE, |text| {
+            let mut config = ShellConfig::parse(text.as_bytes());
+            for (_, key, _) in known().filter(|(_, _, holds)| *holds == Holds::Arguments) {
+                config.replace(key, with_console);
+            }
+            text_of(config.to_bytes(), text)
+        });
     }
 }
 
@@ -187,11 +201,11 @@ pub(super) fn install_device(file: &TextFile, disk: &str) -> Finding {
 
 /// `/etc/kernel/cmdline`: arguments, and nothing else.
 fn plain(file: &TextFile, setting: Setting<'_>, rewrites: &mut Rewrites) {
-    if let Some(after) = renamed(&file.text, Form::Uuid, setting) {
-        rewrites.change(file, after, NAMED);
-    }
-    let current = rewrites.current(file);
-    if setting.serial_console && !current.trim().is_empty() {
-        rewrites.change(file, with_console(&current).unwrap_or(current), CONSOLE);
+    let kept = |text: &str, after: Option<String>| after.unwrap_or_else(|| text.to_owned());
+    rewrites.change(file, NAMED, |text| {
+        kept(text, renamed(text, Form::Uuid, setting))
+    });
+    if setting.serial_console && !file.text.trim().is_empty() {
+        rewrites.change(file, CONSOLE, |text| kept(text, with_console(text)));
     }
 }

@@ -30,41 +30,47 @@ pub(super) fn plan(
     let shared = kernelopts::plan(loader, setting, rewrites, findings);
     for file in loader.files() {
         let mut noticed = Noticed::default();
-        let text = rewrites.current(file);
-        let renamed = edit(loader.kind, file, &text, |entry, arguments| {
-            let naming = setting.naming(form(loader.kind, setting, entry));
-            noticed.unknown.extend(naming.apply(arguments));
-            noticed.blacklisted.extend(blacklisted(arguments));
-            noticed.without_initramfs |= naming.form == Form::PartUuid
-                && arguments
-                    .get("root")
-                    .is_some_and(|root| root.starts_with("PARTUUID="))
-                && *arguments != entry.arguments;
-        });
-        let renamed = match loader.kind {
-            BootloaderKind::GrubLegacy => automagic(&renamed, |_, arguments| {
-                setting.naming(Form::Uuid).apply(arguments);
-            }),
-            _ => renamed,
-        };
-        noticed.report(file, findings);
-        rewrites.change(file, renamed.clone(), NAMED);
-        if setting.serial_console {
-            let with_console = edit(loader.kind, file, &renamed, |_, arguments| {
-                if !shared.has_console || !kernelopts::is_used(arguments) {
-                    add_console(arguments);
-                }
+        rewrites.change(file, NAMED, |text| {
+            let renamed = edit(loader.kind, file, text, |entry, arguments| {
+                let naming = setting.naming(form(loader.kind, setting, entry));
+                noticed.unknown.extend(naming.apply(arguments));
+                noticed.blacklisted.extend(blacklisted(arguments));
+                noticed.without_initramfs |= naming.form == Form::PartUuid
+                    && arguments
+                        .get("root")
+                        .is_some_and(|root| root.starts_with("PARTUUID="))
+                    && *arguments != entry.arguments;
             });
-            let with_console = match loader.kind {
-                BootloaderKind::GrubLegacy => automagic(&with_console, |name, arguments| {
-                    if name.starts_with("kopt") && !has_console(arguments) {
-                        add_console(arguments);
-                    }
+            match loader.kind {
+                BootloaderKind::GrubLegacy => automagic(&renamed, |_, arguments| {
+                    setting.naming(Form::Uuid).apply(arguments);
                 }),
-                _ => with_console,
-            };
-            rewrites.change(file, with_console, CONSOLE);
+                _ => renamed,
+            }
+        });
+        noticed.report(file, findings);
+        if setting.serial_console {
+            rewrites.change(file, CONSOLE, |text| {
+                with_consoles(loader.kind, file, text, shared.has_console)
+            });
         }
+    }
+}
+
+/// The text of a file with a console in every entry that does not have it with shared arguments.
+fn with_consoles(kind: BootloaderKind, file: &TextFile, text: &str, is_shared: bool) -> String {
+    let after = edit(kind, file, text, |_, arguments| {
+        if !is_shared || !kernelopts::is_used(arguments) {
+            add_console(arguments);
+        }
+    });
+    match kind {
+        BootloaderKind::GrubLegacy => automagic(&after, |name, arguments| {
+            if name.starts_with("kopt") && !has_console(arguments) {
+                add_console(arguments);
+            }
+        }),
+        _ => after,
     }
 }
 

@@ -81,14 +81,14 @@ fn environment(
         );
     }
     let is_named = block.set(NAME, renamed.as_str());
-    rewrites.change(file, block.as_str().to_owned(), NAMED);
+    rewrites.change(file, NAMED, |_| block.as_str().to_owned());
     let mut has = has_console(&renamed);
     let mut is_complete = true;
     if setting.serial_console && !has {
         let (with_console, _) = changed(&value, setting, true);
         is_complete = block.set(NAME, with_console.as_str());
         has = is_complete;
-        rewrites.change(file, block.as_str().to_owned(), CONSOLE);
+        rewrites.change(file, CONSOLE, |_| block.as_str().to_owned());
     }
     findings.extend(full(place(), is_named, is_complete));
     Some(has)
@@ -110,23 +110,24 @@ fn full(place: String, is_named: bool, is_complete: bool) -> Option<Finding> {
 fn configuration(file: &TextFile, setting: Setting<'_>, rewrites: &mut Rewrites) -> Vec<bool> {
     let mut consoles = Vec::new();
     for (console, reason) in [(false, NAMED), (setting.serial_console, CONSOLE)] {
-        let text = rewrites.current(file);
-        let mut grub = GrubCfg::parse(text.as_bytes());
-        consoles.clear();
-        for command in grub.commands().collect::<Vec<_>>() {
-            let CommandKind::Set { name, value } = command.kind else {
-                continue;
-            };
-            if name != NAME || value.is_empty() {
-                continue;
+        rewrites.change(file, reason, |text| {
+            let mut grub = GrubCfg::parse(text.as_bytes());
+            consoles.clear();
+            for command in grub.commands().collect::<Vec<_>>() {
+                let CommandKind::Set { name, value } = command.kind else {
+                    continue;
+                };
+                if name != NAME || value.is_empty() {
+                    continue;
+                }
+                let (arguments, _) = changed(&value, setting, console);
+                consoles.push(has_console(&arguments));
+                if arguments.as_str() != value {
+                    grub.set_value(command.line, arguments.as_str());
+                }
             }
-            let (arguments, _) = changed(&value, setting, console);
-            consoles.push(has_console(&arguments));
-            if arguments.as_str() != value {
-                grub.set_value(command.line, arguments.as_str());
-            }
-        }
-        rewrites.change(file, text_of(grub.to_bytes(), &text), reason);
+            text_of(grub.to_bytes(), text)
+        });
     }
     consoles
 }

@@ -28,20 +28,20 @@ pub(super) fn plan(
     findings: &mut Vec<Finding>,
 ) -> Option<DirectBoot> {
     let file = &loader.configuration;
-    let before = Lilo::parse(&file.text);
+    let before = Lilo::parse(&rewrites.current(file));
     let renamed = renamed(&before, setting, findings, loader);
     rewrites.change(
         file,
-        text_of(renamed.to_bytes(), &file.text),
         "the guest's next `lilo` makes its map with the root named by UUID",
+        |text| text_of(renamed.to_bytes(), text),
     );
-    let mut after = renamed.clone();
+    let mut after = renamed;
     if setting.serial_console {
         add_consoles(&mut after);
         rewrites.change(
             file,
-            text_of(after.to_bytes(), &file.text),
             "the guest's next `lilo` makes its map with a console on the first serial port",
+            |text| text_of(after.to_bytes(), text),
         );
     }
     let is_started = in_order(setting.inspection)

@@ -21,6 +21,8 @@ use crate::guest::initramfs::{Generator, nash, suse_mkinitrd};
 use crate::guest::kernel_cmdline::{CommandLine, Quoting};
 use crate::guest::kmod::ModuleName;
 use crate::guest::kmod::blocked::unblocked;
+use crate::guest::lvm_conf::{without_devices_file, without_hardware_filters};
+use crate::guest::mdadm_conf;
 use crate::inspect::device_names::DeviceNames;
 use crate::inspect::{InnerFile, Kernel};
 use crate::plan::devices::{Named, resume_setting, stable, text_of};
@@ -37,12 +39,6 @@ const DEVICES_FILE: &str = "etc/lvm/devices/system.devices";
 const LVM_CONF: &str = "etc/lvm/lvm.conf";
 /// Kinds of ids in a devices file that stay true on other hardware.
 const LASTING_IDS: [&str; 4] = ["md_uuid", "crypt_mpath_uuid", "crypt_uuid", "lvmlv_uuid"];
-/// What names a disk of a server in a filter of LVM.
-const HARDWARE: [&str; 8] = [
-    "/sd", "/hd", "nvme", "cciss", "by-id", "by-path", "mpath", "emcpower",
-];
-/// How a filter rejects all that it did not accept.
-const REJECTS_ALL: [&str; 4] = ["r|.*|", "r/.*/", "r#.*#", "r\".*\""];
 
 /// Plans the overrides.
 pub(super) fn plan(draft: &mut Draft<'_>, kernel: &Kernel, names: DeviceNames<'_>) {
@@ -92,7 +88,7 @@ fn overridden(
         _ if path.starts_with("etc/cmdline.d/") => (command_lines(text, names), NAMES),
         "etc/fstab" | "etc/fstab.sys" => (fstab(text, names), NAMES),
         "etc/crypttab" | "cryptroot/crypttab" => (crypttab(text, names), NAMES),
-        "etc/mdadm.conf" | "etc/mdadm/mdadm.conf" => (mdadm(text), MANAGERS),
+        "etc/mdadm.conf" | "etc/mdadm/mdadm.conf" => (mdadm_conf::unbind(text).text, MANAGERS),
         _ if dracut::is_finished_script(path) => {
             let rename = |device: &str| awaited(device, names);
             (dracut::rename_awaited(text, rename), WAITS)
@@ -213,26 +209,6 @@ fn nash_script(text: &str, names: DeviceNames<'_>) -> String {
     })
 }
 
-/// `DEVICE /dev/sda1 /dev/sdb1` is all partitions; `devices=` goes where there is a UUID.
-fn mdadm(text: &str) -> String {
-    let mut after = String::new();
-    for line in text.split_inclusive('\n') {
-        let lower = line.trim_start().to_ascii_lowercase();
-        let names_disks = HARDWARE.iter().any(|name| lower.contains(name));
-        if names_disks && lower.starts_with("device ") {
-            after.push_str("DEVICE partitions\n");
-        } else if names_disks && lower.starts_with("array") && lower.contains("uuid=") {
-            let words = line.split_whitespace();
-            let kept: Vec<&str> = words.filter(|word| !word.starts_with("devices=")).collect();
-            after.push_str(&kept.join(" "));
-            after.push('\n');
-        } else {
-            after.push_str(line);
-        }
-    }
-    after
-}
-
 /// `lvm.conf` that finds its volumes on any disk.
 fn lvm(draft: &mut Draft<'_>) {
     let knows_hardware = draft.text(DEVICES_FILE).is_some_and(names_hardware);
@@ -258,58 +234,6 @@ fn names_hardware(devices: &str) -> bool {
     kinds.any(|kind| !LASTING_IDS.contains(&kind))
 }
 
-/// Filters that reject all but disks of the server become comments; a filter may go over lines.
-fn without_hardware_filters(text: &str) -> String {
-    let mut after = String::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let line_end = rest.find('\n').map_or(rest.len(), |end| end + 1);
-        let line = rest[..line_end].trim_start();
-        let is_filter = line.starts_with("filter") || line.starts_with("global_filter");
-        let end = match rest.find(']') {
-            Some(close) if is_filter && close >= line_end => {
-                let tail = &rest[close..];
-                close + tail.find('\n').map_or(tail.len(), |end| end + 1)
-            }
-            _ => line_end,
-        };
-        let (setting, tail) = rest.split_at(end);
-        let rejects_all = REJECTS_ALL.iter().any(|pattern| setting.contains(pattern));
-        let accepts_hardware = HARDWARE.iter().any(|name| setting.contains(name));
-        if is_filter && rejects_all && accepts_hardware {
-            for line in setting.split_inclusive('\n') {
-                after.push('#');
-                after.push_str(line);
-            }
-        } else {
-            after.push_str(setting);
-        }
-        rest = tail;
-    }
-    after
-}
-
-fn without_devices_file(text: &str) -> String {
-    const KEY: &str = "use_devicesfile";
-    let is_set = |line: &str| line.trim_start().starts_with(KEY);
-    if !text.lines().any(is_set) {
-        let gap = if text.is_empty() || text.ends_with('\n') {
-            ""
-        } else {
-            "\n"
-        };
-        return format!("{text}{gap}devices {{\n\t{KEY} = 0\n}}\n");
-    }
-    let lines = text.split_inclusive('\n').map(|line| {
-        if is_set(line) {
-            format!("\t{KEY} = 0\n")
-        } else {
-            line.to_owned()
-        }
-    });
-    lines.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::proptest;
@@ -317,41 +241,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_that_know_only_old_disks_are_left_out() {
-        let text = "devices {\n\tfilter = [ \"a|^/dev/sda2$|\",\n\t\t\"r|.*|\" ]\n\tdir = \"/dev\"\n\
-            \tglobal_filter = [ \"a|.*|\" ]\n}\n";
-        assert_eq!(
-            without_hardware_filters(text),
-            "devices {\n#\tfilter = [ \"a|^/dev/sda2$|\",\n#\t\t\"r|.*|\" ]\n\tdir = \"/dev\"\n\
-             \tglobal_filter = [ \"a|.*|\" ]\n}\n"
-        );
-        let harmless = "filter = [ \"r|/dev/sdb.*|\" ]\nfilter = [ \"a|/dev/md.*|\", \"r|.*|\" ]";
-        assert_eq!(without_hardware_filters(harmless), harmless);
-    }
-
-    #[test]
     fn a_devices_file_of_other_hardware_is_not_used() {
         assert!(names_hardware(
             "# LVM\nVERSION=1.1.1\nIDTYPE=sys_wwid IDNAME=naa.5 DEVNAME=/dev/sda2 PVID=x\n"
         ));
         assert!(!names_hardware("IDTYPE=md_uuid IDNAME=1 PVID=x\n"));
-        let added = without_devices_file("");
-        assert_eq!(added, "devices {\n\tuse_devicesfile = 0\n}\n");
-        assert_eq!(without_devices_file(&added), added);
-        assert_eq!(
-            without_devices_file("devices {\n use_devicesfile = 1\n}"),
-            "devices {\n\tuse_devicesfile = 0\n}"
-        );
-    }
-
-    #[test]
-    fn arrays_are_found_by_their_uuid() {
-        let text = "DEVICE /dev/sda1 /dev/sdb1\nMAILADDR root\n\
-            ARRAY /dev/md0 UUID=1:2 devices=/dev/sda1,/dev/sdb1\nARRAY /dev/md1 uuid=3\n";
-        assert_eq!(
-            mdadm(text),
-            "DEVICE partitions\nMAILADDR root\nARRAY /dev/md0 UUID=1:2\nARRAY /dev/md1 uuid=3\n"
-        );
     }
 
     #[test]
@@ -377,8 +271,6 @@ mod tests {
             let text = format!("#!/bin/nash\n{text}");
             let filtered = without_hardware_filters(&text);
             assert_eq!(without_hardware_filters(&filtered), filtered);
-            let arrays = mdadm(&text);
-            assert_eq!(mdadm(&arrays), arrays);
             let unused = without_devices_file(&text);
             assert_eq!(without_devices_file(&unused), unused);
             let modules = ["lib/a.ko".to_owned()];

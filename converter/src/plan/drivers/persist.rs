@@ -27,25 +27,22 @@ pub(super) fn plan(inspection: &Inspection, rewrites: &mut Rewrites) -> Vec<Edit
     let files = &inspection.files;
     if let Some(file) = &files.initramfs_modules {
         let drivers = drivers(inspection, Generator::InitramfsTools);
-        rewrites.change(
-            file,
-            with_modules(&rewrites.current(file), &drivers),
-            REASON,
-        );
+        rewrites.change(file, REASON, |text| with_modules(text, &drivers));
     }
     words(inspection, Generator::SuseMkinitrd, rewrites);
     words(inspection, Generator::Mkinitfs, rewrites);
     if let Some(file) = &files.modules.mkinitcpio {
         let drivers = drivers(inspection, Generator::Mkinitcpio);
-        rewrites.change(file, with_array(&rewrites.current(file), &drivers), REASON);
+        rewrites.change(file, REASON, |text| with_array(text, &drivers));
     }
     unblock(inspection, rewrites);
-    let conf = files.modules.modprobe.iter();
+    let conf = inspection.device_files.modprobe.iter();
     for file in conf.filter(|file| file.place.guest_path == MODPROBE_CONF) {
         let drivers = drivers(inspection, Generator::Nash);
         if !drivers.is_empty() {
-            let text = rewrites.current(file);
-            rewrites.change(file, with_aliases(&text, &drivers, inspection), REASON);
+            rewrites.change(file, REASON, |text| {
+                with_aliases(text, &drivers, inspection)
+            });
         }
     }
     dracut(inspection, rewrites).into_iter().collect()
@@ -92,11 +89,7 @@ fn words(inspection: &Inspection, generator: Generator, rewrites: &mut Rewrites)
         _ => return,
     };
     if let Some(file) = file {
-        rewrites.change(
-            file,
-            with_words(&rewrites.current(file), key, &drivers),
-            REASON,
-        );
+        rewrites.change(file, REASON, |text| with_words(text, key, &drivers));
     }
 }
 
@@ -185,11 +178,11 @@ fn is_card(name: &str) -> bool {
 fn unblock(inspection: &Inspection, rewrites: &mut Rewrites) {
     let closures = inspection.kernels.iter().flat_map(|kernel| &kernel.closure);
     let drivers: Vec<ModuleName> = closures.map(|m| ModuleName::new(&m.name)).collect();
-    for file in &inspection.files.modules.modprobe {
+    for file in &inspection.device_files.modprobe {
         rewrites.change(
             file,
-            unblocked(&rewrites.current(file), &drivers),
             "the guest may load the drivers of its virtual hardware",
+            |text| unblocked(text, &drivers),
         );
     }
 }
@@ -206,7 +199,7 @@ fn dracut(inspection: &Inspection, rewrites: &mut Rewrites) -> Option<Edit> {
     );
     let existing: Option<&TextFile> = inspection.files.modules.dracut.as_ref();
     if let Some(file) = existing {
-        rewrites.change(file, content, REASON);
+        rewrites.change(file, REASON, |_| content);
         return None;
     }
     Some(Edit {
