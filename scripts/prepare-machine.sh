@@ -23,7 +23,7 @@ mode=${1:-drill}
     cpio:cpio depmod:kmod mkfs.fat:dosfstools mcopy:mtools sgdisk:gdisk xz:xz-utils zstd:zstd lz4:lz4
     lzop:lzop nbdcopy:libnbd-bin thin_restore:thin-provisioning-tools mdadm:mdadm
     cryptsetup:cryptsetup-bin busybox:busybox-static mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs
-    virt-xml-validate:libvirt-clients xmllint:libxml2-utils
+    virt-xml-validate:libvirt-clients xmllint:libxml2-utils jsonschema:python3-jsonschema
 )
 
 missing_packages() {

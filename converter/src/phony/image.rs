@@ -152,10 +152,22 @@ impl PhonyImage<'_> {
     /// Puts the kernel, its modules, its initramfs and its only entry of GRUB 2.
     fn install(&self, root: &MemoryFilesystem, arguments: &str) {
         let (kernel, initramfs) = (self.kernel, self.initramfs);
-        root.file(&format!("/boot/{kernel}"), "kernel");
-        root.file(&format!("/boot/{initramfs}"), self.archive());
+        self.put(root, "/boot", root);
+        root.file(
+            "/boot/grub2/grub.cfg",
+            format!(
+                "menuentry 'Linux' {{\n\tlinux\t/boot/{kernel} {arguments} console=ttyS0,115200\n\
+                 \tinitrd\t/boot/{initramfs}\n}}\n"
+            ),
+        );
+    }
+
+    /// Puts the kernel and its initramfs into a directory of one filesystem, its modules onto another.
+    pub(crate) fn put(&self, boot: &MemoryFilesystem, prefix: &str, root: &MemoryFilesystem) {
+        boot.file(&format!("{prefix}/{}", self.kernel), "kernel");
+        boot.file(&format!("{prefix}/{}", self.initramfs), self.archive());
         if !self.config.is_empty() {
-            root.file(&format!("/boot/config-{}", self.version), self.config);
+            boot.file(&format!("{prefix}/config-{}", self.version), self.config);
         }
         let directory = format!("{}/lib/modules/{}", self.usr, self.version);
         let (mut dep, mut alias) = (String::new(), String::new());
@@ -183,13 +195,6 @@ impl PhonyImage<'_> {
         if self.has_builtin_list {
             root.file(&format!("{directory}/modules.builtin"), "");
         }
-        root.file(
-            "/boot/grub2/grub.cfg",
-            format!(
-                "menuentry 'Linux' {{\n\tlinux\t/boot/{kernel} {arguments} console=ttyS0,115200\n\
-                 \tinitrd\t/boot/{initramfs}\n}}\n"
-            ),
-        );
     }
 
     fn archive(&self) -> Vec<u8> {

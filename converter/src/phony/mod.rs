@@ -2,6 +2,7 @@
 //! Guests for tests: trees in memory, laid out as distributions do, with kernels and initramfs
 //! images small enough to be made in a millisecond.
 
+pub(crate) mod catalogue;
 pub(crate) mod encrypted;
 mod enterprise_servers;
 pub(crate) mod generators;
@@ -10,6 +11,7 @@ pub(crate) mod loaders;
 mod machines;
 mod memory;
 mod old_servers;
+mod racks;
 mod servers;
 
 use std::collections::BTreeMap;
@@ -24,8 +26,8 @@ use crate::error::Result;
 use crate::guest::compression::{Compression, compress};
 use crate::guest::cpio::Writer;
 use crate::inspect::{
-    DiskFacts, Inspection, PartitionPurpose, Storage, TableKind, VolumeContent, VolumeFacts,
-    VolumeId, inspect_filesystems,
+    AssembledFacts, AssembledKind, DiskFacts, Inspection, PartitionPurpose, Storage, TableKind,
+    VolumeContent, VolumeFacts, VolumeId, inspect_filesystems,
 };
 use crate::plan::Plan;
 
@@ -45,6 +47,8 @@ const OPTIONS: ApplyOptions = ApplyOptions {
 #[derive(Debug)]
 pub(crate) struct PhonyGuest {
     pub(crate) disks: Vec<DiskFacts>,
+    /// Logical volumes, arrays.
+    pub(crate) assembled: Vec<AssembledFacts>,
     pub(crate) filesystems: BTreeMap<VolumeId, MemoryFilesystem>,
     /// What was noticed when the disks were opened.
     pub(crate) noticed: Vec<(DiskIndex, Finding)>,
@@ -68,52 +72,95 @@ pub(crate) fn volume(kind: FilesystemKind, uuid: &'static str) -> PhonyVolume {
 impl PhonyGuest {
     /// One disk with these partitions.
     pub(crate) fn new(table: TableKind, volumes: Vec<PhonyVolume>) -> Self {
-        let mut filesystems = BTreeMap::new();
+        let mut guest = Self {
+            disks: Vec::new(),
+            assembled: Vec::new(),
+            filesystems: BTreeMap::new(),
+            noticed: Vec::new(),
+        };
+        guest.add_disk(None, table, volumes);
+        guest
+    }
+
+    /// Another disk, with the name that the server gave to it.
+    pub(crate) fn add_disk(
+        &mut self,
+        name: Option<&str>,
+        table: TableKind,
+        volumes: Vec<PhonyVolume>,
+    ) {
+        let index = u16::try_from(self.disks.len()).expect("a phony guest has few disks");
+        let index = DiskIndex(index);
         let mut facts = Vec::new();
         for (number, volume) in (1_u32..).zip(volumes) {
-            let id = VolumeId::on_disk(DiskIndex(0), Some(number));
-            let has_files = matches!(
-                volume.kind,
-                FilesystemKind::Ext2
-                    | FilesystemKind::Ext3
-                    | FilesystemKind::Ext4
-                    | FilesystemKind::Fat
-                    | FilesystemKind::Btrfs
-                    | FilesystemKind::Xfs
-            );
-            if has_files {
-                filesystems.insert(id, MemoryFilesystem::new(volume.kind));
-            }
+            let id = VolumeId::on_disk(index, Some(number));
             facts.push(VolumeFacts {
                 id,
                 start_bytes: u64::from(number) << 30,
                 size_bytes: 1 << 30,
                 purpose: volume.purpose,
-                partition_uuid: Some(format!("c0ffee00-0{number}")),
+                partition_uuid: Some(format!("c0ffee0{index}-0{number}")),
                 partition_label: None,
-                content: Some(VolumeContent {
-                    kind: volume.kind,
-                    uuid: Some(volume.uuid.to_owned()),
-                    label: None,
-                    free_bytes: Some(1 << 29),
-                    journal_dirty: false,
-                }),
+                content: Some(self.content(id, &volume)),
             });
         }
-        let disk = DiskFacts {
-            index: DiskIndex(0),
-            name: None,
+        self.disks.push(DiskFacts {
+            index,
+            name: name.map(str::to_owned),
             size_bytes: 8 << 30,
             sector_size: SectorSize::B512,
             table,
             boot_code: true,
             boot_code_of: None,
             volumes: facts,
-        };
-        Self {
-            disks: vec![disk],
-            filesystems,
-            noticed: Vec::new(),
+        });
+    }
+
+    /// A volume that is made of others.
+    pub(crate) fn assemble(
+        &mut self,
+        kind: AssembledKind,
+        nodes: &[&str],
+        parts: &[VolumeId],
+        volume: &PhonyVolume,
+    ) -> MemoryFilesystem {
+        let number = u16::try_from(self.assembled.len()).expect("a phony guest has few volumes");
+        let id = VolumeId::Assembled { number };
+        let content = Some(self.content(id, volume));
+        self.assembled.push(AssembledFacts {
+            id,
+            kind,
+            name: nodes[0].to_owned(),
+            nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
+            parts: parts.to_vec(),
+            size_bytes: 1 << 30,
+            content,
+        });
+        let made = self.filesystems.get(&id).cloned();
+        made.unwrap_or_else(|| MemoryFilesystem::new(volume.kind))
+    }
+
+    /// What a volume holds; where that is files, it gets a filesystem.
+    fn content(&mut self, id: VolumeId, volume: &PhonyVolume) -> VolumeContent {
+        let has_files = matches!(
+            volume.kind,
+            FilesystemKind::Ext2
+                | FilesystemKind::Ext3
+                | FilesystemKind::Ext4
+                | FilesystemKind::Xfs
+                | FilesystemKind::Btrfs
+                | FilesystemKind::Fat
+        );
+        if has_files {
+            self.filesystems
+                .insert(id, MemoryFilesystem::new(volume.kind));
+        }
+        VolumeContent {
+            kind: volume.kind,
+            uuid: Some(volume.uuid.to_owned()),
+            label: None,
+            free_bytes: Some(1 << 29),
+            journal_dirty: false,
         }
     }
 
@@ -135,7 +182,7 @@ impl PhonyGuest {
             .collect();
         let storage = Storage {
             disks: self.disks.clone(),
-            assembled: Vec::new(),
+            assembled: self.assembled.clone(),
             filesystems,
             findings: self.noticed.clone(),
         };

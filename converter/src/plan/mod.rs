@@ -9,11 +9,14 @@ mod devices;
 mod drivers;
 mod edit;
 #[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
 mod hardware_tests;
 mod leftovers;
 mod network;
 mod other_names;
 mod print;
+mod report;
 mod selinux;
 mod services;
 #[cfg(test)]
@@ -34,6 +37,7 @@ use crate::vm::VmDefinition;
 
 pub(crate) use boot::default_kernel;
 pub use edit::{AddedModule, Change, Edit, InitramfsAppend};
+pub use report::Report;
 pub use writing::{LoadedModule, SmallVm, WrittenVolume};
 
 /// Whether the guest will boot.

@@ -27,7 +27,7 @@ pub(crate) fn define(
 ) -> VmDefinition {
     let machine = inspection.machine.as_ref();
     let cpus = machine.map_or(CPUS_DEFAULT, |machine| machine.cpu.threads);
-    let mainboard = mainboard(inspection.firmware, kernel);
+    let mainboard = mainboard(inspection, kernel);
     VmDefinition {
         name: options.server_name.clone(),
         firmware: inspection.firmware,
@@ -100,11 +100,14 @@ fn has_sectors(controller: DiskController, inspection: &Inspection) -> bool {
         || disks.all(|disk| disk.sector_size == SectorSize::B512)
 }
 
-fn mainboard(firmware: Firmware, kernel: Option<&Kernel>) -> Mainboard {
+/// Guests of 32 bits, and those without a driver of Q35's own disks, are older than it.
+fn mainboard(inspection: &Inspection, kernel: Option<&Kernel>) -> Mainboard {
     let ahci = kernel.is_none_or(|kernel| kernel.driver("ahci") != DriverPlace::Absent);
-    match firmware {
+    let system = inspection.system.as_ref();
+    let i386 = system.is_some_and(|system| system.architecture.as_deref() == Some("i386"));
+    match inspection.firmware {
         Firmware::Uefi => Mainboard::Q35,
-        Firmware::Bios if ahci => Mainboard::Q35,
+        Firmware::Bios if ahci && !i386 => Mainboard::Q35,
         Firmware::Bios => Mainboard::Pc,
     }
 }

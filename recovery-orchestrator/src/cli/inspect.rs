@@ -3,13 +3,12 @@
 
 use converter::MeteredDisks;
 use converter::inspect::inspect;
-use converter::plan::plan;
+use converter::plan::{Report, plan};
 use converter::prepare::open_disks;
 use image_library::ImageRef;
 use image_library::program::{Verdict, print_json, print_line};
 use recovery_orchestrator::Result;
 use recovery_orchestrator::guest::prepare_options;
-use serde_json::json;
 
 use super::context::Context;
 use super::output::{Format, reads_text};
@@ -31,12 +30,7 @@ pub(super) fn run(context: &Context, arguments: &InspectArguments) -> Result<Ver
     let plan = plan(&inspection, &prepare_options(&image, false, &secrets).plan);
     monitor.finish();
     if arguments.format.json {
-        let verdict = plan.verdict;
-        let (findings, edits) = (&plan.findings, plan.edits.len());
-        print_json(&json!({
-            "verdict": verdict, "findings": findings, "edit_count": edits,
-            "inspection": inspection, "vm": plan.vm, "reads": disks.reads(),
-        }));
+        print_json(&Report::new(&inspection, &plan, disks.reads()));
     } else {
         print_line(inspection.to_string().trim_end());
         print_line(&format!(

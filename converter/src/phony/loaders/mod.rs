@@ -80,7 +80,7 @@ fn base(root: &MemoryFilesystem, release: Option<(&str, &str)>, fstab: &str) {
 }
 
 /// Installs a kernel with its initramfs under that name.
-fn kernel(
+pub(super) fn kernel(
     boot: &MemoryFilesystem,
     prefix: &str,
     root: &MemoryFilesystem,
@@ -107,7 +107,7 @@ fn kernel(
 }
 
 /// GRUB's environment block with these records.
-fn grubenv(records: &str) -> String {
+pub(super) fn grubenv(records: &str) -> String {
     let text = format!("# GRUB Environment Block\n{records}");
     format!("{text}{}", "#".repeat(1024 - text.len()))
 }
