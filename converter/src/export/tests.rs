@@ -626,3 +626,24 @@ fn a_document_does_not_depend_on_when_it_is_made() {
         assert_eq!(bios_virtio().text(target), bios_virtio().text(target));
     }
 }
+
+#[test]
+fn a_guest_without_a_driver_for_any_card_is_told() {
+    let mut guest = bios_virtio();
+    guest.facts.drivers = drivers(&[(DriverPlace::BuiltIn, "virtio_pci virtio_blk")]);
+    for profile in &mut guest.vm.profiles {
+        profile.nic = NicModel::Rtl8139;
+    }
+    let codes = guest.codes(Target::Vhdx);
+    let expected = (Level::Warning, "export.card.no-driver".to_owned());
+    assert!(codes.contains(&expected), "{codes:?}");
+}
+
+#[test]
+fn a_network_for_a_card_that_is_not_there_is_told() {
+    let mut guest = bios_virtio();
+    guest.networks = Networks::parse(&["eth9=br0".to_owned()]).unwrap();
+    let codes = guest.codes(Target::Libvirt);
+    let expected = (Level::Warning, "export.network.no-card".to_owned());
+    assert!(codes.contains(&expected), "{codes:?}");
+}

@@ -113,3 +113,27 @@ fn locate(program: &str) -> Option<std::path::PathBuf> {
         .map(|directory| Path::new(directory).join(program))
         .find(|path| path.is_file())
 }
+
+#[cfg(test)]
+mod tests {
+    use disk::filesystem::FilesystemKind;
+    use image_library::DiskIndex;
+
+    use super::*;
+
+    fn code(program: &str) -> Option<String> {
+        let id = VolumeId::on_disk(DiskIndex(0), Some(1));
+        run(program, &[], Path::new("/dev/null"), id).map(|finding| finding.code)
+    }
+
+    #[test]
+    fn what_a_checker_says_is_a_finding_and_so_is_a_missing_one() {
+        assert_eq!(code("true"), None);
+        assert_eq!(code("false").as_deref(), Some("check.filesystem-damaged"));
+        assert_eq!(
+            code("fsck.of-no-filesystem").as_deref(),
+            Some("check.tool-missing")
+        );
+        assert!(checker(FilesystemKind::Ext4).is_some());
+    }
+}
