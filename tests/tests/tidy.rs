@@ -73,6 +73,21 @@ const HEADER: &str = "// SPDX-License-Identifier: MIT OR Apache-2.0\n//! A sampl
 #[case::name_without_meaning("file-names", "image-library/src/util.rs", HEADER)]
 #[case::unfinished("nothing-unfinished", "image-library/src/a.rs", "todo!()\n")]
 #[case::dead_link("links-exist", "README.md", "See [it](docs/gone.md).\n")]
+#[case::code_without_row(
+    "codes-documented",
+    "converter/src/a.rs",
+    "finding(\n    Level::Error,\n    \"kernel.odd\",\n)\n"
+)]
+#[case::row_without_code(
+    "codes-documented",
+    "runbooks/docs/findings.md",
+    "| code | level |\n|---|---|\n| `kernel.odd` | error |\n"
+)]
+#[case::code_that_nothing_says(
+    "codes-tested",
+    "converter/src/a.rs",
+    "finding(Level::Error, \"kernel.odd\", x)\n"
+)]
 fn a_rule_finds_what_breaks_it(#[case] name: &str, #[case] path: &str, #[case] text: &str) {
     let rule = RULES.iter().find(|rule| rule.name == name).unwrap();
     let found = (rule.find)(&Tree::sample(&[(path, text)]));
@@ -103,6 +118,12 @@ fn what_the_rules_allow_is_not_found() {
         ("converter/Cargo.toml", "disk.workspace = true\n"),
         ("converter/src/apply/a.rs", "filesystem::open_writable(x)\n"),
         ("converter/src/plan/a.rs", "// std::fs is not used here\n"),
+        (
+            "converter/src/plan/b.rs",
+            "finding(Level::Error, \"kernel.none\", x)\n\"vmlinuz.old\"\n",
+        ),
+        ("converter/src/a.snap", "error kernel.none: /boot: none\n"),
+        ("runbooks/docs/findings.md", "| `kernel.none` | error |\n"),
         ("recovery-orchestrator/src/main.rs", "println!()\n"),
         (
             "recovery-orchestrator/src/platform/a.rs",

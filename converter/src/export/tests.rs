@@ -647,3 +647,12 @@ fn a_network_for_a_card_that_is_not_there_is_told() {
     let expected = (Level::Warning, "export.network.no-card".to_owned());
     assert!(codes.contains(&expected), "{codes:?}");
 }
+
+#[test]
+fn a_mac_address_that_is_none_is_told() {
+    let mut guest = bios_virtio();
+    guest.vm.nics[0].mac = "somewhere".to_owned();
+    let codes = guest.codes(Target::Libvirt);
+    let expected = (Level::Warning, "export.card.mac".to_owned());
+    assert!(codes.contains(&expected), "{codes:?}");
+}

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every rule: its name, why it exists, and the function that finds what breaks it.
 
-use super::Violation;
 use super::source::{Source, Tree};
+use super::{Violation, codes};
 
 /// A rule of the code base.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +71,16 @@ pub const RULES: &[Rule] = &[
         name: "small-files",
         reason: "fixtures come from scripts; the repository stays small",
         find: small_files,
+    },
+    Rule {
+        name: "codes-documented",
+        reason: "people look codes up, and programs decide by them",
+        find: codes::documented,
+    },
+    Rule {
+        name: "codes-tested",
+        reason: "a verdict that nothing ever gave is a guess",
+        find: codes::tested,
     },
 ];
 

@@ -68,10 +68,18 @@ impl Source {
 
     /// The numbered lines before the file's own unit tests, without comments.
     ///
-    /// Unit tests stand last in a file, so the first `#[cfg(test)]` ends the shipped part.
+    /// Unit tests stand last in a file, so the first `#[cfg(test)]` ends the shipped part, but for
+    /// one that declares a module in another file, and those of single methods.
     pub fn shipped_lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        let lines = self.text.lines().enumerate();
-        let shipped = lines.take_while(|(_, line)| line.trim() != "#[cfg(test)]");
+        let lines: Vec<&str> = self.text.lines().collect();
+        let declares =
+            |line: Option<&&str>| line.is_some_and(|line| line.trim_end().ends_with(';'));
+        let end = (0..lines.len())
+            .find(|&at| lines[at].trim_end() == "#[cfg(test)]" && !declares(lines.get(at + 1)));
+        let shipped = lines
+            .into_iter()
+            .enumerate()
+            .take(end.unwrap_or(usize::MAX));
         shipped.map(|(index, line)| (index + 1, without_comment(line)))
     }
 }
@@ -217,9 +225,9 @@ mod tests {
     fn comments_and_unit_tests_are_not_shipped_lines() {
         let source = Source::sample(
             "a.rs",
-            "let a = 1; // b\nlet u = \"http://x\";\n#[cfg(test)]\nmod tests {}\n",
+            "#[cfg(test)]\nmod b;\nlet a = 1; // b\nlet u = \"http://x\";\n#[cfg(test)]\nmod tests {}\n",
         );
-        let lines: Vec<_> = source.shipped_lines().collect();
-        assert_eq!(lines, [(1, "let a = 1; "), (2, "let u = \"http://x\";")]);
+        let lines: Vec<_> = source.shipped_lines().skip(2).collect();
+        assert_eq!(lines, [(3, "let a = 1; "), (4, "let u = \"http://x\";")]);
     }
 }

@@ -90,3 +90,48 @@ fn a_device_that_is_missing_is_told() {
     assert_eq!(codes(&storage), ["disk.btrfs.device-missing"]);
     assert_eq!(storage.filesystems.len(), 1);
 }
+
+fn codes_on(bytes: Vec<u8>) -> Vec<String> {
+    let disk = GuestDisk {
+        index: DiskIndex(0),
+        name: None,
+        device: Arc::new(MemoryDevice::from(bytes)),
+        sector_size: SectorSize::B512,
+        secrets: Secrets::default(),
+    };
+    let findings = open(&[disk]).unwrap().findings;
+    findings
+        .into_iter()
+        .map(|(_, finding)| finding.code)
+        .collect()
+}
+
+/// A superblock of ext4 whose journal must be replayed, and nothing behind it.
+fn superblock_only() -> Vec<u8> {
+    let mut bytes = vec![0; 1 << 20];
+    let mut put = |offset: usize, value: &[u8]| {
+        bytes[1024 + offset..][..value.len()].copy_from_slice(value);
+    };
+    put(0x00, &8_u32.to_le_bytes());
+    put(0x04, &1024_u32.to_le_bytes());
+    put(0x14, &1_u32.to_le_bytes());
+    for per_group in [0x20, 0x24] {
+        put(per_group, &8192_u32.to_le_bytes());
+    }
+    put(0x28, &8_u32.to_le_bytes());
+    put(0x58, &128_u16.to_le_bytes());
+    put(0x38, &[0x53, 0xef]);
+    put(0x4c, &1_u32.to_le_bytes());
+    put(0x5c, &0x04_u32.to_le_bytes());
+    put(0x60, &(0x04_u32 | 0x40).to_le_bytes());
+    bytes
+}
+
+#[test]
+fn a_filesystem_that_was_in_use_is_noted_and_one_that_cannot_be_read_is_a_warning() {
+    assert_eq!(
+        codes_on(superblock_only()),
+        ["filesystem.journal-dirty", "filesystem.unreadable"]
+    );
+    assert_eq!(codes_on(vec![0; 1 << 20]), Vec::<String>::new());
+}

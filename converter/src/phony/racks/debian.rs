@@ -5,8 +5,8 @@ use disk::filesystem::FilesystemKind;
 use image_library::DiskIndex;
 
 use super::{
-    BOOT, DATA, ESP, GENERATOR, I386, LINKS, MACHINE_ID, MEMBER, ROOT, SWAP, SYSTEMD, X86_64,
-    install, plain, put, uefi_with,
+    BOOT, DATA, ESP, GENERATOR, I386, LINKS, MACHINE_ID, MEMBER, REMOVABLE, ROOT, SWAP, SYSTEMD,
+    X86_64, esp_and_root, grub_entry, install, plain, put, systemd_boot, uefi_with,
 };
 use crate::guest::compression::Compression;
 use crate::inspect::{AssembledKind, PartitionPurpose, TableKind, VolumeId};
@@ -195,10 +195,7 @@ pub(crate) fn debian_11_on_lvm() -> PhonyGuest {
 
 /// Debian 12 with systemd-boot: kernels where kernel-install puts them, arguments in a file.
 pub(crate) fn debian_12_with_systemd_boot() -> PhonyGuest {
-    let guest = PhonyGuest::new(
-        TableKind::Gpt,
-        vec![super::esp(), volume(FilesystemKind::Ext4, ROOT)],
-    );
+    let guest = esp_and_root();
     let (esp, root) = (guest.partition(1), guest.partition(2));
     root.put("/boot/efi", Node::Directory);
     let version = "6.1.0-28-amd64";
@@ -216,22 +213,15 @@ pub(crate) fn debian_12_with_systemd_boot() -> PhonyGuest {
     }
     .put(esp, "", root);
     link(root, "/lib", "usr/lib");
-    put(
+    put(esp, &[REMOVABLE]);
+    systemd_boot(
         esp,
-        &[
-            ("/EFI/systemd/systemd-bootx64.efi", "systemd-boot"),
-            ("/EFI/BOOT/BOOTX64.EFI", "systemd-boot"),
-            ("/loader/loader.conf", "timeout 3\n"),
+        &format!("{MACHINE_ID}-{version}"),
+        &format!("root=/dev/sda2 ro quiet systemd.machine_id={MACHINE_ID}"),
+        [
+            &format!("{version}/linux"),
+            &format!("{version}/initrd.img-{version}"),
         ],
-    );
-    esp.file(
-        &format!("/loader/entries/{MACHINE_ID}-{version}.conf"),
-        format!(
-            "title Debian GNU/Linux 12 (bookworm)\nversion {version}\nmachine-id {MACHINE_ID}\n\
-             options root=/dev/sda2 ro quiet systemd.machine_id={MACHINE_ID}\n\
-             linux /{MACHINE_ID}/{version}/linux\n\
-             initrd /{MACHINE_ID}/{version}/initrd.img-{version}\n"
-        ),
     );
     install(
         root,
@@ -279,12 +269,15 @@ pub(crate) fn proxmox_8() -> PhonyGuest {
         version,
         &format!("initrd.img-{version}"),
     );
-    root.file(
+    grub_entry(
+        root,
         "/boot/grub/grub.cfg",
-        format!(
-            "menuentry 'Proxmox VE GNU/Linux' {{\n\tlinux /boot/vmlinuz-{version} root=/dev/mapper/pve-root ro \
-             quiet intel_iommu=on\n\tinitrd /boot/initrd.img-{version}\n}}\n"
+        "Proxmox VE GNU/Linux",
+        &format!(
+            "/boot/vmlinuz-{version} root=/dev/mapper/pve-root ro \
+         quiet intel_iommu=on"
         ),
+        &format!("/boot/initrd.img-{version}"),
     );
     install(
         root,
@@ -346,12 +339,12 @@ pub(crate) fn debian_10_with_encrypted_data() -> PhonyGuest {
         version,
         &format!("initrd.img-{version}"),
     );
-    root.file(
+    grub_entry(
+        root,
         "/boot/grub/grub.cfg",
-        format!(
-            "menuentry 'Debian' {{\n\tlinux /boot/vmlinuz-{version} root=UUID={ROOT} ro\n\
-             \tinitrd /boot/initrd.img-{version}\n}}\n"
-        ),
+        "Debian",
+        &format!("/boot/vmlinuz-{version} root=UUID={ROOT} ro"),
+        &format!("/boot/initrd.img-{version}"),
     );
     install(
         root,

@@ -88,3 +88,51 @@ fn uefi_with(kind: FilesystemKind, uuid: &'static str) -> PhonyGuest {
         ],
     )
 }
+
+/// EFI system partition and root.
+fn esp_and_root() -> PhonyGuest {
+    PhonyGuest::new(
+        TableKind::Gpt,
+        vec![esp(), volume(FilesystemKind::Ext4, ROOT)],
+    )
+}
+
+/// A configuration of GRUB 2 with one entry: a kernel with its arguments, and its initramfs.
+fn grub_entry(boot: &MemoryFilesystem, path: &str, title: &str, linux: &str, initrd: &str) {
+    let text = format!("menuentry '{title}' {{\n\tlinux {linux}\n\tinitrd {initrd}\n}}\n");
+    boot.file(path, text);
+}
+
+/// systemd-boot with an entry as kernel-install makes them.
+fn systemd_boot(esp: &MemoryFilesystem, entry: &str, options: &str, files: [&str; 2]) {
+    put(
+        esp,
+        &[
+            ("/EFI/systemd/systemd-bootx64.efi", "systemd-boot"),
+            ("/loader/loader.conf", "timeout 3\n"),
+        ],
+    );
+    let [linux, initrd] = files;
+    esp.file(
+        &format!("/loader/entries/{entry}.conf"),
+        format!(
+            "title Linux\nmachine-id {MACHINE_ID}\noptions {options}\n\
+             linux /{MACHINE_ID}/{linux}\ninitrd /{MACHINE_ID}/{initrd}\n"
+        ),
+    );
+}
+
+/// Where firmware without an entry for a loader looks for one.
+const REMOVABLE: (&str, &str) = ("/EFI/BOOT/BOOTX64.EFI", "systemd-boot");
+
+/// What dracut with systemd puts into an initramfs for a server whose disks have this driver.
+fn dracut<'a>(driver: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let mut files = vec![
+        ("lib", "-> usr/lib"),
+        ("init", "-> usr/lib/systemd/systemd"),
+        ("usr/lib/systemd/systemd", "elf"),
+        ("usr/lib/dracut/hostonly-kernel-modules.txt", driver),
+    ];
+    files.extend(more);
+    files
+}

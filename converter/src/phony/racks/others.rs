@@ -4,7 +4,8 @@
 use disk::filesystem::FilesystemKind;
 
 use super::{
-    BOOT, DATA, GENERATOR, LINKS, ROOT, SWAP, SYSTEMD, X86_64, bios_with, install, plain, put,
+    BOOT, DATA, GENERATOR, LINKS, ROOT, SWAP, SYSTEMD, X86_64, bios_with, grub_entry, install,
+    plain, put,
 };
 use crate::guest::compression::Compression;
 use crate::inspect::TableKind;
@@ -166,12 +167,12 @@ fn bare(root: &MemoryFilesystem, uuid: &str) {
         version,
         &format!("initrd.img-{version}"),
     );
-    root.file(
+    grub_entry(
+        root,
         "/boot/grub/grub.cfg",
-        format!(
-            "menuentry 'Linux' {{\n\tlinux /boot/vmlinuz-{version} root=UUID={uuid} ro console=ttyS0\n\
-             \tinitrd /boot/initrd.img-{version}\n}}\n"
-        ),
+        "Linux",
+        &format!("/boot/vmlinuz-{version} root=UUID={uuid} ro console=ttyS0"),
+        &format!("/boot/initrd.img-{version}"),
     );
     install(root, X86_64, &[SYSTEMD, LINKS]);
     root.file("/etc/os-release", "ID=debian\nVERSION_ID=\"11\"\n");

@@ -5,8 +5,9 @@ use disk::filesystem::FilesystemKind;
 use image_library::DiskIndex;
 
 use super::{
-    BOOT, DATA, ESP, GENERATOR, I386, LINKS, MACHINE_ID, MEMBER, ROOT, SWAP, SYSTEMD, X86_64,
-    bios_with, install, plain, put, uefi_with,
+    BOOT, DATA, ESP, GENERATOR, I386, LINKS, MACHINE_ID, MEMBER, REMOVABLE, ROOT, SWAP, SYSTEMD,
+    X86_64, bios_with, dracut, esp_and_root, grub_entry, install, plain, put, systemd_boot,
+    uefi_with,
 };
 use crate::guest::compression::Compression;
 use crate::inspect::{AssembledKind, TableKind, VolumeId};
@@ -234,11 +235,7 @@ pub(crate) fn centos_7_on_md() -> PhonyGuest {
         initramfs: "initramfs-3.10.0-1160.118.1.el7.x86_64.img",
         suffix: ".ko.xz",
         inside: &["scsi_mod", "sd_mod", "libata", "libahci", "ahci"],
-        files: &[
-            ("lib", "-> usr/lib"),
-            ("init", "-> usr/lib/systemd/systemd"),
-            ("usr/lib/systemd/systemd", "elf"),
-            ("usr/lib/dracut/hostonly-kernel-modules.txt", "ahci\n"),
+        files: &dracut("ahci\n", &[
             (
                 "etc/mdadm.conf",
                 "DEVICE /dev/sda2 /dev/sdb2\nARRAY /dev/md127 UUID=0a1b2c3d:4e5f6071:8293a4b5:c6d7e8f9 \
@@ -248,7 +245,7 @@ pub(crate) fn centos_7_on_md() -> PhonyGuest {
                 "etc/cmdline.d/90mdraid.conf",
                 " rd.md.uuid=0a1b2c3d:4e5f6071:8293a4b5:c6d7e8f9\n",
             ),
-        ],
+        ]),
         microcode: true,
         ..PhonyImage::default()
     }
@@ -369,16 +366,12 @@ pub(crate) fn alma_9_on_nvme() -> PhonyGuest {
         initramfs: &format!("initramfs-{version}.img"),
         suffix: ".ko.xz",
         inside: &["scsi_mod", "sd_mod"],
-        files: &[
-            ("lib", "-> usr/lib"),
-            ("init", "-> usr/lib/systemd/systemd"),
-            ("usr/lib/systemd/systemd", "elf"),
-            ("usr/lib/dracut/hostonly-kernel-modules.txt", "nvme\n"),
+        files: &dracut("nvme\n", &[
             (
                 "etc/lvm/devices/system.devices",
                 "IDTYPE=sys_wwid IDNAME=eui.0025388b01000001 DEVNAME=/dev/nvme0n1p3 PVID=q8Jx2b PART=3\n",
             ),
-        ],
+        ]),
         compression: Compression::Zstd,
         microcode: true,
         ..PhonyImage::default()
@@ -458,12 +451,15 @@ pub(crate) fn rocky_9_with_xfs_data() -> PhonyGuest {
     data.file("/pgdata/PG_VERSION", "15\n");
     let version = "5.14.0-503.el9.x86_64";
     kernel(boot, "", root, version, &format!("initramfs-{version}.img"));
-    boot.file(
+    grub_entry(
+        boot,
         "/grub2/grub.cfg",
-        format!(
-            "menuentry 'Rocky Linux' {{\n\tlinux /vmlinuz-{version} root=UUID={ROOT} ro \
-             crashkernel=1G-2G:192M,2G-:2G\n\tinitrd /initramfs-{version}.img\n}}\n"
+        "Rocky Linux",
+        &format!(
+            "/vmlinuz-{version} root=UUID={ROOT} ro \
+         crashkernel=1G-2G:192M,2G-:2G"
         ),
+        &format!("/initramfs-{version}.img"),
     );
     install(
         root,
@@ -493,10 +489,7 @@ pub(crate) fn rocky_9_with_xfs_data() -> PhonyGuest {
 
 /// RHEL 10: entries for kernels of kernel-install on a FAT `/boot`, zstd modules, keyfiles only.
 pub(crate) fn rhel_10() -> PhonyGuest {
-    let guest = PhonyGuest::new(
-        TableKind::Gpt,
-        vec![super::esp(), volume(FilesystemKind::Ext4, ROOT)],
-    );
+    let guest = esp_and_root();
     let (esp, root) = (guest.partition(1), guest.partition(2));
     root.put("/boot", Node::Directory);
     let version = "6.12.0-55.9.1.el10_0.x86_64";
@@ -506,36 +499,24 @@ pub(crate) fn rhel_10() -> PhonyGuest {
         initramfs: &format!("{MACHINE_ID}/{version}/initrd"),
         suffix: ".ko.zst",
         inside: &["scsi_mod", "sd_mod"],
-        files: &[
-            ("lib", "-> usr/lib"),
-            ("init", "-> usr/lib/systemd/systemd"),
-            ("usr/lib/systemd/systemd", "elf"),
-            ("usr/lib/dracut/hostonly-kernel-modules.txt", "nvme\n"),
-            (
+        files: &dracut(
+            "nvme\n",
+            &[(
                 "etc/cmdline.d/20-root-dev.conf",
                 " root=/dev/nvme0n1p2 rootfstype=ext4\n",
-            ),
-        ],
+            )],
+        ),
         compression: Compression::Zstd,
         ..PhonyImage::default()
     }
     .put(esp, "", root);
     link(root, "/lib", "usr/lib");
-    put(
+    put(esp, &[REMOVABLE]);
+    systemd_boot(
         esp,
-        &[
-            ("/EFI/systemd/systemd-bootx64.efi", "systemd-boot"),
-            ("/EFI/BOOT/BOOTX64.EFI", "systemd-boot"),
-            ("/loader/loader.conf", "timeout 3\n"),
-        ],
-    );
-    esp.file(
-        &format!("/loader/entries/{MACHINE_ID}-{version}.conf"),
-        format!(
-            "title Red Hat Enterprise Linux 10.0\nversion {version}\nmachine-id {MACHINE_ID}\n\
-             options root=/dev/nvme0n1p2 ro quiet\nlinux /{MACHINE_ID}/{version}/linux\n\
-             initrd /{MACHINE_ID}/{version}/initrd\n"
-        ),
+        &format!("{MACHINE_ID}-{version}"),
+        &format!("root=/dev/nvme0n1p2 ro quiet\nlinux /{MACHINE_ID}/{version}/linux"),
+        [&format!("{version}/linux"), &format!("{version}/initrd")],
     );
     install(
         root,

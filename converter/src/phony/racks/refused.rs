@@ -3,7 +3,9 @@
 
 use disk::filesystem::{Filesystem, FilesystemKind};
 
-use super::{AARCH64, DATA, LINKS, MEMBER, ROOT, SYSTEMD, X86_64, bios_with, install, plain, put};
+use super::{
+    AARCH64, DATA, LINKS, MEMBER, ROOT, SYSTEMD, X86_64, bios_with, grub_entry, install, plain, put,
+};
 use crate::inspect::TableKind;
 use crate::phony::image::PhonyImage;
 use crate::phony::loaders::kernel;
@@ -230,12 +232,12 @@ pub(crate) fn usr_elsewhere() -> PhonyGuest {
         VERSION,
         &format!("initrd.img-{VERSION}"),
     );
-    root.file(
+    grub_entry(
+        root,
         "/boot/grub/grub.cfg",
-        format!(
-            "menuentry 'Linux' {{\n\tlinux /boot/vmlinuz-{VERSION} root=UUID={ROOT} ro\n\
-             \tinitrd /boot/initrd.img-{VERSION}\n}}\n"
-        ),
+        "Linux",
+        &format!("/boot/vmlinuz-{VERSION} root=UUID={ROOT} ro"),
+        &format!("/boot/initrd.img-{VERSION}"),
     );
     install(
         root,

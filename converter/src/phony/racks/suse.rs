@@ -6,7 +6,7 @@ use image_library::DiskIndex;
 
 use super::{
     BOOT, ESP, GENERATOR, LINKS, MACHINE_ID, MEMBER, ROOT, SWAP, SYSTEMD, X86_64, bios_with,
-    install, put,
+    dracut, grub_entry, install, put, systemd_boot,
 };
 use crate::guest::compression::Compression;
 use crate::inspect::{AssembledKind, TableKind, VolumeId};
@@ -49,12 +49,15 @@ pub(crate) fn sles_12_on_lvm() -> PhonyGuest {
         ..PhonyImage::default()
     }
     .put(boot, "", root);
-    boot.file(
+    grub_entry(
+        boot,
         "/grub2/grub.cfg",
-        format!(
-            "menuentry 'SLES 12-SP5' {{\n\tlinux /vmlinuz-{version} root=/dev/mapper/system-root \
-             resume=/dev/system/swap splash=silent quiet showopts\n\tinitrd /initrd-{version}\n}}\n"
+        "SLES 12-SP5",
+        &format!(
+            "/vmlinuz-{version} root=/dev/mapper/system-root \
+         resume=/dev/system/swap splash=silent quiet showopts"
         ),
+        &format!("/initrd-{version}"),
     );
     install(
         root,
@@ -148,31 +151,19 @@ pub(crate) fn tumbleweed_with_systemd_boot() -> PhonyGuest {
         initramfs: &format!("{MACHINE_ID}/{version}/initrd"),
         suffix: ".ko.zst",
         inside: &["scsi_mod", "sd_mod"],
-        files: &[
-            ("lib", "-> usr/lib"),
-            ("init", "-> usr/lib/systemd/systemd"),
-            ("usr/lib/systemd/systemd", "elf"),
-            ("usr/lib/dracut/hostonly-kernel-modules.txt", "ahci\n"),
-        ],
+        files: &dracut("ahci\n", &[]),
         compression: Compression::Zstd,
         ..PhonyImage::default()
     }
     .put(esp, "", root);
     link(root, "/lib", "usr/lib");
-    put(
+    systemd_boot(
         esp,
-        &[
-            ("/EFI/systemd/systemd-bootx64.efi", "systemd-boot"),
-            ("/loader/loader.conf", "timeout 5\nconsole-mode keep\n"),
-        ],
-    );
-    esp.file(
-        &format!("/loader/entries/opensuse-tumbleweed-{version}-1.conf"),
-        format!(
-            "title openSUSE Tumbleweed\nversion 1@{version}\nsort-key opensuse-tumbleweed\n\
-             options root=UUID={ROOT} resume=/dev/disk/by-path/pci-0000:00:17.0-ata-1-part3 splash=silent quiet\n\
-             linux /{MACHINE_ID}/{version}/linux\ninitrd /{MACHINE_ID}/{version}/initrd\n"
+        &format!("opensuse-tumbleweed-{version}-1"),
+        &format!(
+            "root=UUID={ROOT} resume=/dev/disk/by-path/pci-0000:00:17.0-ata-1-part3 splash=silent quiet"
         ),
+        [&format!("{version}/linux"), &format!("{version}/initrd")],
     );
     install(
         root,
@@ -216,12 +207,7 @@ pub(crate) fn leap_with_snapshots() -> PhonyGuest {
         initramfs: &format!("initrd-{version}"),
         suffix: ".ko.zst",
         inside: &["scsi_mod", "sd_mod"],
-        files: &[
-            ("lib", "-> usr/lib"),
-            ("init", "-> usr/lib/systemd/systemd"),
-            ("usr/lib/systemd/systemd", "elf"),
-            ("usr/lib/dracut/hostonly-kernel-modules.txt", "ahci\n"),
-        ],
+        files: &dracut("ahci\n", &[]),
         compression: Compression::Zstd,
         ..PhonyImage::default()
     }
@@ -272,13 +258,15 @@ pub(crate) fn sles_15_with_data_on_multipath() -> PhonyGuest {
     root.put("/boot", Node::Directory);
     let version = "5.14.21-150500.55.52-default";
     kernel(boot, "", root, version, &format!("initrd-{version}"));
-    boot.file(
+    grub_entry(
+        boot,
         "/grub2/grub.cfg",
-        format!(
-            "menuentry 'SLES 15-SP5' {{\n\tlinux /vmlinuz-{version} \
-             root=/dev/disk/by-path/pci-0000:02:00.0-scsi-0:2:0:0-part2 quiet\n\
-             \tinitrd /initrd-{version}\n}}\n"
+        "SLES 15-SP5",
+        &format!(
+            "/vmlinuz-{version} \
+         root=/dev/disk/by-path/pci-0000:02:00.0-scsi-0:2:0:0-part2 quiet"
         ),
+        &format!("/initrd-{version}"),
     );
     install(
         root,

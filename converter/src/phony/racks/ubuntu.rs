@@ -4,7 +4,9 @@
 use disk::filesystem::FilesystemKind;
 use image_library::DiskIndex;
 
-use super::{DATA, ESP, LINKS, MEMBER, ROOT, SWAP, SYSTEMD, X86_64, install, plain, put};
+use super::{
+    DATA, ESP, LINKS, MEMBER, ROOT, SWAP, SYSTEMD, X86_64, grub_entry, install, plain, put,
+};
 use crate::guest::compression::Compression;
 use crate::inspect::{AssembledKind, TableKind, VolumeId};
 use crate::phony::image::PhonyImage;
@@ -201,12 +203,12 @@ pub(crate) fn ubuntu_18_without_a_disk() -> PhonyGuest {
         version,
         &format!("initrd.img-{version}"),
     );
-    root.file(
+    grub_entry(
+        root,
         "/boot/grub/grub.cfg",
-        format!(
-            "menuentry 'Ubuntu' {{\n\tlinux /boot/vmlinuz-{version} root=/dev/sda1 resume=/dev/sdb3 ro\n\
-             \tinitrd /boot/initrd.img-{version}\n}}\n"
-        ),
+        "Ubuntu",
+        &format!("/boot/vmlinuz-{version} root=/dev/sda1 resume=/dev/sdb3 ro"),
+        &format!("/boot/initrd.img-{version}"),
     );
     install(
         root,
