@@ -71,6 +71,12 @@ pub(crate) const MODERN: &[Module] = &[
     ),
 ];
 
+/// The same with one for btrfs.
+pub(crate) fn with_btrfs() -> Vec<Module> {
+    let btrfs: Module = ("fs/btrfs/btrfs", &[], "fs-btrfs");
+    MODERN.iter().copied().chain([btrfs]).collect()
+}
+
 /// Linux 2.6.9 of RHEL 4: no virtio, IDE linked in.
 pub(crate) const LINUX_2_6_9: &[Module] = &[
     ("drivers/scsi/scsi_mod", &[], ""),

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::guest::compression::Compression;
 use crate::inspect::{AssembledKind, TableKind, VolumeId};
-use crate::phony::image::PhonyImage;
+use crate::phony::image::{PhonyImage, with_btrfs};
 use crate::phony::loaders::kernel;
 use crate::phony::{Node, PhonyGuest, link, volume};
 
@@ -205,6 +205,7 @@ pub(crate) fn leap_with_snapshots() -> PhonyGuest {
         version,
         kernel: &format!("vmlinuz-{version}"),
         initramfs: &format!("initrd-{version}"),
+        modules: &with_btrfs(),
         suffix: ".ko.zst",
         inside: &["scsi_mod", "sd_mod"],
         files: &dracut("ahci\n", &[]),

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::guest::compression::Compression;
 use crate::inspect::{AssembledKind, TableKind, VolumeId};
-use crate::phony::image::PhonyImage;
+use crate::phony::image::{PhonyImage, with_btrfs};
 use crate::phony::loaders::kernel;
 use crate::phony::{Node, PhonyGuest, link, volume};
 
@@ -162,26 +162,57 @@ pub(crate) fn ubuntu_24_on_nvme_and_md() -> PhonyGuest {
 
 /// Ubuntu on a root of btrfs in the subvolume `/@`, as its installer makes it.
 pub(crate) fn ubuntu_22_on_btrfs() -> PhonyGuest {
-    let guest = PhonyGuest::new(
-        TableKind::Mbr,
-        vec![
-            volume(FilesystemKind::Btrfs, ROOT),
-            volume(FilesystemKind::Swap, SWAP),
+    let inside = plain(FilesystemKind::Btrfs);
+    let root = inside.partition(1);
+    let version = "5.15.0-91-generic";
+    PhonyImage {
+        version,
+        kernel: &format!("vmlinuz-{version}"),
+        initramfs: &format!("initrd.img-{version}"),
+        modules: &with_btrfs(),
+        inside: &["scsi_mod", "sd_mod", "btrfs"],
+        files: &[
+            ("init", "#!/bin/sh\n"),
+            ("conf/initramfs.conf", "MODULES=dep\n"),
+            ("conf/modules", "ahci\n"),
         ],
-    );
-    let root = guest.partition(1);
-    put(
+        compression: Compression::Zstd,
+        ..PhonyImage::default()
+    }
+    .put(root, "/boot", root);
+    link(root, "/lib", "usr/lib");
+    install(
         root,
+        X86_64,
         &[
-            ("/@/etc/os-release", "ID=ubuntu\nVERSION_ID=\"22.04\"\n"),
-            (
-                "/@/etc/fstab",
-                "UUID=b3a1c7d2-0f4e-4d7a-9c35-6e1f2a3b4c02 / btrfs defaults,subvol=@ 0 1\n",
-            ),
-            ("/@/usr/lib/systemd/systemd", ""),
-            ("/@/boot/vmlinuz-5.15.0-91-generic", "kernel"),
+            SYSTEMD,
+            LINKS,
+            ("/etc/os-release", "ID=ubuntu\nVERSION_ID=\"22.04\"\n"),
         ],
     );
+    root.file(
+        "/etc/fstab",
+        format!(
+            "UUID={ROOT} / btrfs defaults,subvol=@ 0 1\nUUID={ROOT} /home btrfs subvol=@home 0 2\n"
+        ),
+    );
+    root.file(
+        "/boot/grub/grub.cfg",
+        format!(
+            "menuentry 'Ubuntu' {{\n\tlinux /@/boot/vmlinuz-{version} root=UUID={ROOT} ro rootflags=subvol=@\n\
+             \tinitrd /@/boot/initrd.img-{version}\n}}\n"
+        ),
+    );
+    // As it is on the disk: the root is one subvolume of several.
+    let guest = plain(FilesystemKind::Btrfs);
+    let top = guest.partition(1);
+    for (id, path) in [(5, ""), (256, "@"), (257, "@home")] {
+        top.subvolume(id, path, id == 5);
+    }
+    for (path, node) in root.entries() {
+        top.put(&format!("/@{}", path.trim_end_matches('/')), node);
+    }
+    top.file("/@home/ana/notes", "");
     guest
 }
 
