@@ -357,7 +357,7 @@ mod tests {
         assembled(
             number,
             AssembledKind::MdArray,
-            &nodes[0].to_owned(),
+            nodes[0],
             &nodes,
             partition(),
         )

@@ -17,12 +17,15 @@ use crate::inspect::FilePlace;
 use crate::phony::MemoryFilesystem;
 use crate::plan::{LoadedModule, WrittenVolume};
 
+/// A command line, and the files of an initramfs.
+type Ordered = (String, BTreeMap<String, Vec<u8>>);
+
 /// Answers with what it was given.
 #[derive(Debug, Default)]
 struct Fake {
     report: Vec<u8>,
     console: Vec<u8>,
-    ordered: Mutex<Vec<(String, BTreeMap<String, Vec<u8>>)>>,
+    ordered: Mutex<Vec<Ordered>>,
 }
 
 impl WriterMachine for Fake {

@@ -59,7 +59,7 @@ pub(super) fn facts(
     let mut wanted: Vec<ModuleName> = Vec::new();
     let controller = CONTROLLERS
         .iter()
-        .find(|(_, names)| names.iter().all(|name| is_there(name)));
+        .find(|(_, names)| names.iter().all(&is_there));
     if let Some((_, names)) = controller {
         wanted.extend(names.iter().map(|name| ModuleName::new(name)));
     }

@@ -4,9 +4,7 @@
 use disk::filesystem::FilesystemKind;
 use image_library::DiskIndex;
 
-use super::{
-    DATA, ESP, LINKS, MEMBER, ROOT, SWAP, SYSTEMD, X86_64, grub_entry, install, plain, put,
-};
+use super::{DATA, ESP, LINKS, MEMBER, ROOT, SYSTEMD, X86_64, grub_entry, install, plain, put};
 use crate::guest::compression::Compression;
 use crate::inspect::{AssembledKind, TableKind, VolumeId};
 use crate::phony::image::{PhonyImage, with_btrfs};

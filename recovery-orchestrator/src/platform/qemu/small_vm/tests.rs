@@ -301,7 +301,12 @@ fn a_guest_on_xfs_and_one_on_btrfs_are_converted_and_ready_afterwards() {
         assert!(plan.small_vm.is_some());
         eprintln!("{kind}: converted in {:?}", start.elapsed());
         let applied = converted.applied.unwrap();
-        let findings = checker::check(&applied, &[disk.clone()], directory.path(), &Silent);
+        let findings = checker::check(
+            &applied,
+            std::slice::from_ref(&disk),
+            directory.path(),
+            &Silent,
+        );
         assert_eq!(findings.unwrap(), []);
         let (_, overlay) = &applied.overlays[0];
         let merged = GuestDisk {
@@ -527,7 +532,7 @@ fn every_operation_is_done_by_the_kernel_and_the_checkers_are_content() {
             fs::write(root.join(name), content).unwrap();
         }
         fs::write(root.join("gone"), "").unwrap();
-        let mode = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o600));
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         fs::set_permissions(root.join("etc/fstab"), mode).unwrap();
         let file = directory.path().join("root.raw");
         if make(kind, &root, &file).is_none() {
@@ -619,7 +624,7 @@ fn only_a_static_program_for_this_processor_is_taken() {
         assert!(!is_static(&elf[..length]), "{length}");
     }
     let path = directory.path().join("program");
-    let problem = program(&[path.clone()]).unwrap_err();
+    let problem = program(std::slice::from_ref(&path)).unwrap_err();
     assert!(problem.contains("program"), "{problem}");
     fs::write(&path, elf).unwrap();
     let problem = program(&[path]).unwrap_err();
