@@ -122,7 +122,7 @@ fn is_static(bytes: &[u8]) -> bool {
         let (size, count) = (usize::from(word(54)?), usize::from(word(56)?));
         let mut start = usize::try_from(table).ok()?;
         for _ in 0..count {
-            if bytes.get(start..)?.first_chunk() == Some(&[3, 0, 0, 0]) {
+            if bytes.get(start..)?.first_chunk()? == &[3, 0, 0, 0] {
                 return Some(false);
             }
             start = start.checked_add(size)?;

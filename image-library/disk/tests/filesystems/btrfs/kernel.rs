@@ -83,8 +83,9 @@ fn a_subvolume_is_opened_by_number_by_path_and_by_default() {
             assert_same(&walk(&opened), &expected, &subvolume.path);
         }
     }
-    let default = open(device.shared()).expect("it opens");
-    assert_same(&walk(&*default), &shown_below("files", "/@"), "default");
+    let default = filesystem.open_subvolume(SubvolumeChoice::Default);
+    let expected = shown_below("files", "/@");
+    assert_same(&walk(&default.expect("it opens")), &expected, "default");
     let number = |choice| {
         filesystem
             .open_subvolume(choice)
