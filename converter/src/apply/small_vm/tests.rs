@@ -13,6 +13,7 @@ use image_library::DiskIndex;
 use super::*;
 use crate::apply::deferred::Deferred;
 use crate::apply::machine::WriterMachine;
+use crate::apply::open_deferred;
 use crate::inspect::FilePlace;
 use crate::phony::MemoryFilesystem;
 use crate::plan::{LoadedModule, WrittenVolume};
@@ -191,4 +192,21 @@ fn whatever_the_machine_says_but_that_it_finished_is_an_error() {
         );
         assert!(error.is_lasting() && error.hint().is_some());
     }
+}
+
+#[test]
+fn a_log_that_the_kernel_will_replay_is_told() {
+    let packed = include_bytes!("../../../../image-library/disk/fixtures/xfs-dirty.img.zst");
+    let bytes = zstd::decode_all(&packed[..]).unwrap();
+    let dirty = Part {
+        device: Arc::new(MemoryDevice::from(bytes)),
+        ..part(1)
+    };
+    let mut volumes = Volumes::default();
+    let mut findings = Vec::new();
+    let kind = FilesystemKind::Xfs;
+    let opened = open_deferred(VOLUME, vec![dirty], kind, &mut volumes, &mut findings);
+    assert_eq!(opened.unwrap().id, VOLUME);
+    assert_eq!(findings[0].code, "filesystem.log-replayed");
+    assert!(volumes.free_bytes[&VOLUME] > 0);
 }

@@ -207,7 +207,11 @@ fn a_damaged_header_is_told() {
     let broken = stack(&[part(0, bytes)], &secrets());
     for stack in [unknown, broken] {
         assert_eq!(stack.volumes.len(), 0);
-        assert_eq!(stack.findings[0].code, UNUSABLE, "{:?}", stack.findings);
+        assert_eq!(
+            stack.findings[0].code, "storage.luks.unusable",
+            "{:?}",
+            stack.findings
+        );
     }
 }
 
@@ -239,7 +243,7 @@ fn what_only_the_server_has_is_told() {
     assert_eq!(at_start(&luks, "p"), None);
     luks.tokens = vec![token("systemd-tpm2")];
     let found = at_start(&luks, "p").expect("it is told");
-    assert_eq!(found.code, LUKS_TOKEN);
+    assert_eq!(found.code, "storage.luks.token");
     assert!(found.remedy.expect("there is one").contains("luksAddKey"));
     let remedy = locked(&luks, "p", 0).remedy.expect("there is one");
     assert!(
