@@ -29,7 +29,14 @@ for name in $wanted; do
         continue
     fi
     say "sample server $name"
-    $servers/prove-virtio-fails.sh "$($servers/server.sh "$name")"
+    if ! path=$($servers/server.sh "$name"); then
+        # One that is not built is counted as skipped by its test.
+        [ "$E2E_BUILD" = some ] && [ "$name" != sample ] ||
+            fail "the sample server $name cannot be built"
+        say "sample server $name: it cannot be built here"
+        continue
+    fi
+    $servers/prove-virtio-fails.sh "$path"
 done
 
 # The store that a library in a bucket is tested with.
