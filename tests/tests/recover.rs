@@ -127,7 +127,7 @@ fn a_server_does_not_start_on_virtio_unconverted(
         ("md-raid1", "ALERT!  /dev/md0 does not exist"),
         ("systemd-boot", "ALERT!  /dev/sda2 does not exist"),
         ("i386-hda", "ALERT!  /dev/sda1 does not exist"),
-        ("uefi-xfs", "No bootable option or device was found"),
+        ("uefi-xfs", "Shell>"),
         ("lvm-xfs", "/dev/mapper/vg0-root does not exist"),
         ("btrfs", "ALERT!  /dev/sda2 does not exist"),
         ("luks-lvm", "ALERT!  /dev/mapper/vg0-root does not exist")
