@@ -11,6 +11,7 @@ pub(crate) mod device_names;
 pub(crate) mod findings;
 mod guest_names;
 mod inspection;
+mod kernel_facts;
 mod kernels;
 mod map_name;
 mod mounts;
@@ -21,6 +22,7 @@ mod storage;
 mod subvolumes;
 mod system;
 pub(crate) mod tree;
+mod volume_facts;
 
 use std::collections::BTreeMap;
 
