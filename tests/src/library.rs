@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::disks::PhonyServer;
 use crate::program::{Program, Running};
-use crate::toolbox::free_port;
+use crate::toolbox::{free_port, have_tool};
 
 /// How many tokens were made: each is a file of its own.
 static TOKENS: AtomicU32 = AtomicU32::new(0);
@@ -37,6 +38,18 @@ impl Library {
     #[must_use]
     pub fn create(work: &Path) -> Self {
         Self::create_named(work, "library")
+    }
+
+    /// The same with an image of a made-up server, `web01`; `None` where no disk can be made, which
+    /// counts as skipped.
+    #[must_use]
+    pub fn with_server(work: &Path, server: impl FnOnce(&Path) -> PhonyServer) -> Option<Self> {
+        if !have_tool("mke2fs") {
+            return None;
+        }
+        let library = Self::create(work);
+        library.import("web01", &server(work).on_disk(work));
+        Some(library)
     }
 
     /// The same under another name.

@@ -7,13 +7,11 @@ use e2e::{Library, PhonyServer, Program, have_tool, work_dir};
 
 #[test]
 fn a_server_is_written_for_libvirt_beside_its_disk() {
-    if !have_tool("mke2fs") {
-        return;
-    }
     let work = work_dir();
-    let library = Library::create(work.path());
-    let disk = PhonyServer::with_drivers_built_in(work.path()).on_disk(work.path());
-    library.import("web01", &disk);
+    let Some(library) = Library::with_server(work.path(), PhonyServer::with_drivers_built_in)
+    else {
+        return;
+    };
     let out = work.path().join("out");
     let convert = |words: &str| library.relevo().args(words).arg(&out);
 
@@ -47,13 +45,11 @@ fn a_server_is_written_for_libvirt_beside_its_disk() {
 
 #[test]
 fn a_guest_without_drivers_for_a_platform_is_refused_before_anything_is_written() {
-    if !have_tool("mke2fs") {
-        return;
-    }
     let work = work_dir();
-    let library = Library::create(work.path());
-    let disk = PhonyServer::with_drivers_built_in(work.path()).on_disk(work.path());
-    library.import("web01", &disk);
+    let Some(library) = Library::with_server(work.path(), PhonyServer::with_drivers_built_in)
+    else {
+        return;
+    };
     let out = work.path().join("out");
 
     library
@@ -68,13 +64,11 @@ fn a_guest_without_drivers_for_a_platform_is_refused_before_anything_is_written(
 
 #[test]
 fn without_qemu_img_its_formats_are_refused_with_what_to_install() {
-    if !have_tool("mke2fs") {
-        return;
-    }
     let work = work_dir();
-    let library = Library::create(work.path());
-    let disk = PhonyServer::with_drivers_built_in(work.path()).on_disk(work.path());
-    library.import("web01", &disk);
+    let Some(library) = Library::with_server(work.path(), PhonyServer::with_drivers_built_in)
+    else {
+        return;
+    };
     let out = work.path().join("out");
 
     let outcome = library
@@ -90,13 +84,14 @@ fn without_qemu_img_its_formats_are_refused_with_what_to_install() {
 
 #[test]
 fn a_disk_for_virtualbox_is_the_same_as_the_disk_for_qemu() {
-    if !have_tool("mke2fs") || !have_tool("qemu-img") {
+    if !have_tool("qemu-img") {
         return;
     }
     let work = work_dir();
-    let library = Library::create(work.path());
-    let disk = PhonyServer::with_drivers_built_in(work.path()).on_disk(work.path());
-    library.import("web01", &disk);
+    let Some(library) = Library::with_server(work.path(), PhonyServer::with_drivers_built_in)
+    else {
+        return;
+    };
     let out = work.path().join("out");
     for format in ["raw", "vdi", "vhd"] {
         let words = format!("convert web01 --to {format} -o");

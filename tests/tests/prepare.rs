@@ -29,13 +29,10 @@ fn interrupt(program: Running) -> Outcome {
 
 #[test]
 fn a_server_that_cannot_be_converted_is_told_at_once_and_shown_afterwards() {
-    if !have_tool("mke2fs") {
-        return;
-    }
     let work = work_dir();
-    let library = Library::create(work.path());
-    let disk = PhonyServer::without_kernel(work.path()).on_disk(work.path());
-    library.import("web01", &disk);
+    let Some(library) = Library::with_server(work.path(), PhonyServer::without_kernel) else {
+        return;
+    };
     let before = library.relevo().args("status").succeeds();
     assert!(before.stdout.contains("not prepared yet"), "{before}");
 
@@ -69,13 +66,11 @@ fn a_server_that_cannot_be_converted_is_told_at_once_and_shown_afterwards() {
 
 #[test]
 fn a_server_that_can_be_converted_is_prepared_once_and_the_image_stays_whole() {
-    if !have_tool("mke2fs") {
-        return;
-    }
     let work = work_dir();
-    let library = Library::create(work.path());
-    let disk = PhonyServer::with_drivers_built_in(work.path()).on_disk(work.path());
-    library.import("web01", &disk);
+    let Some(library) = Library::with_server(work.path(), PhonyServer::with_drivers_built_in)
+    else {
+        return;
+    };
 
     let first = library.relevo().args("serve --once").succeeds();
 

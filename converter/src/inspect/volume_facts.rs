@@ -27,7 +27,7 @@ pub enum VolumeId {
     },
     /// A volume that is made of others.
     Assembled {
-        /// Its place in [`Inspection::assembled`].
+        /// Its place in [`Inspection::assembled`](super::Inspection::assembled).
         number: u16,
     },
 }
