@@ -16,9 +16,10 @@ const HEAD: &str = "# Results of the benchmarks\n\n\
 
 const SERVERS_PAGE: &str = "tests/RESULTS.md";
 const SERVERS_HEAD: &str = "# Sample servers recovered\n\n\
-    Written with `E2E_RESULTS` set, as `make test-all` does, a row for each server that passes its drill: as the physical server it\n\
-    was built as, it does not start on virtio; converted, it shows its web page there, and where it\n\
-    tells, it has the addresses, swap, mounts and services as before and no failed unit. Without KVM.\n\n\
+    Written with `E2E_RESULTS` set, as `make test-all` does, a row for each server that passes its\n\
+    drill: as the physical server it was built as, it does not start on virtio; converted, it shows its\n\
+    web page there, and has the addresses, routes, swap, mounts and services as before and no failed\n\
+    unit. Without KVM.\n\n\
     | server | what it is | on virtio, as it is | s to its page before | s after | profile | date | with |\n\
     |---|---|---|---|---|---|---|---|\n";
 

@@ -13,8 +13,8 @@ pub struct Runbook {
 }
 
 impl Runbook {
-    /// Recovers one server on its own subnet and asks for its web page; where the server tells what
-    /// it is after its start, that it is the same as on its own hardware.
+    /// Recovers one server on its own subnet and asks for its web page, and whether it says of
+    /// itself there what it said on its own hardware.
     #[must_use]
     pub fn for_server(server: &SampleServer) -> Self {
         let SampleServer { name, page, .. } = server;

@@ -24,6 +24,7 @@ fn a_server_passes_its_drill(
         "lvm-xfs",
         "btrfs",
         "luks-lvm",
+        "extlinux",
         "trixie-gpt",
         "bookworm-mbr",
         "bookworm-gpt",
@@ -79,6 +80,7 @@ fn a_converted_disk_needs_no_further_change(
         "lvm-xfs",
         "btrfs",
         "luks-lvm",
+        "extlinux",
         "trixie-gpt",
         "bookworm-mbr",
         "bookworm-gpt",
@@ -130,7 +132,15 @@ fn a_server_does_not_start_on_virtio_unconverted(
         ("uefi-xfs", "Shell>"),
         ("lvm-xfs", "/dev/mapper/vg0-root does not exist"),
         ("btrfs", "ALERT!  /dev/sda2 does not exist"),
-        ("luks-lvm", "ALERT!  /dev/mapper/vg0-root does not exist")
+        ("luks-lvm", "ALERT!  /dev/mapper/vg0-root does not exist"),
+        ("extlinux", "ALERT!  /dev/sda1 does not exist"),
+        ("trixie-gpt", "ALERT!  /dev/sda1 does not exist"),
+        ("bookworm-mbr", "ALERT!  /dev/sda1 does not exist"),
+        ("bookworm-gpt", "ALERT!  /dev/sda1 does not exist"),
+        ("bullseye-mbr", "ALERT!  /dev/sda1 does not exist"),
+        ("bullseye-gpt", "ALERT!  /dev/sda1 does not exist"),
+        ("installer-gpt", "No web page: "),
+        ("installer-mbr", "No web page: ")
     )]
     server: (&str, &str),
 ) {

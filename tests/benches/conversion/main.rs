@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the conversion of a real server costs, that it does not grow with the disk, and what virt-v2v
-//! takes for the same disk.
+//! takes for the same disk; and the same for guests that only their own kernel writes.
 //!
 //! Run by `make bench`. Every figure is that of one command, with what it starts: first on an image
 //! that no command has seen, then again when what it prepared is kept. Each is measured several times,
@@ -8,6 +8,7 @@
 //! it a minute or more, in the middle of the rounds. `BENCH_ROUNDS` asks for another number of them.
 //! The table is printed and kept in its section of `tests/benches/RESULTS.md`.
 
+mod by_guest;
 mod reference;
 
 use std::path::{Path, PathBuf};
@@ -55,7 +56,11 @@ fn main() -> Result<()> {
     let asked = std::env::var("BENCH_ROUNDS").ok();
     let rounds = asked.map_or(Ok(ROUNDS), |text| text.parse())?;
     let (rows, reference) = measure(&disks, rounds);
-    let text = section(&rows, &reference, rounds);
+    let text = format!(
+        "{}\n{}",
+        section(&rows, &reference, rounds),
+        by_guest::part(rounds)
+    );
     println!("{text}");
     keep_section("Conversion", &text);
     Ok(())
