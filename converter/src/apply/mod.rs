@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::guest_disk::{GuestDisk, secrets_of};
 use crate::inspect::findings::finding;
 use crate::inspect::tree::encode;
-use crate::inspect::{FilePlace, VolumeId, free_bytes};
+use crate::inspect::{FilePlace, VolumeId};
 use crate::plan::{Change, Edit, Plan, SmallVm};
 use crate::stack::{Devices, Part, filesystem_on};
 
@@ -201,7 +201,8 @@ fn open_writable(
     let opened = filesystem::open_writable(Arc::clone(device), write_options)
         .map_err(Error::guest(place()))?;
     // After the replay of a journal, which changes it.
-    if let Some(free) = free_bytes(device).map_err(Error::guest(place()))? {
+    let free = opened.filesystem.free_bytes();
+    if let Some(free) = free.map_err(Error::guest(place()))? {
         volumes.free_bytes.insert(id, free);
     }
     findings.extend(opened.findings);

@@ -45,7 +45,6 @@ pub use inspection::{
     VolumeContent, VolumeFacts, VolumeId, WritingFacts,
 };
 pub use kernels::{FALLBACK_DISKS, WANTED};
-pub(crate) use storage::free_bytes;
 
 /// Inspects the guest on these disks, which must be all that it needs.
 pub fn inspect(

@@ -1,13 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Disks, partitions, the volumes that are made of them, and the filesystems on all of these.
 //!
-//! ext superblock fields read here, from byte 1024 of the volume:
-//!
-//! | byte | field |
-//! |---|---|
-//! | 0x0c, 0x158 | `s_free_blocks_count` low and high |
-//! | 0x18 | `s_log_block_size` |
-//! | 0x60 | `s_feature_incompat`: 0x04 the journal must be replayed, 0x80 64 bit |
+//! Of an ext superblock, 1024 bytes into the volume, `s_feature_incompat` at 0x60 is read here: whether
+//! the journal must be replayed (0x04). Whoever reads the filesystem sees it replayed.
 
 mod btrfs;
 
@@ -117,15 +112,6 @@ impl Place {
             disk: disk.index,
         }
     }
-}
-
-/// The bytes that an ext filesystem has free for files; `None` for any other.
-pub(crate) fn free_bytes(device: &dyn ReadAt) -> disk::Result<Option<u64>> {
-    let is_ext = filesystem::detect(device)?.is_some_and(|identity| is_ext(identity.kind));
-    if !is_ext {
-        return Ok(None);
-    }
-    Ok(Some(ext_free_bytes(&ext_superblock(device)?)))
 }
 
 fn open_disk(disk: &GuestDisk, parts: &mut Vec<Part>, storage: &mut Storage) -> Result<DiskFacts> {
@@ -269,9 +255,7 @@ fn content(place: &Place, part: &Part, storage: &mut Storage) -> Result<Option<V
         journal_dirty: false,
     };
     if is_ext(found.kind) {
-        let superblock = ext_superblock(&*device).map_err(Error::guest(&place.name))?;
-        found.free_bytes = Some(ext_free_bytes(&superblock));
-        found.journal_dirty = field(&superblock, 0x60) & 0x04 != 0;
+        found.journal_dirty = ext_journal_dirty(&*device).map_err(Error::guest(&place.name))?;
     }
     if has_files(found.kind) {
         match filesystem::open(device) {
@@ -300,7 +284,7 @@ fn add(
         storage.note(place.disk, noted);
     }
     match opened.free_bytes() {
-        Ok(free) => found.free_bytes = found.free_bytes.or(free),
+        Ok(free) => found.free_bytes = free,
         Err(error) => storage.note(place.disk, unreadable(place, error)?),
     }
     storage.filesystems.insert(place.id, opened);
@@ -337,26 +321,10 @@ fn is_ext(kind: FilesystemKind) -> bool {
     )
 }
 
-fn ext_superblock(device: &dyn ReadAt) -> disk::Result<[u8; 1024]> {
-    let mut superblock = [0; 1024];
-    device.read_exact_at(1024, &mut superblock)?;
-    Ok(superblock)
-}
-
-fn ext_free_bytes(superblock: &[u8; 1024]) -> u64 {
-    let high = match field(superblock, 0x60) & 0x80 {
-        0 => 0,
-        _ => u64::from(field(superblock, 0x158)),
-    };
-    let blocks = high << 32 | u64::from(field(superblock, 0x0c));
-    let shift = field(superblock, 0x18).min(6) + 10;
-    blocks.saturating_mul(1 << shift)
-}
-
-fn field(superblock: &[u8; 1024], offset: usize) -> u32 {
-    let mut bytes = [0; 4];
-    bytes.copy_from_slice(&superblock[offset..offset + 4]);
-    u32::from_le_bytes(bytes)
+fn ext_journal_dirty(device: &dyn ReadAt) -> disk::Result<bool> {
+    let mut incompat = [0; 4];
+    device.read_exact_at(1024 + 0x60, &mut incompat)?;
+    Ok(u32::from_le_bytes(incompat) & 0x04 != 0)
 }
 
 #[cfg(test)]

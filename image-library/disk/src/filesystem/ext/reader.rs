@@ -16,7 +16,7 @@ use ext4_view::{Ext4, Ext4Error, Ext4Read, Path};
 
 use super::super::cache::CachedDevice;
 use super::super::path::{self, GuestPath};
-use super::super::superblock::ext::Superblock;
+use super::super::superblock::{self, ext::Superblock};
 use super::super::{DirectoryEntry, FileType, Filesystem, Identity, Metadata};
 use super::{ExtWriter, STRUCTURE};
 use crate::block::ReadAt;
@@ -135,6 +135,10 @@ impl Filesystem for ExtReader {
     fn selinux_context(&self, path: &str) -> Result<Option<String>> {
         ExtWriter::open_for_reading(Arc::clone(&self.device), &self.superblock)?
             .selinux_context(path)
+    }
+
+    fn free_bytes(&self) -> Result<Option<u64>> {
+        superblock::ext::free_bytes(&*self.device, &self.superblock).map(Some)
     }
 }
 

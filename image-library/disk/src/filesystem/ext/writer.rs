@@ -318,6 +318,10 @@ impl Filesystem for ExtWriter {
         let context = text.map(|text| text.trim_end_matches('\0').to_owned());
         Ok(context.filter(|context| !context.is_empty()))
     }
+
+    fn free_bytes(&self) -> Result<Option<u64>> {
+        superblock::ext::free_bytes(&*self.staging, &self.superblock).map(Some)
+    }
 }
 
 impl WritableFilesystem for ExtWriter {

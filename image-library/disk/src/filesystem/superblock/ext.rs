@@ -5,6 +5,7 @@
 //! |---|---|---|---|
 //! | 0x00 | inodes | 0x5c, 0x60, 0x64 | features: compatible, incompatible, read-only |
 //! | 0x04, 0x150 | blocks, low and high half | 0x68 | UUID |
+//! | 0x0c, 0x158 | free blocks, likewise | | |
 //! | 0x14 | first data block | 0x78 | label |
 //! | 0x18 | block size, as 1024 shifted left | 0xce | reserved descriptor blocks |
 //! | 0x1c | cluster size, likewise | 0xe0 | journal inode |
@@ -79,6 +80,20 @@ pub(crate) fn read(device: &dyn ReadAt) -> Result<Option<Superblock>> {
         Some(bytes) => Superblock::from_bytes(&bytes),
         None => Ok(None),
     }
+}
+
+/// The bytes that are free for files, as the superblock counts them now.
+pub(crate) fn free_bytes(device: &dyn ReadAt, superblock: &Superblock) -> Result<u64> {
+    let Some(bytes) = read_block(device, OFFSET, LENGTH)? else {
+        return Ok(0);
+    };
+    let fields = Fields(&bytes);
+    let high = match superblock.incompat & feature::INCOMPAT_64BIT {
+        0 => 0,
+        _ => fields.u32(0x158),
+    };
+    let blocks = u64::from(high) << 32 | u64::from(fields.u32(0x0c));
+    Ok(blocks.saturating_mul(superblock.block_size))
 }
 
 impl Superblock {
