@@ -315,12 +315,11 @@ impl Read for Lz4Legacy<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
 
     use proptest::prelude::{any, proptest};
 
     use super::*;
-    use crate::guest::samples::skip;
+    use crate::guest::samples::run;
 
     const PACKED: [Compression; 4] = [
         Compression::Gzip,
@@ -333,24 +332,6 @@ mod tests {
         (0..60_000_u32)
             .flat_map(|number| (number / 7).to_le_bytes())
             .collect()
-    }
-
-    fn run(program: &str, arguments: &[&str], input: Vec<u8>) -> Option<Vec<u8>> {
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let Ok(mut child) = command.spawn() else {
-            skip(&format!("needs {program}"));
-            return None;
-        };
-        let mut stdin = child.stdin.take().unwrap();
-        let writer = std::thread::spawn(move || stdin.write_all(&input));
-        let output = child.wait_with_output().unwrap();
-        writer.join().unwrap().unwrap();
-        assert!(output.status.success());
-        Some(output.stdout)
     }
 
     #[test]

@@ -414,12 +414,10 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
-
     use proptest::prelude::{any, proptest};
 
     use super::*;
-    use crate::guest::samples::skip;
+    use crate::guest::samples::run;
 
     fn archive() -> Vec<u8> {
         let mut writer = Writer::new(1_700_000_000);
@@ -466,14 +464,10 @@ mod tests {
 
     #[test]
     fn the_cpio_program_reads_it() {
-        let mut command = Command::new("cpio");
-        command.args(["-itv", "--quiet"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let Ok(mut child) = command.spawn() else {
-            return skip("needs cpio");
+        let Some(listing) = run("cpio", &["-itv", "--quiet"], archive()) else {
+            return;
         };
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), &archive()).unwrap();
-        let listing = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+        let listing = String::from_utf8(listing).unwrap();
         let names: Vec<&str> = listing
             .lines()
             .filter_map(|line| line.split(" 2023 ").nth(1))

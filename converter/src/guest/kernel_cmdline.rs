@@ -9,6 +9,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::table::between_blanks;
+
 /// Whose quotes count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quoting {
@@ -207,22 +209,12 @@ impl CommandLine {
 
 /// Where the words of a text are.
 pub(super) fn word_ranges(text: &str, quoting: Quoting) -> Vec<Range<usize>> {
-    let mut ranges = Vec::new();
-    let mut start = None;
     let mut scanner = Scanner::new(quoting);
-    for (position, character) in text.char_indices() {
+    let blanks = text.char_indices().map(|(position, character)| {
         let is_blank = scanner.next(character) == Role::Blank;
-        match (start, is_blank) {
-            (None, false) => start = Some(position),
-            (Some(begin), true) => {
-                ranges.push(begin..position);
-                start = None;
-            }
-            (None, true) | (Some(_), false) => {}
-        }
-    }
-    ranges.extend(start.map(|begin| begin..text.len()));
-    ranges
+        (position, is_blank)
+    });
+    between_blanks(blanks, text.len())
 }
 
 /// A word without its quotes.

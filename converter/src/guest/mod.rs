@@ -25,7 +25,7 @@ pub mod modprobe_conf;
 pub mod multipath_conf;
 pub mod network;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 pub mod shell_config;
 pub mod syslinux;
 mod table;

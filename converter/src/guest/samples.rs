@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Real configuration files for tests: the archives of `../shared/testdata`, where they are.
+//! What tests take from outside: real configuration files, the archives of `../shared/testdata`, and
+//! programs of this machine, where they are.
 
+use std::io::Write as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use super::compression::{Compression, decompress};
 
@@ -18,12 +21,31 @@ pub(super) fn linux_samples(archive: &str) -> Option<Vec<(String, Vec<u8>)>> {
 }
 
 /// Prints why a test does nothing; fails where all tests are required.
-pub(super) fn skip(reason: &str) {
+pub(crate) fn skip(reason: &str) {
     eprintln!("skipped: {reason}");
     assert!(
         std::env::var("E2E_REQUIRE").as_deref() != Ok("all"),
         "a required test was skipped: {reason}"
     );
+}
+
+/// What a program makes of these bytes; `None`, with the reason printed, where it is absent.
+pub(super) fn run(program: &str, arguments: &[&str], input: Vec<u8>) -> Option<Vec<u8>> {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let Ok(mut child) = command.spawn() else {
+        skip(&format!("needs {program}"));
+        return None;
+    };
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(output.status.success());
+    Some(output.stdout)
 }
 
 fn tar_files(tar: &[u8]) -> Vec<(String, Vec<u8>)> {

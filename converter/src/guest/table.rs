@@ -94,10 +94,26 @@ pub(super) fn split_lines(text: &[u8]) -> Vec<Vec<u8>> {
 
 /// Where the fields of a line are; none in a comment.
 fn field_ranges(line: &[u8]) -> Vec<Range<usize>> {
+    let is_blank = |byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+    let blanks = line.iter().map(|byte| is_blank(*byte)).enumerate();
+    let mut ranges = between_blanks(blanks, line.len());
+    if ranges
+        .first()
+        .is_some_and(|range| line[range.start] == b'#')
+    {
+        ranges.clear();
+    }
+    ranges
+}
+
+/// The runs of what is not blank: of each position whether it is, and where the last ends.
+pub(super) fn between_blanks(
+    positions: impl Iterator<Item = (usize, bool)>,
+    end: usize,
+) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let mut start = None;
-    for (position, byte) in line.iter().enumerate() {
-        let is_blank = matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+    for (position, is_blank) in positions {
         match (start, is_blank) {
             (None, false) => start = Some(position),
             (Some(begin), true) => {
@@ -107,13 +123,7 @@ fn field_ranges(line: &[u8]) -> Vec<Range<usize>> {
             (None, true) | (Some(_), false) => {}
         }
     }
-    ranges.extend(start.map(|begin| begin..line.len()));
-    if ranges
-        .first()
-        .is_some_and(|range| line[range.start] == b'#')
-    {
-        ranges.clear();
-    }
+    ranges.extend(start.map(|begin| begin..end));
     ranges
 }
 

@@ -4,6 +4,7 @@
 use disk::block::Reads;
 use disk::{Finding, Level};
 
+use crate::guest::samples::skip;
 use crate::inspect::Inspection;
 use crate::phony::PhonyGuest;
 use crate::phony::catalogue::{RACKS, all};
@@ -192,12 +193,4 @@ fn the_report_of_every_guest_is_valid_by_its_schema() {
     let said = String::from_utf8_lossy(&output.stderr);
     let start: String = said.chars().take(2000).collect();
     assert!(output.status.success(), "{start}");
-}
-
-fn skip(reason: &str) {
-    eprintln!("skipped: {reason}");
-    assert!(
-        std::env::var("E2E_REQUIRE").as_deref() != Ok("all"),
-        "a required test was skipped: {reason}"
-    );
 }

@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading initramfs files: made here, and real ones.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
-
 use proptest::prelude::{any, proptest};
 
 use super::*;
 use crate::guest::compression::compress;
 use crate::guest::cpio::Writer;
-use crate::guest::samples::skip;
+use crate::guest::samples::run;
 
 const VERSION: &str = "6.1.0-9-amd64";
 
@@ -177,24 +174,6 @@ fn an_lz4_stream_is_continued_without_padding_and_others_at_multiples_of_4() {
     assert_eq!(read(&appended.apply_to(&file)).unwrap().archives().len(), 1);
 }
 
-/// What `program` makes of the bytes; `None`, with the reason printed, where it is absent.
-fn packed_by(program: &str, arguments: &[&str], bytes: Vec<u8>) -> Option<Vec<u8>> {
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    let Ok(mut child) = command.spawn() else {
-        skip(&format!("needs {program}"));
-        return None;
-    };
-    let mut stdin = child.stdin.take().unwrap();
-    let writer = std::thread::spawn(move || stdin.write_all(&bytes));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    Some(output.stdout)
-}
-
 #[test]
 fn behind_what_we_do_not_write_the_archive_is_stored() {
     let programs: [(Compression, &str, &[&str]); 3] = [
@@ -203,7 +182,7 @@ fn behind_what_we_do_not_write_the_archive_is_stored() {
         (Compression::Lzma, "xz", &["--format=lzma", "-c"]),
     ];
     for (compression, program, arguments) in programs {
-        let Some(packed) = packed_by(program, arguments, main_archive()) else {
+        let Some(packed) = run(program, arguments, main_archive()) else {
             continue;
         };
         let file = [microcode(), packed, vec![0; 3]].concat();
