@@ -374,7 +374,7 @@ mod tests {
     use image_library::DiskIndex;
 
     use super::*;
-    use crate::phony::{MemoryFilesystem, link};
+    use crate::phony::MemoryFilesystem;
 
     fn id(partition: u32) -> VolumeId {
         VolumeId::on_disk(DiskIndex(0), Some(partition))
@@ -397,8 +397,8 @@ mod tests {
     #[test]
     fn links_are_followed_across_mounts() {
         let (tree, root, usr) = tree();
-        link(&root, "/lib", "usr/lib");
-        link(&root, "/etc/os-release", "../lib/os-release");
+        root.link("/lib", "usr/lib");
+        root.link("/etc/os-release", "../lib/os-release");
         usr.file("/lib/os-release", "ID=debian\n");
         let file = tree.text("/etc/os-release").unwrap().unwrap();
         assert_eq!(file.text, "ID=debian\n");
@@ -420,8 +420,8 @@ mod tests {
     #[test]
     fn links_in_a_circle_end() {
         let (tree, root, _usr) = tree();
-        link(&root, "/a", "b");
-        link(&root, "/b", "/a");
+        root.link("/a", "b");
+        root.link("/b", "/a");
         assert_eq!(tree.resolve("/a").unwrap(), None);
         assert_eq!(tree.resolve("/a/b/c").unwrap(), None);
     }
@@ -430,7 +430,7 @@ mod tests {
     fn the_way_above_the_root_is_the_root() {
         let (tree, root, _usr) = tree();
         root.file("/etc/fstab", "x");
-        link(&root, "/etc/link", "../../../etc/./fstab");
+        root.link("/etc/link", "../../../etc/./fstab");
         assert!(tree.exists("/etc/link").unwrap());
         assert!(!tree.exists("/etc/fstab/below").unwrap());
     }

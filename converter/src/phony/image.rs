@@ -7,16 +7,11 @@ use disk::filesystem::FilesystemKind;
 
 use crate::guest::compression::{Compression, compress};
 use crate::guest::cpio::Writer;
-use crate::inspect::TableKind;
-use crate::phony::{MemoryFilesystem, PhonyGuest, link, volume};
+use crate::phony::servers::ELF;
+use crate::phony::{Node, PhonyGuest, mbr, tree, volume};
 
-pub(crate) const ROOT_UUID: &str = "6f1cc2f4-8d5a-4f0e-9b6e-1f6f0a0b0c01";
-pub(crate) const SWAP_UUID: &str = "6f1cc2f4-8d5a-4f0e-9b6e-1f6f0a0b0c02";
-
-/// The first 20 bytes of a program for x86-64.
-const ELF: [u8; 20] = [
-    0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 62, 0,
-];
+const ROOT_UUID: &str = "6f1cc2f4-8d5a-4f0e-9b6e-1f6f0a0b0c01";
+const SWAP_UUID: &str = "6f1cc2f4-8d5a-4f0e-9b6e-1f6f0a0b0c02";
 
 /// A module: path below `kernel/` without its end, what it needs, a device that it answers to.
 pub(crate) type Module = (&'static str, &'static [&'static str], &'static str);
@@ -102,7 +97,7 @@ pub(crate) const LINUX_2_6_9: &[Module] = &[
 /// A kernel with its initramfs.
 pub(crate) struct PhonyImage<'a> {
     pub(crate) version: &'a str,
-    /// Names in `/boot`.
+    /// Names in `/boot`; `{}` is the version.
     pub(crate) kernel: &'a str,
     pub(crate) initramfs: &'a str,
     /// Where `lib` is: "" or "/usr".
@@ -112,8 +107,8 @@ pub(crate) struct PhonyImage<'a> {
     pub(crate) suffix: &'a str,
     /// Modules inside the initramfs, by name.
     pub(crate) inside: &'a [&'a str],
-    /// Files and links inside; a text `-> target` is a link.
-    pub(crate) files: &'a [(&'a str, &'a str)],
+    /// Trees inside.
+    pub(crate) files: &'a [&'a str],
     pub(crate) compression: Compression,
     /// Whether an archive with microcode comes first.
     pub(crate) microcode: bool,
@@ -127,8 +122,8 @@ impl Default for PhonyImage<'_> {
     fn default() -> Self {
         Self {
             version: "",
-            kernel: "",
-            initramfs: "",
+            kernel: "vmlinuz-{}",
+            initramfs: "initrd.img-{}",
             usr: "/usr",
             modules: MODERN,
             suffix: ".ko",
@@ -155,25 +150,20 @@ impl PhonyImage<'_> {
         format!("kernel/{path}{suffix}")
     }
 
-    /// Puts the kernel, its modules, its initramfs and its only entry of GRUB 2.
-    fn install(&self, root: &MemoryFilesystem, arguments: &str) {
-        let (kernel, initramfs) = (self.kernel, self.initramfs);
-        self.put(root, "/boot", root);
-        root.file(
-            "/boot/grub2/grub.cfg",
-            format!(
-                "menuentry 'Linux' {{\n\tlinux\t/boot/{kernel} {arguments} console=ttyS0,115200\n\
-                 \tinitrd\t/boot/{initramfs}\n}}\n"
-            ),
-        );
+    pub(crate) fn kernel(&self) -> String {
+        self.kernel.replace("{}", self.version)
     }
 
-    /// Puts the kernel and its initramfs into a directory of one filesystem, its modules onto another.
-    pub(crate) fn put(&self, boot: &MemoryFilesystem, prefix: &str, root: &MemoryFilesystem) {
-        boot.file(&format!("{prefix}/{}", self.kernel), "kernel");
-        boot.file(&format!("{prefix}/{}", self.initramfs), self.archive());
+    pub(crate) fn initramfs(&self) -> String {
+        self.initramfs.replace("{}", self.version)
+    }
+
+    /// Puts the kernel and its initramfs into a directory, and its modules.
+    pub(crate) fn put(&self, guest: &PhonyGuest, boot: &str) {
+        guest.file(&format!("{boot}/{}", self.kernel()), "kernel");
+        guest.file(&format!("{boot}/{}", self.initramfs()), self.archive());
         if !self.config.is_empty() {
-            boot.file(&format!("{prefix}/config-{}", self.version), self.config);
+            guest.file(&format!("{boot}/config-{}", self.version), self.config);
         }
         let directory = format!("{}/lib/modules/{}", self.usr, self.version);
         let (mut dep, mut alias) = (String::new(), String::new());
@@ -191,37 +181,37 @@ impl PhonyImage<'_> {
                 ".ko.zst" => compress(&content, Compression::Zstd),
                 _ => Ok(content),
             };
-            root.file(
+            guest.file(
                 &format!("{directory}/kernel/{path}{}", self.suffix),
                 content.expect("modules are compressed in ways that we write"),
             );
         }
-        root.file(&format!("{directory}/modules.dep"), dep);
-        root.file(&format!("{directory}/modules.alias"), alias);
+        guest.file(&format!("{directory}/modules.dep"), dep);
+        guest.file(&format!("{directory}/modules.alias"), alias);
         if self.has_builtin_list {
-            root.file(&format!("{directory}/modules.builtin"), "");
+            guest.file(&format!("{directory}/modules.builtin"), "");
         }
     }
 
     fn archive(&self) -> Vec<u8> {
-        let nash = self.files.iter().any(|(path, _)| *path == "bin/nash");
-        let mut files: Vec<(String, String)> = Vec::new();
-        for name in self.inside {
+        let nash = self.files.iter().any(|tree| tree.contains("== bin/nash\n"));
+        let inside = self.inside.iter().map(|name| {
             let path = if nash {
                 format!("lib/{name}.ko")
             } else {
                 let path = self.path_of(name, ".ko");
                 format!("lib/modules/{}/{path}", self.version)
             };
-            files.push((path, format!("inside {name}")));
-        }
-        for (path, text) in self.files {
-            files.push(((*path).to_owned(), (*text).to_owned()));
-        }
-        let merged = files.iter().any(|(_, text)| text == "-> usr/lib");
+            (path, Node::File(format!("inside {name}").into(), 0o644))
+        });
+        let files = self.files.iter().flat_map(|tree| tree::nodes(tree));
+        let files = files.map(|(path, node)| (path.to_owned(), node));
+        let files: Vec<(String, Node)> = inside.chain(files).collect();
+        let usr = Node::Symlink("usr/lib".to_owned());
+        let merged = files.iter().any(|(_, node)| *node == usr);
         let mut writer = Writer::new(0);
         let mut made = BTreeSet::new();
-        for (path, text) in files {
+        for (path, node) in files {
             let path = match path.strip_prefix("lib/") {
                 Some(rest) if merged => format!("usr/lib/{rest}"),
                 _ => path,
@@ -231,9 +221,10 @@ impl PhonyImage<'_> {
                     writer.directory(&path[..end], 0o755).expect("a name fits");
                 }
             }
-            match text.strip_prefix("-> ") {
-                Some(target) => writer.symlink(&path, target),
-                None => writer.file(&path, mode_of(&path), text.as_bytes()),
+            match node {
+                Node::Symlink(target) => writer.symlink(&path, &target),
+                Node::File(content, _) => writer.file(&path, mode_of(&path), &content),
+                Node::Directory => writer.directory(&path, 0o755),
             }
             .expect("a name fits");
         }
@@ -264,28 +255,40 @@ pub(crate) fn server(
     image: &PhonyImage<'_>,
     arguments: &str,
 ) -> PhonyGuest {
-    let guest = PhonyGuest::new(
-        TableKind::Mbr,
-        vec![
-            volume(FilesystemKind::Ext3, ROOT_UUID),
-            volume(FilesystemKind::Swap, SWAP_UUID),
-        ],
-    );
-    let root = guest.partition(1);
+    let guest = mbr([
+        volume(FilesystemKind::Ext3, ROOT_UUID).at("/"),
+        volume(FilesystemKind::Swap, SWAP_UUID),
+    ]);
     if image.usr == "/usr" {
-        link(root, "/lib", "usr/lib");
+        guest.put("/lib", Node::Symlink("usr/lib".to_owned()));
     }
-    root.file(
-        "/etc/os-release",
-        format!("PRETTY_NAME=\"{id} {version}\"\nID={id}\nVERSION_ID=\"{version}\"\n"),
-    );
-    root.file("/bin/sh", ELF.to_vec());
-    root.file("/etc/passwd", "root:x:0:0::/root:/bin/sh\n");
-    root.file(
-        "/etc/fstab",
-        format!("UUID={ROOT_UUID} / ext3 defaults 1 1\n"),
-    );
-    root.file("/boot/grub2/i386-pc/normal.mod", "");
-    image.install(root, arguments);
+    image.put(&guest, "/boot");
+    guest.file("/bin/sh", ELF.to_vec());
+    let words = [
+        ("ID", id),
+        ("VERSION", version),
+        ("ROOT", ROOT_UUID),
+        ("KERNEL", &image.kernel()),
+        ("INITRAMFS", &image.initramfs()),
+        ("ARGUMENTS", arguments),
+    ];
+    guest.tree(SERVER, &words);
     guest
 }
+
+const SERVER: &str = r#"
+== /etc/os-release
+PRETTY_NAME="{ID} {VERSION}"
+ID={ID}
+VERSION_ID="{VERSION}"
+== /etc/passwd
+root:x:0:0::/root:/bin/sh
+== /etc/fstab
+UUID={ROOT} / ext3 defaults 1 1
+== /boot/grub2/i386-pc/normal.mod
+== /boot/grub2/grub.cfg
+menuentry 'Linux' {
+	linux	/boot/{KERNEL} {ARGUMENTS} console=ttyS0,115200
+	initrd	/boot/{INITRAMFS}
+}
+"#;

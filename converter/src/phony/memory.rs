@@ -64,6 +64,17 @@ impl MemoryFilesystem {
         self.put(path, Node::File(content.into(), 0o644));
     }
 
+    pub(crate) fn link(&self, path: &str, target: &str) {
+        self.put(path, Node::Symlink(target.to_owned()));
+    }
+
+    /// Makes a directory, unless it is there.
+    pub(crate) fn directory(&self, path: &str) {
+        if self.node(path).is_err() {
+            self.put(path, Node::Directory);
+        }
+    }
+
     pub(crate) fn label(&self, path: &str, context: &str) {
         self.labels
             .lock()

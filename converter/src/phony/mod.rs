@@ -7,12 +7,14 @@ pub(crate) mod encrypted;
 mod enterprise_servers;
 pub(crate) mod generators;
 pub(crate) mod image;
+mod kernel;
 pub(crate) mod loaders;
 mod machines;
 mod memory;
 mod old_servers;
 mod racks;
 mod servers;
+mod tree;
 
 use std::collections::BTreeMap;
 
@@ -23,8 +25,6 @@ use image_library::machine::MachineDescription;
 
 use crate::apply::{AppliedFile, ApplyOptions, Volumes, write_edits};
 use crate::error::Result;
-use crate::guest::compression::{Compression, compress};
-use crate::guest::cpio::Writer;
 use crate::inspect::{
     AssembledFacts, AssembledKind, DiskFacts, Inspection, PartitionPurpose, Storage, TableKind,
     VolumeContent, VolumeFacts, VolumeId, inspect_filesystems,
@@ -35,9 +35,12 @@ pub(crate) use enterprise_servers::{
     debian_on_smart_array, dell_with_agents, lvm_filtered, rhel_7_with_teams, rhel_9, server,
     sles_15, ubuntu_bionic, ubuntu_jammy,
 };
+pub(crate) use kernel::{PhonyKernel, VIRTIO};
 pub(crate) use machines::{ethernet, machine, machine_disk};
 pub(crate) use memory::{MemoryFilesystem, Node};
 pub(crate) use old_servers::{centos_6, rhel_5, sles_10, sles_11, ubuntu_trusty};
+pub(crate) use servers::{debian_bookworm, debian_bullseye, debian_trixie, ubuntu};
+pub(crate) use tree::{GENERATOR, SYSTEMD};
 
 const OPTIONS: ApplyOptions = ApplyOptions {
     now_unix_seconds: 1_700_000_000,
@@ -50,6 +53,8 @@ pub(crate) struct PhonyGuest {
     /// Logical volumes, arrays.
     pub(crate) assembled: Vec<AssembledFacts>,
     pub(crate) filesystems: BTreeMap<VolumeId, MemoryFilesystem>,
+    /// Where filesystems are mounted when it runs.
+    mounts: BTreeMap<&'static str, VolumeId>,
     /// What was noticed when the disks were opened.
     pub(crate) noticed: Vec<(DiskIndex, Finding)>,
 }
@@ -59,6 +64,16 @@ pub(crate) struct PhonyVolume {
     pub(crate) kind: FilesystemKind,
     pub(crate) uuid: &'static str,
     pub(crate) purpose: PartitionPurpose,
+    /// Where its files are when the guest runs.
+    mount: Option<&'static str>,
+}
+
+impl PhonyVolume {
+    /// Mounted there.
+    pub(crate) fn at(mut self, path: &'static str) -> Self {
+        self.mount = Some(path);
+        self
+    }
 }
 
 pub(crate) fn volume(kind: FilesystemKind, uuid: &'static str) -> PhonyVolume {
@@ -66,7 +81,26 @@ pub(crate) fn volume(kind: FilesystemKind, uuid: &'static str) -> PhonyVolume {
         kind,
         uuid,
         purpose: PartitionPurpose::Other,
+        mount: None,
     }
+}
+
+/// An EFI system partition.
+pub(crate) fn esp(uuid: &'static str) -> PhonyVolume {
+    PhonyVolume {
+        purpose: PartitionPurpose::EfiSystem,
+        ..volume(FilesystemKind::Fat, uuid)
+    }
+}
+
+/// A guest with one disk that has a master boot record.
+pub(crate) fn mbr<const N: usize>(volumes: [PhonyVolume; N]) -> PhonyGuest {
+    PhonyGuest::new(TableKind::Mbr, volumes.into())
+}
+
+/// A guest with one disk that has a GUID partition table.
+pub(crate) fn gpt<const N: usize>(volumes: [PhonyVolume; N]) -> PhonyGuest {
+    PhonyGuest::new(TableKind::Gpt, volumes.into())
 }
 
 impl PhonyGuest {
@@ -76,6 +110,7 @@ impl PhonyGuest {
             disks: Vec::new(),
             assembled: Vec::new(),
             filesystems: BTreeMap::new(),
+            mounts: BTreeMap::new(),
             noticed: Vec::new(),
         };
         guest.add_disk(None, table, volumes);
@@ -116,6 +151,20 @@ impl PhonyGuest {
         });
     }
 
+    /// A logical volume `group/name` on a partition of the first disk.
+    pub(crate) fn logical_volume(&mut self, partition: u32, path: &str, volume: &PhonyVolume) {
+        let mapped = path.replace('-', "--").replace('/', "-");
+        let part = VolumeId::on_disk(DiskIndex(0), Some(partition));
+        let nodes = [path, &format!("mapper/{mapped}")];
+        self.assemble(AssembledKind::LogicalVolume, &nodes, &[part], volume);
+    }
+
+    /// A mirror of md on a partition of the first disk and the same of the second.
+    pub(crate) fn mirror(&mut self, partition: u32, nodes: &[&str], volume: &PhonyVolume) {
+        let parts = [0, 1].map(|disk| VolumeId::on_disk(DiskIndex(disk), Some(partition)));
+        self.assemble(AssembledKind::MdArray, nodes, &parts, volume);
+    }
+
     /// A volume that is made of others.
     pub(crate) fn assemble(
         &mut self,
@@ -123,7 +172,7 @@ impl PhonyGuest {
         nodes: &[&str],
         parts: &[VolumeId],
         volume: &PhonyVolume,
-    ) -> MemoryFilesystem {
+    ) {
         let number = u16::try_from(self.assembled.len()).expect("a phony guest has few volumes");
         let id = VolumeId::Assembled { number };
         let content = Some(self.content(id, volume));
@@ -136,11 +185,9 @@ impl PhonyGuest {
             size_bytes: 1 << 30,
             content,
         });
-        let made = self.filesystems.get(&id).cloned();
-        made.unwrap_or_else(|| MemoryFilesystem::new(volume.kind))
     }
 
-    /// What a volume holds; where that is files, it gets a filesystem.
+    /// What a volume holds; where that is files, it gets a filesystem and its place.
     fn content(&mut self, id: VolumeId, volume: &PhonyVolume) -> VolumeContent {
         let has_files = matches!(
             volume.kind,
@@ -155,6 +202,9 @@ impl PhonyGuest {
             self.filesystems
                 .insert(id, MemoryFilesystem::new(volume.kind));
         }
+        if let Some(path) = volume.mount {
+            self.mounts.insert(path, id);
+        }
         VolumeContent {
             kind: volume.kind,
             uuid: Some(volume.uuid.to_owned()),
@@ -168,6 +218,45 @@ impl PhonyGuest {
     pub(crate) fn partition(&self, number: u32) -> &MemoryFilesystem {
         let id = VolumeId::on_disk(DiskIndex(0), Some(number));
         &self.filesystems[&id]
+    }
+
+    /// The filesystem on which a path of the running guest is, and the path there.
+    fn place<'a>(&self, path: &'a str) -> Option<(&MemoryFilesystem, &'a str)> {
+        let mut mounts = self.mounts.iter().rev();
+        mounts.find_map(|(mount, id)| {
+            let rest = path.strip_prefix(mount.trim_end_matches('/'))?;
+            rest.starts_with('/').then(|| (&self.filesystems[id], rest))
+        })
+    }
+
+    pub(crate) fn put(&self, path: &str, node: Node) {
+        for mount in self.mounts.keys().filter(|mount| **mount != "/") {
+            if let Some((above, path)) = self.place(mount) {
+                above.directory(path);
+            }
+        }
+        let (filesystem, path) = self.place(path).expect("something is mounted there");
+        filesystem.put(path, node);
+    }
+
+    pub(crate) fn file(&self, path: &str, content: impl Into<Vec<u8>>) {
+        self.put(path, Node::File(content.into(), 0o644));
+    }
+
+    pub(crate) fn take(&self, path: &str) {
+        let (filesystem, path) = self.place(path).expect("something is mounted there");
+        filesystem.take(path);
+    }
+
+    /// Puts what a text lists; `{NAME}` in it stands for a word of this list.
+    pub(crate) fn tree(&self, text: &str, words: &[(&str, &str)]) {
+        let mut text = text.to_owned();
+        for (name, word) in words {
+            text = text.replace(&format!("{{{name}}}"), word);
+        }
+        for (path, node) in tree::nodes(&text) {
+            self.put(path, node);
+        }
     }
 
     pub(crate) fn inspect(&self) -> Inspection {
@@ -206,172 +295,4 @@ impl PhonyGuest {
             .expect("the file exists");
         String::from_utf8(bytes).expect("the file is text")
     }
-}
-
-/// A kernel of a phony guest.
-pub(crate) struct PhonyKernel<'a> {
-    pub(crate) version: &'a str,
-    /// Where `lib` is: "" or "/usr".
-    pub(crate) usr: &'a str,
-    /// The end of module files: ".ko" or ".ko.xz".
-    pub(crate) suffix: &'a str,
-    /// Modules that are built in.
-    pub(crate) builtin: &'a [&'a str],
-    /// Modules inside the initramfs, by name.
-    pub(crate) inside: &'a [&'a str],
-    pub(crate) compression: Compression,
-    /// Other files inside the initramfs.
-    pub(crate) files: &'a [(&'a str, &'a str)],
-}
-
-/// Path below `kernel/`, dependencies, aliases.
-const MODULES: [(&str, &[&str], &str); 16] = [
-    ("drivers/virtio/virtio", &[], ""),
-    ("drivers/virtio/virtio_ring", &[], ""),
-    ("drivers/virtio/virtio_pci_modern_dev", &[], ""),
-    ("drivers/virtio/virtio_pci_legacy_dev", &[], ""),
-    (
-        "drivers/virtio/virtio_pci",
-        &[
-            "virtio_pci_legacy_dev",
-            "virtio_pci_modern_dev",
-            "virtio",
-            "virtio_ring",
-        ],
-        "pci:v00001AF4d*sv*sd*bc*sc*i*",
-    ),
-    (
-        "drivers/block/virtio_blk",
-        &["virtio", "virtio_ring"],
-        "virtio:d00000002v*",
-    ),
-    ("drivers/scsi/scsi_common", &[], ""),
-    ("drivers/scsi/scsi_mod", &["scsi_common"], ""),
-    (
-        "drivers/scsi/virtio_scsi",
-        &["scsi_mod", "virtio", "virtio_ring"],
-        "virtio:d00000008v*",
-    ),
-    ("drivers/scsi/sd_mod", &["scsi_mod"], "scsi:t-0x00*"),
-    ("net/core/failover", &[], ""),
-    ("drivers/net/net_failover", &["failover"], ""),
-    (
-        "drivers/net/virtio_net",
-        &["net_failover", "virtio", "virtio_ring"],
-        "virtio:d00000001v*",
-    ),
-    (
-        "drivers/ata/ahci",
-        &["scsi_mod"],
-        "pci:v*d*sv*sd*bc01sc06i01*",
-    ),
-    (
-        "drivers/net/ethernet/intel/e1000/e1000",
-        &[],
-        "pci:v00008086d0000100Esv*sd*bc*sc*i*",
-    ),
-    (
-        "drivers/net/ethernet/intel/e1000e/e1000e",
-        &[],
-        "pci:v00008086d000010D3sv*sd*bc*sc*i*",
-    ),
-];
-
-fn name_of(path: &str) -> &str {
-    path.rsplit('/').next().expect("a path has a last part")
-}
-
-fn module_path(name: &str, suffix: &str) -> String {
-    let (path, _, _) = MODULES
-        .iter()
-        .find(|(path, _, _)| name_of(path) == name)
-        .expect("the tests name known modules");
-    format!("kernel/{path}{suffix}")
-}
-
-impl PhonyKernel<'_> {
-    /// Puts the kernel: `/boot` onto one filesystem, modules onto another.
-    pub(crate) fn install(&self, boot: &MemoryFilesystem, prefix: &str, root: &MemoryFilesystem) {
-        let version = self.version;
-        boot.file(&format!("{prefix}/vmlinuz-{version}"), "kernel");
-        boot.file(&format!("{prefix}/initrd.img-{version}"), self.initramfs());
-        let directory = format!("{}/lib/modules/{version}", self.usr);
-        let mut dep = String::new();
-        let mut alias = String::new();
-        for (path, dependencies, pattern) in MODULES {
-            if self.builtin.contains(&name_of(path)) {
-                continue;
-            }
-            let dependencies: Vec<String> = dependencies
-                .iter()
-                .filter(|name| !self.builtin.contains(name))
-                .map(|name| module_path(name, self.suffix))
-                .collect();
-            dep += &format!("kernel/{path}{}: {}\n", self.suffix, dependencies.join(" "));
-            if !pattern.is_empty() {
-                alias += &format!("alias {pattern} {}\n", name_of(path));
-            }
-            root.file(
-                &format!("{directory}/kernel/{path}{}", self.suffix),
-                self.module_file(path),
-            );
-        }
-        let builtin: String = self
-            .builtin
-            .iter()
-            .map(|name| module_path(name, ".ko") + "\n")
-            .collect();
-        root.file(&format!("{directory}/modules.dep"), dep);
-        root.file(&format!("{directory}/modules.alias"), alias);
-        root.file(&format!("{directory}/modules.softdep"), "");
-        root.file(&format!("{directory}/modules.symbols"), "");
-        root.file(&format!("{directory}/modules.builtin"), builtin);
-    }
-
-    fn module_file(&self, path: &str) -> Vec<u8> {
-        let content = format!("module {path} of {}", self.version).into_bytes();
-        match self.suffix {
-            ".ko.xz" => compress(&content, Compression::Xz).expect("xz compresses"),
-            _ => content,
-        }
-    }
-
-    /// An initramfs of initramfs-tools.
-    fn initramfs(&self) -> Vec<u8> {
-        let mut writer = Writer::new(0);
-        let directory = format!("usr/lib/modules/{}", self.version);
-        let mut made = std::collections::BTreeSet::new();
-        let mut files: Vec<(String, Vec<u8>)> = vec![
-            ("init".to_owned(), b"#!/bin/sh\n".to_vec()),
-            ("conf/initramfs.conf".to_owned(), b"MODULES=dep\n".to_vec()),
-            (format!("{directory}/modules.builtin"), Vec::new()),
-        ];
-        for name in self.inside {
-            let path = module_path(name, ".ko");
-            files.push((
-                format!("{directory}/{path}"),
-                format!("inside {name}").into_bytes(),
-            ));
-        }
-        for (path, text) in self.files {
-            files.push(((*path).to_owned(), text.as_bytes().to_vec()));
-        }
-        writer.symlink("lib", "usr/lib").expect("a name fits");
-        for (path, content) in files {
-            for (end, _) in path.match_indices('/') {
-                if made.insert(path[..end].to_owned()) {
-                    writer.directory(&path[..end], 0o755).expect("a name fits");
-                }
-            }
-            writer.file(&path, 0o644, &content).expect("a name fits");
-        }
-        compress(&writer.finish(), self.compression).expect("the tests name what we can write")
-    }
-}
-
-pub(crate) use servers::{debian_bookworm, debian_bullseye, debian_trixie, ubuntu};
-
-/// A link.
-pub(crate) fn link(filesystem: &MemoryFilesystem, path: &str, target: &str) {
-    filesystem.put(path, Node::Symlink(target.to_owned()));
 }

@@ -113,7 +113,7 @@ fn a_rule_of_udev_that_names_the_card_otherwise_is_answered_by_a_rule() {
 
 #[test]
 fn a_guest_with_the_kernels_own_names_has_its_first_card_called_so() {
-    let guest = phony::server(&[]);
+    let guest = phony::server("", "");
     let mut machine = machine("x");
     machine.os.kernel_command_line = "ro net.ifnames=0 biosdevname=0".to_owned();
     assert_eq!(planned_on(&guest, &machine).vm.nics[0].name, "eth0");

@@ -1,117 +1,124 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Debian with LILO, Ubuntu with UEFI, Alpine with extlinux.
 
-use disk::filesystem::FilesystemKind;
+use disk::filesystem::FilesystemKind::Ext3;
 
-use super::{BOOT, ESP, ROOT, SWAP, base, kernel, link, uefi, volume};
-use crate::inspect::TableKind;
-use crate::phony::{Node, PhonyGuest};
+use super::{ROOT, base, bios, kernel, swap, uefi};
+use crate::phony::{PhonyGuest, mbr, volume};
 
 /// An old Debian that LILO starts, `/vmlinuz` a link into `/boot`.
 pub(crate) fn debian_lilo() -> PhonyGuest {
-    let guest = PhonyGuest::new(
-        TableKind::Mbr,
-        vec![
-            volume(FilesystemKind::Ext3, ROOT),
-            volume(FilesystemKind::Swap, SWAP),
-        ],
-    );
-    let root = guest.partition(1);
-    base(
-        root,
-        None,
-        "/dev/hda1 / ext3 errors=remount-ro 0 1\n/dev/hda2 none swap sw 0 0\n",
-    );
-    root.file("/etc/debian_version", "4.0\n");
-    root.file(
-        "/etc/lilo.conf",
-        "# /etc/lilo.conf\nlba32\nboot=/dev/hda\nroot=/dev/hda1\nmap=/boot/map\ndelay=20\n\
-         default=Linux\n\nimage=/vmlinuz\n\tlabel=Linux\n\tread-only\n\tinitrd=/initrd.img\n\n\
-         image=/vmlinuz.old\n\tlabel=LinuxOLD\n\tread-only\n\toptional\n\
-         \tappend=\"resume=/dev/hda2 panic=30\"\n\tinitrd=/initrd.img.old\n\nother=/dev/hda4\n\tlabel=dos\n",
-    );
+    let guest = mbr([volume(Ext3, ROOT).at("/"), swap()]);
     for version in ["2.6.18-6-686", "2.6.26-2-686"] {
-        kernel(
-            root,
-            "/boot",
-            root,
-            version,
-            &format!("initrd.img-{version}"),
-        );
+        kernel(&guest, version, "initrd.img-{}");
     }
-    link(root, "/vmlinuz", "boot/vmlinuz-2.6.18-6-686");
-    link(root, "/initrd.img", "boot/initrd.img-2.6.18-6-686");
-    guest
+    let files = r#"
+== /etc/fstab
+/dev/hda1 / ext3 errors=remount-ro 0 1
+/dev/hda2 none swap sw 0 0
+== /etc/debian_version
+4.0
+== /etc/lilo.conf
+# /etc/lilo.conf
+lba32
+boot=/dev/hda
+root=/dev/hda1
+map=/boot/map
+delay=20
+default=Linux
+
+image=/vmlinuz
+	label=Linux
+	read-only
+	initrd=/initrd.img
+
+image=/vmlinuz.old
+	label=LinuxOLD
+	read-only
+	optional
+	append="resume=/dev/hda2 panic=30"
+	initrd=/initrd.img.old
+
+other=/dev/hda4
+	label=dos
+== /vmlinuz -> boot/vmlinuz-2.6.18-6-686
+== /initrd.img -> boot/initrd.img-2.6.18-6-686
+"#;
+    base(guest, files)
 }
 
 /// Ubuntu 22.04 with UEFI, its loader known to the firmware's memory only.
 pub(crate) fn ubuntu_jammy() -> PhonyGuest {
     let guest = uefi();
-    let (esp, boot, root) = (guest.partition(1), guest.partition(2), guest.partition(3));
-    base(
-        root,
-        Some(("ubuntu", "22.04")),
-        &format!(
-            "UUID={ROOT} / ext4 defaults 0 1\nUUID={BOOT} /boot ext4 defaults 0 2\n\
-             UUID={ESP} /boot/efi vfat umask=0077 0 1\n"
-        ),
-    );
-    root.put("/boot", Node::Directory);
-    boot.put("/efi", Node::Directory);
-    for name in ["shimx64.efi", "grubx64.efi", "mmx64.efi"] {
-        esp.file(&format!("/EFI/ubuntu/{name}"), name);
-    }
-    esp.file("/EFI/dell/logs/diags.txt", "");
-    esp.file(
-        "/EFI/ubuntu/grub.cfg",
-        format!(
-            "search.fs_uuid {BOOT} root hd0,gpt2 \nset prefix=($root)'/grub'\nconfigfile $prefix/grub.cfg\n"
-        ),
-    );
-    let version = "5.15.0-91-generic";
-    boot.file(
-        "/grub/grub.cfg",
-        format!(
-            "set default=\"0\"\nmenuentry 'Ubuntu' $menuentry_id_option 'gnulinux-simple-{ROOT}' {{\n\
-             \tif [ \"${{initrdfail}}\" = 1 ]; then\n\
-             \t  linux\t/vmlinuz-{version} root=UUID={ROOT} ro  quiet splash $vt_handoff\n\
-             \t  initrd\t/initrd.img-{version}\n\tfi\n}}\n"
-        ),
-    );
-    root.file(
-        "/etc/default/grub",
-        "GRUB_DEFAULT=0\nGRUB_CMDLINE_LINUX_DEFAULT=\"quiet splash\"\nGRUB_CMDLINE_LINUX=\"\"\n",
-    );
-    kernel(boot, "", root, version, &format!("initrd.img-{version}"));
-    guest
+    kernel(&guest, "5.15.0-91-generic", "initrd.img-{}");
+    let files = r#"
+== /etc/os-release
+ID="ubuntu"
+VERSION_ID="22.04"
+PRETTY_NAME="ubuntu 22.04"
+== /etc/fstab
+UUID={ROOT} / ext4 defaults 0 1
+UUID={BOOT} /boot ext4 defaults 0 2
+UUID={ESP} /boot/efi vfat umask=0077 0 1
+== /etc/default/grub
+GRUB_DEFAULT=0
+GRUB_CMDLINE_LINUX_DEFAULT="quiet splash"
+GRUB_CMDLINE_LINUX=""
+== /boot/grub/grub.cfg
+set default="0"
+menuentry 'Ubuntu' $menuentry_id_option 'gnulinux-simple-{ROOT}' {
+	if [ "${initrdfail}" = 1 ]; then
+	  linux	/vmlinuz-5.15.0-91-generic root=UUID={ROOT} ro  quiet splash $vt_handoff
+	  initrd	/initrd.img-5.15.0-91-generic
+	fi
+}
+== /boot/efi/EFI/dell/logs/diags.txt
+== /boot/efi/EFI/ubuntu/shimx64.efi shimx64.efi
+== /boot/efi/EFI/ubuntu/grubx64.efi grubx64.efi
+== /boot/efi/EFI/ubuntu/mmx64.efi mmx64.efi
+== /boot/efi/EFI/ubuntu/grub.cfg
+search.fs_uuid {BOOT} root hd0,gpt2 
+set prefix=($root)'/grub'
+configfile $prefix/grub.cfg
+"#;
+    base(guest, files)
 }
 
 /// Alpine: extlinux, with what its configuration is made from.
 pub(crate) fn alpine() -> PhonyGuest {
-    let guest = super::bios();
-    let (boot, root) = (guest.partition(1), guest.partition(2));
-    base(
-        root,
-        Some(("alpine", "3.20.3")),
-        "/dev/sda2 / ext4 rw 0 1\n/dev/sda1 /boot ext4 rw 0 2\n",
-    );
-    root.put("/boot", Node::Directory);
-    boot.file(
-        "/extlinux.conf",
-        "# Generated by update-extlinux 6.04_pre1-r15\nDEFAULT menu.c32\nPROMPT 0\n\
-         MENU TITLE Alpine/Linux Boot Menu\nTIMEOUT 10\nINCLUDE extra.conf\n\
-         LABEL lts\n  MENU DEFAULT\n  MENU LABEL Linux lts\n  LINUX vmlinuz-lts\n  INITRD initramfs-lts\n\
-         \x20 APPEND root=/dev/sda2 modules=sd-mod,usb-storage,ext4 quiet rootfstype=ext4\n",
-    );
-    boot.file(
-        "/extra.conf",
-        "LABEL old\n  KERNEL /vmlinuz-old\n  APPEND initrd=/initramfs-old root=/dev/sda2\n",
-    );
-    root.file(
-        "/etc/update-extlinux.conf",
-        "overwrite=1\ndefault_kernel_opts=\"quiet rootfstype=ext4\"\nmodules=sd-mod,ext4\nroot=/dev/sda2\n",
-    );
-    kernel(boot, "", root, "lts", "initramfs-lts.img");
-    link(boot, "/initramfs-lts", "initramfs-lts.img");
-    guest
+    let guest = bios();
+    kernel(&guest, "lts", "initramfs-lts.img");
+    let files = r#"
+== /etc/os-release
+ID="alpine"
+VERSION_ID="3.20.3"
+PRETTY_NAME="alpine 3.20.3"
+== /etc/fstab
+/dev/sda2 / ext4 rw 0 1
+/dev/sda1 /boot ext4 rw 0 2
+== /etc/update-extlinux.conf
+overwrite=1
+default_kernel_opts="quiet rootfstype=ext4"
+modules=sd-mod,ext4
+root=/dev/sda2
+== /boot/extlinux.conf
+# Generated by update-extlinux 6.04_pre1-r15
+DEFAULT menu.c32
+PROMPT 0
+MENU TITLE Alpine/Linux Boot Menu
+TIMEOUT 10
+INCLUDE extra.conf
+LABEL lts
+  MENU DEFAULT
+  MENU LABEL Linux lts
+  LINUX vmlinuz-lts
+  INITRD initramfs-lts
+  APPEND root=/dev/sda2 modules=sd-mod,usb-storage,ext4 quiet rootfstype=ext4
+== /boot/extra.conf
+LABEL old
+  KERNEL /vmlinuz-old
+  APPEND initrd=/initramfs-old root=/dev/sda2
+== /boot/initramfs-lts -> initramfs-lts.img
+"#;
+    base(guest, files)
 }

@@ -7,12 +7,10 @@ mod others;
 mod red_hat;
 mod suse;
 
-use disk::filesystem::{Filesystem, FilesystemKind};
+use disk::filesystem::FilesystemKind;
 
 use super::servers::ELF;
-use super::{MemoryFilesystem, PhonyGuest, PhonyKernel, PhonyVolume, link, volume};
-use crate::guest::compression::Compression;
-use crate::inspect::{PartitionPurpose, TableKind};
+use super::{PhonyGuest, PhonyKernel, PhonyVolume, VIRTIO, esp, gpt, mbr, volume};
 
 pub(crate) use debian::{alpine, debian_lilo, ubuntu_jammy};
 pub(crate) use others::{arch, fedora_uki, fedora_uki_by_device};
@@ -23,87 +21,58 @@ pub(crate) const ROOT: &str = "0f4a6b1c-5d2e-4c3f-8a9b-0c1d2e3f4a01";
 pub(crate) const BOOT: &str = "0f4a6b1c-5d2e-4c3f-8a9b-0c1d2e3f4a02";
 pub(crate) const SWAP: &str = "0f4a6b1c-5d2e-4c3f-8a9b-0c1d2e3f4a03";
 const ESP: &str = "5A3C-91F0";
+const MACHINE_ID: &str = "3d1f5c7e9b2a4f6081d3e5c7a9b0f2e4";
 
-const BUILTIN: &[&str] = &[
-    "virtio",
-    "virtio_ring",
-    "virtio_pci",
-    "virtio_blk",
-    "virtio_net",
-    "scsi_common",
-    "scsi_mod",
-    "sd_mod",
-    "virtio_scsi",
+/// What texts call them.
+const WORDS: [(&str, &str); 5] = [
+    ("BOOT", BOOT),
+    ("ROOT", ROOT),
+    ("SWAP", SWAP),
+    ("ESP", ESP),
+    ("MACHINE_ID", MACHINE_ID),
 ];
+
+fn boot() -> PhonyVolume {
+    volume(FilesystemKind::Ext4, BOOT).at("/boot")
+}
+
+fn root() -> PhonyVolume {
+    volume(FilesystemKind::Ext4, ROOT).at("/")
+}
+
+fn swap() -> PhonyVolume {
+    volume(FilesystemKind::Swap, SWAP)
+}
 
 /// `/boot`, root and swap on one disk with a master boot record.
 fn bios() -> PhonyGuest {
-    PhonyGuest::new(
-        TableKind::Mbr,
-        vec![
-            volume(FilesystemKind::Ext4, BOOT),
-            volume(FilesystemKind::Ext4, ROOT),
-            volume(FilesystemKind::Swap, SWAP),
-        ],
-    )
+    mbr([boot(), root(), swap()])
 }
 
 /// EFI system partition, `/boot`, root and swap on one disk with a GUID partition table.
 fn uefi() -> PhonyGuest {
-    let esp = PhonyVolume {
-        kind: FilesystemKind::Fat,
-        uuid: ESP,
-        purpose: PartitionPurpose::EfiSystem,
-    };
-    PhonyGuest::new(
-        TableKind::Gpt,
-        vec![
-            esp,
-            volume(FilesystemKind::Ext4, BOOT),
-            volume(FilesystemKind::Ext4, ROOT),
-            volume(FilesystemKind::Swap, SWAP),
-        ],
-    )
+    gpt([esp(ESP).at("/boot/efi"), boot(), root(), swap()])
 }
 
-/// What every system has; `release` is `ID` and `VERSION_ID`, where it has an os-release.
-fn base(root: &MemoryFilesystem, release: Option<(&str, &str)>, fstab: &str) {
-    if let Some((id, version)) = release {
-        let text =
-            format!("ID=\"{id}\"\nVERSION_ID=\"{version}\"\nPRETTY_NAME=\"{id} {version}\"\n");
-        root.file("/etc/os-release", text);
-    }
-    root.file("/bin/sh", ELF.to_vec());
-    root.file("/sbin/init", ELF.to_vec());
-    root.file("/etc/passwd", "root:x:0:0::/root:/bin/sh\n");
-    root.file("/etc/fstab", fstab);
+/// A guest with what every system has, and its own files.
+fn base(guest: PhonyGuest, files: &str) -> PhonyGuest {
+    guest.file("/bin/sh", ELF.to_vec());
+    guest.file("/sbin/init", ELF.to_vec());
+    guest.file("/etc/passwd", "root:x:0:0::/root:/bin/sh\n");
+    guest.tree(files, &WORDS);
+    guest
 }
 
-/// Installs a kernel with its initramfs under that name.
-pub(super) fn kernel(
-    boot: &MemoryFilesystem,
-    prefix: &str,
-    root: &MemoryFilesystem,
-    version: &str,
-    initramfs: &str,
-) {
+/// Installs a kernel, whose initramfs has that name.
+pub(super) fn kernel(guest: &PhonyGuest, version: &str, initramfs: &str) {
     let kernel = PhonyKernel {
         version,
-        usr: "",
-        suffix: ".ko",
-        builtin: BUILTIN,
+        builtin: VIRTIO,
         inside: &["ahci"],
-        compression: Compression::Gzip,
-        files: &[],
+        initramfs,
+        ..PhonyKernel::default()
     };
-    kernel.install(boot, prefix, root);
-    let made = format!("{prefix}/initrd.img-{version}");
-    let wanted = format!("{prefix}/{initramfs}");
-    if made != wanted {
-        let bytes = boot.read(&made, u64::MAX).expect("it was just made");
-        boot.take(&made);
-        boot.file(&wanted, bytes);
-    }
+    kernel.install(guest);
 }
 
 /// GRUB's environment block with these records.

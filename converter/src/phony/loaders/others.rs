@@ -1,85 +1,60 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! systemd-boot: Arch with entries in files, Fedora with a unified kernel image.
 
-use disk::filesystem::{Filesystem, FilesystemKind};
+use disk::filesystem::Filesystem;
 
-use super::{BUILTIN, ESP, ROOT, SWAP, base, kernel, volume};
+use super::{ESP, base, kernel, root, swap};
 use crate::guest::compression::Compression;
 use crate::guest::uki;
-use crate::inspect::{PartitionPurpose, TableKind};
-use crate::phony::{MemoryFilesystem, Node, PhonyGuest, PhonyKernel, PhonyVolume};
-
-fn disk() -> PhonyGuest {
-    let esp = PhonyVolume {
-        kind: FilesystemKind::Fat,
-        uuid: ESP,
-        purpose: PartitionPurpose::EfiSystem,
-    };
-    PhonyGuest::new(
-        TableKind::Gpt,
-        vec![
-            esp,
-            volume(FilesystemKind::Ext4, ROOT),
-            volume(FilesystemKind::Swap, SWAP),
-        ],
-    )
-}
+use crate::phony::{PhonyGuest, PhonyKernel, VIRTIO, esp, gpt, mbr};
 
 /// Arch: the EFI system partition is `/boot`; the loader was never put onto the removable path.
 pub(crate) fn arch() -> PhonyGuest {
-    let guest = disk();
-    let (esp, root) = (guest.partition(1), guest.partition(2));
-    base(
-        root,
-        Some(("arch", "rolling")),
-        &format!("/dev/nvme0n1p2 / ext4 rw 0 1\nUUID={ESP} /boot vfat rw 0 2\n"),
-    );
-    root.put("/boot", Node::Directory);
-    esp.file("/EFI/systemd/systemd-bootx64.efi", "systemd-boot");
-    esp.file("/loader/loader.conf", "default arch-lts*\ntimeout 3\n");
-    esp.file("/loader/random-seed", vec![7; 32]);
+    let guest = gpt([esp(ESP).at("/boot"), root(), swap()]);
+    guest.file("/boot/loader/random-seed", vec![7; 32]);
     for (name, version) in [("arch", "linux"), ("arch-lts", "linux-lts")] {
-        esp.file(
-            &format!("/loader/entries/{name}.conf"),
-            format!(
-                "title   Arch Linux\nlinux   /vmlinuz-{version}\ninitrd  /intel-ucode.img\n\
-                 initrd  /initramfs-{version}.img\noptions root=/dev/nvme0n1p2 rw\n\
-                 options resume=/dev/nvme0n1p3\n"
-            ),
-        );
-        kernel(esp, "", root, version, &format!("initramfs-{version}.img"));
+        let entry = "
+== /boot/loader/entries/{NAME}.conf
+title   Arch Linux
+linux   /vmlinuz-{VERSION}
+initrd  /intel-ucode.img
+initrd  /initramfs-{VERSION}.img
+options root=/dev/nvme0n1p2 rw
+options resume=/dev/nvme0n1p3
+";
+        guest.tree(entry, &[("NAME", name), ("VERSION", version)]);
+        kernel(&guest, version, "initramfs-{}.img");
     }
-    guest
+    let files = r#"
+== /etc/os-release
+ID="arch"
+VERSION_ID="rolling"
+PRETTY_NAME="arch rolling"
+== /etc/fstab
+/dev/nvme0n1p2 / ext4 rw 0 1
+UUID={ESP} /boot vfat rw 0 2
+== /boot/EFI/systemd/systemd-bootx64.efi systemd-boot
+== /boot/loader/loader.conf
+default arch-lts*
+timeout 3
+"#;
+    base(guest, files)
 }
 
 /// Fedora with a unified image, whose EFI system partition systemd mounts by itself.
 fn fedora(command_line: &str, inside: &[&str]) -> PhonyGuest {
-    let guest = disk();
-    let (esp, root) = (guest.partition(1), guest.partition(2));
-    base(
-        root,
-        Some(("fedora", "41")),
-        &format!("UUID={ROOT} / ext4 defaults 0 1\n"),
-    );
     let version = "6.11.4-301.fc41.x86_64";
-    let made = MemoryFilesystem::new(FilesystemKind::Ext4);
-    let builtin = if inside.is_empty() { BUILTIN } else { &[] };
-    PhonyKernel {
+    let made = mbr([root()]);
+    let kernel = PhonyKernel {
         version,
-        usr: "/usr",
-        suffix: ".ko",
-        builtin,
+        builtin: if inside.is_empty() { VIRTIO } else { &[] },
         inside,
         compression: Compression::Zstd,
-        files: &[],
-    }
-    .install(&made, "", &made);
-    for (path, node) in made.entries() {
-        if let (true, Node::File(content, _)) = (path.starts_with("/usr/"), node) {
-            root.file(&path["/usr".len()..], content);
-        }
-    }
-    let initramfs = made.read(&format!("/initrd.img-{version}"), u64::MAX);
+        ..PhonyKernel::default()
+    };
+    kernel.install(&made);
+    let made = made.partition(1);
+    let initramfs = made.read(&format!("/boot/initrd.img-{version}"), u64::MAX);
     let image = uki::build(
         &[
             (
@@ -93,10 +68,25 @@ fn fedora(command_line: &str, inside: &[&str]) -> PhonyGuest {
         ],
         true,
     );
-    esp.file(&format!("/EFI/Linux/fedora-{version}.efi"), image);
-    esp.file("/EFI/BOOT/BOOTX64.EFI", "systemd-boot");
-    esp.file("/EFI/systemd/systemd-bootx64.efi", "systemd-boot");
-    guest
+    // systemd mounts the EFI system partition where nothing says so.
+    let guest = gpt([esp(ESP).at("/efi"), root(), swap()]);
+    guest.file(&format!("/efi/EFI/Linux/fedora-{version}.efi"), image);
+    for (path, node) in made.entries() {
+        if path.starts_with("/lib") {
+            guest.put(&path, node);
+        }
+    }
+    let files = r#"
+== /etc/os-release
+ID="fedora"
+VERSION_ID="41"
+PRETTY_NAME="fedora 41"
+== /etc/fstab
+UUID={ROOT} / ext4 defaults 0 1
+== /efi/EFI/BOOT/BOOTX64.EFI systemd-boot
+== /efi/EFI/systemd/systemd-bootx64.efi systemd-boot
+"#;
+    base(guest, files)
 }
 
 /// One in which nothing must change.

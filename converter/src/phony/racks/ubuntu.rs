@@ -1,213 +1,181 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Ubuntu.
 
-use disk::filesystem::FilesystemKind;
-use image_library::DiskIndex;
+use disk::filesystem::FilesystemKind::{Btrfs, Ext4, Luks, MdMember};
 
-use super::{DATA, ESP, LINKS, MEMBER, ROOT, SYSTEMD, X86_64, grub_entry, install, plain, put};
+use super::{DATA, ROOT, X86_64, esp, member, root, swap, system};
 use crate::guest::compression::Compression;
-use crate::inspect::{AssembledKind, TableKind, VolumeId};
+use crate::inspect::TableKind;
 use crate::phony::image::{PhonyImage, with_btrfs};
 use crate::phony::loaders::kernel;
-use crate::phony::{Node, PhonyGuest, link, volume};
+use crate::phony::{PhonyGuest, SYSTEMD, gpt, mbr, volume};
 
 /// Ubuntu 16.04 as a provider's image: settings of GRUB in pieces, VLANs of ifupdown, many tools.
 pub(crate) fn ubuntu_16_of_a_provider() -> PhonyGuest {
-    let guest = plain(FilesystemKind::Ext4);
-    let root = guest.partition(1);
+    let guest = mbr([root(Ext4), swap()]);
     PhonyImage {
         version: "4.15.0-142-generic",
-        kernel: "vmlinuz-4.15.0-142-generic",
-        initramfs: "initrd.img-4.15.0-142-generic",
         usr: "",
         inside: &["scsi_mod", "sd_mod", "megaraid_sas"],
-        files: &[
-            ("init", "#!/bin/sh\n"),
-            ("conf/initramfs.conf", "MODULES=most\n"),
-            ("conf/modules", "megaraid_sas\nraid1\n"),
-            ("etc/modprobe.d/blacklist.conf", "blacklist virtio_pci\n"),
-        ],
+        files: &["
+== init
+#!/bin/sh
+== conf/initramfs.conf
+MODULES=most
+== conf/modules
+megaraid_sas
+raid1
+== etc/modprobe.d/blacklist.conf
+blacklist virtio_pci
+"],
         ..PhonyImage::default()
     }
-    .put(root, "/boot", root);
-    install(
-        root,
-        X86_64,
-        &[
-            SYSTEMD,
-            LINKS,
-            ("/etc/os-release", "ID=ubuntu\nVERSION_ID=\"16.04\"\n"),
-            (
-                "/etc/fstab",
-                "/dev/disk/by-label/root / ext4 defaults 0 1\n/dev/sda2 none swap sw 0 0\n",
-            ),
-            (
-                "/etc/default/grub",
-                "GRUB_CMDLINE_LINUX_DEFAULT=\"quiet\"\n",
-            ),
-            (
-                "/etc/default/grub.d/50-provider.cfg",
-                "GRUB_CMDLINE_LINUX_DEFAULT=\"net.ifnames=0 biosdevname=0 resume=/dev/sda2\"\n",
-            ),
-            (
-                "/boot/grub/grub.cfg",
-                "menuentry 'Ubuntu' {\n\tlinux /boot/vmlinuz-4.15.0-142-generic root=/dev/sda1 ro \
-                 net.ifnames=0 biosdevname=0 resume=/dev/sda2\n\
-                 \tinitrd /boot/initrd.img-4.15.0-142-generic\n}\n",
-            ),
-            ("/etc/modprobe.d/blacklist.conf", "blacklist virtio_pci\n"),
-            ("/etc/initramfs-tools/modules", "megaraid_sas\nraid1\n"),
-            (
-                "/etc/network/interfaces",
-                "source /etc/network/interfaces.d/*.cfg\n",
-            ),
-            (
-                "/etc/network/interfaces.d/50-provider.cfg",
-                "auto lo eth0 vlan12\niface lo inet loopback\niface eth0 inet static\n\
-                 \taddress 10.9.16.4\n\tnetmask 255.255.255.0\n\tgateway 10.9.16.1\n\
-                 iface vlan12 inet static\n\tvlan-raw-device eth0\n\taddress 10.9.17.4\n\
-                 \tnetmask 255.255.255.0\n",
-            ),
-            (
-                "/etc/systemd/system/multi-user.target.wants/lm-sensors.service",
-                "",
-            ),
-            (
-                "/etc/systemd/system/multi-user.target.wants/thermald.service",
-                "",
-            ),
-            ("/etc/rc2.d/S03loadcpufreq", ""),
-        ],
-    );
-    guest
+    .put(&guest, "/boot");
+    let files = r#"
+== /etc/os-release
+ID=ubuntu
+VERSION_ID="16.04"
+== /etc/fstab
+/dev/disk/by-label/root / ext4 defaults 0 1
+/dev/sda2 none swap sw 0 0
+== /etc/default/grub
+GRUB_CMDLINE_LINUX_DEFAULT="quiet"
+== /etc/default/grub.d/50-provider.cfg
+GRUB_CMDLINE_LINUX_DEFAULT="net.ifnames=0 biosdevname=0 resume=/dev/sda2"
+== /boot/grub/grub.cfg
+menuentry 'Ubuntu' {
+	linux /boot/vmlinuz-4.15.0-142-generic root=/dev/sda1 ro net.ifnames=0 biosdevname=0 resume=/dev/sda2
+	initrd /boot/initrd.img-4.15.0-142-generic
+}
+== /etc/modprobe.d/blacklist.conf
+blacklist virtio_pci
+== /etc/initramfs-tools/modules
+megaraid_sas
+raid1
+== /etc/network/interfaces
+source /etc/network/interfaces.d/*.cfg
+== /etc/network/interfaces.d/50-provider.cfg
+auto lo eth0 vlan12
+iface lo inet loopback
+iface eth0 inet static
+	address 10.9.16.4
+	netmask 255.255.255.0
+	gateway 10.9.16.1
+iface vlan12 inet static
+	vlan-raw-device eth0
+	address 10.9.17.4
+	netmask 255.255.255.0
+== /etc/systemd/system/multi-user.target.wants/lm-sensors.service
+== /etc/systemd/system/multi-user.target.wants/thermald.service
+== /etc/rc2.d/S03loadcpufreq
+"#;
+    system(guest, X86_64, SYSTEMD, files)
 }
 
 /// Ubuntu 24.04 on two NVMe disks in a mirror, with an EFI system partition on each.
 pub(crate) fn ubuntu_24_on_nvme_and_md() -> PhonyGuest {
-    let second = "7C11-20B0";
-    let disk = |esp_uuid| {
-        let mut esp = super::esp();
-        esp.uuid = esp_uuid;
-        vec![esp, volume(FilesystemKind::MdMember, MEMBER)]
-    };
-    let mut guest = PhonyGuest::new(TableKind::Gpt, disk(ESP));
+    let mut guest = gpt([esp(), member(MdMember)]);
     guest.disks[0].name = Some("nvme0n1".to_owned());
-    guest.add_disk(Some("nvme1n1"), TableKind::Gpt, disk(second));
-    let parts = [0, 1].map(|disk| VolumeId::on_disk(DiskIndex(disk), Some(2)));
-    let content = volume(FilesystemKind::Ext4, ROOT);
-    let nodes = ["md0", "md/ubuntu-server:0"];
-    let root = &guest.assemble(AssembledKind::MdArray, &nodes, &parts, &content);
-    let esp = guest.partition(1);
-    root.put("/boot/efi", Node::Directory);
+    let second = vec![crate::phony::esp("7C11-20B0"), member(MdMember)];
+    guest.add_disk(Some("nvme1n1"), TableKind::Gpt, second);
+    guest.mirror(2, &["md0", "md/ubuntu-server:0"], &root(Ext4));
     PhonyImage {
         version: "6.8.0-48-generic",
-        kernel: "vmlinuz-6.8.0-48-generic",
-        initramfs: "initrd.img-6.8.0-48-generic",
         suffix: ".ko.zst",
         inside: &["scsi_mod", "sd_mod"],
-        files: &[
-            ("init", "#!/bin/sh\n"),
-            ("conf/initramfs.conf", "MODULES=most\n"),
-            (
-                "etc/mdadm/mdadm.conf",
-                "HOMEHOST <system>\nARRAY /dev/md0 metadata=1.2 UUID=0f0e0d0c:0b0a0908:07060504:03020100\n",
-            ),
-        ],
+        files: &["
+== init
+#!/bin/sh
+== conf/initramfs.conf
+MODULES=most
+== etc/mdadm/mdadm.conf
+HOMEHOST <system>
+ARRAY /dev/md0 metadata=1.2 UUID=0f0e0d0c:0b0a0908:07060504:03020100
+"],
         compression: Compression::Zstd,
         microcode: true,
         ..PhonyImage::default()
     }
-    .put(root, "/boot", root);
-    link(root, "/lib", "usr/lib");
-    put(
-        esp,
-        &[
-            ("/EFI/BOOT/BOOTX64.EFI", "shimx64.efi"),
-            ("/EFI/ubuntu/shimx64.efi", "shimx64.efi"),
-            ("/EFI/ubuntu/grubx64.efi", "grubx64.efi"),
-        ],
-    );
-    install(
-        root,
-        X86_64,
-        &[
-            SYSTEMD,
-            LINKS,
-            ("/etc/os-release", "ID=ubuntu\nVERSION_ID=\"24.04\"\n"),
-            (
-                "/etc/fstab",
-                "/dev/disk/by-id/md-uuid-0f0e0d0c:0b0a0908:07060504:03020100 / ext4 defaults 0 1\n\
-                 /dev/disk/by-uuid/7C11-20AF /boot/efi vfat defaults 0 1\n\
-                 /dev/nvme1n1p1 /boot/efi2 vfat defaults,nofail 0 0\n/swap.img none swap sw 0 0\n",
-            ),
-            (
-                "/boot/grub/grub.cfg",
-                "menuentry 'Ubuntu' {\n\tlinux /boot/vmlinuz-6.8.0-48-generic root=/dev/md0 ro\n\
-                 \tinitrd /boot/initrd.img-6.8.0-48-generic\n}\n",
-            ),
-            (
-                "/etc/netplan/50-cloud-init.yaml",
-                "network:\n  version: 2\n  renderer: networkd\n  ethernets:\n    enp193s0f0np0:\n      \
-                 dhcp4: true\n    all-mellanox:\n      match: {driver: mlx5_core}\n      mtu: 9000\n  bridges:\n    \
-                 br0:\n      interfaces: [enp193s0f0np0]\n      addresses: [10.9.24.3/24]\n      \
-                 routes: [{to: default, via: 10.9.24.1}]\n",
-            ),
-            ("/etc/initramfs-tools/modules", ""),
-        ],
-    );
-    guest
+    .put(&guest, "/boot");
+    let files = r#"
+== /lib -> usr/lib
+== /etc/os-release
+ID=ubuntu
+VERSION_ID="24.04"
+== /etc/fstab
+/dev/disk/by-id/md-uuid-0f0e0d0c:0b0a0908:07060504:03020100 / ext4 defaults 0 1
+/dev/disk/by-uuid/{ESP} /boot/efi vfat defaults 0 1
+/dev/nvme1n1p1 /boot/efi2 vfat defaults,nofail 0 0
+/swap.img none swap sw 0 0
+== /boot/grub/grub.cfg
+menuentry 'Ubuntu' {
+	linux /boot/vmlinuz-6.8.0-48-generic root=/dev/md0 ro
+	initrd /boot/initrd.img-6.8.0-48-generic
+}
+== /etc/netplan/50-cloud-init.yaml
+network:
+  version: 2
+  renderer: networkd
+  ethernets:
+    enp193s0f0np0:
+      dhcp4: true
+    all-mellanox:
+      match: {driver: mlx5_core}
+      mtu: 9000
+  bridges:
+    br0:
+      interfaces: [enp193s0f0np0]
+      addresses: [10.9.24.3/24]
+      routes: [{to: default, via: 10.9.24.1}]
+== /etc/initramfs-tools/modules
+== /boot/efi/EFI/BOOT/BOOTX64.EFI shimx64.efi
+== /boot/efi/EFI/ubuntu/shimx64.efi shimx64.efi
+== /boot/efi/EFI/ubuntu/grubx64.efi grubx64.efi
+"#;
+    system(guest, X86_64, SYSTEMD, files)
 }
 
 /// Ubuntu on a root of btrfs in the subvolume `/@`, as its installer makes it.
 pub(crate) fn ubuntu_22_on_btrfs() -> PhonyGuest {
-    let inside = plain(FilesystemKind::Btrfs);
-    let root = inside.partition(1);
-    let version = "5.15.0-91-generic";
+    let inside = mbr([root(Btrfs), swap()]);
     PhonyImage {
-        version,
-        kernel: &format!("vmlinuz-{version}"),
-        initramfs: &format!("initrd.img-{version}"),
+        version: "5.15.0-91-generic",
         modules: &with_btrfs(),
         inside: &["scsi_mod", "sd_mod", "btrfs"],
-        files: &[
-            ("init", "#!/bin/sh\n"),
-            ("conf/initramfs.conf", "MODULES=dep\n"),
-            ("conf/modules", "ahci\n"),
-        ],
+        files: &["
+== init
+#!/bin/sh
+== conf/initramfs.conf
+MODULES=dep
+== conf/modules
+ahci
+"],
         compression: Compression::Zstd,
         ..PhonyImage::default()
     }
-    .put(root, "/boot", root);
-    link(root, "/lib", "usr/lib");
-    install(
-        root,
-        X86_64,
-        &[
-            SYSTEMD,
-            LINKS,
-            ("/etc/os-release", "ID=ubuntu\nVERSION_ID=\"22.04\"\n"),
-        ],
-    );
-    root.file(
-        "/etc/fstab",
-        format!(
-            "UUID={ROOT} / btrfs defaults,subvol=@ 0 1\nUUID={ROOT} /home btrfs subvol=@home 0 2\n"
-        ),
-    );
-    root.file(
-        "/boot/grub/grub.cfg",
-        format!(
-            "menuentry 'Ubuntu' {{\n\tlinux /@/boot/vmlinuz-{version} root=UUID={ROOT} ro rootflags=subvol=@\n\
-             \tinitrd /@/boot/initrd.img-{version}\n}}\n"
-        ),
-    );
+    .put(&inside, "/boot");
+    let files = r#"
+== /lib -> usr/lib
+== /etc/os-release
+ID=ubuntu
+VERSION_ID="22.04"
+== /etc/fstab
+UUID={ROOT} / btrfs defaults,subvol=@ 0 1
+UUID={ROOT} /home btrfs subvol=@home 0 2
+== /boot/grub/grub.cfg
+menuentry 'Ubuntu' {
+	linux /@/boot/vmlinuz-5.15.0-91-generic root=UUID={ROOT} ro rootflags=subvol=@
+	initrd /@/boot/initrd.img-5.15.0-91-generic
+}
+"#;
+    let inside = system(inside, X86_64, SYSTEMD, files);
     // As it is on the disk: the root is one subvolume of several.
-    let guest = plain(FilesystemKind::Btrfs);
+    let guest = mbr([volume(Btrfs, ROOT), swap()]);
     let top = guest.partition(1);
     for (id, path) in [(5, ""), (256, "@"), (257, "@home")] {
         top.subvolume(id, path, id == 5);
     }
-    for (path, node) in root.entries() {
+    for (path, node) in inside.partition(1).entries() {
         top.put(&format!("/@{}", path.trim_end_matches('/')), node);
     }
     top.file("/@home/ana/notes", "");
@@ -216,42 +184,22 @@ pub(crate) fn ubuntu_22_on_btrfs() -> PhonyGuest {
 
 /// Ubuntu 18.04 whose logs are on a disk that is not in the image.
 pub(crate) fn ubuntu_18_without_a_disk() -> PhonyGuest {
-    let guest = PhonyGuest::new(
-        TableKind::Mbr,
-        vec![
-            volume(FilesystemKind::Ext4, ROOT),
-            volume(FilesystemKind::Luks, DATA),
-        ],
-    );
-    let root = guest.partition(1);
-    let version = "4.15.0-213-generic";
-    kernel(
-        root,
-        "/boot",
-        root,
-        version,
-        &format!("initrd.img-{version}"),
-    );
-    grub_entry(
-        root,
-        "/boot/grub/grub.cfg",
-        "Ubuntu",
-        &format!("/boot/vmlinuz-{version} root=/dev/sda1 resume=/dev/sdb3 ro"),
-        &format!("/boot/initrd.img-{version}"),
-    );
-    install(
-        root,
-        X86_64,
-        &[
-            SYSTEMD,
-            LINKS,
-            ("/etc/os-release", "ID=ubuntu\nVERSION_ID=\"18.04\"\n"),
-            (
-                "/etc/fstab",
-                "/dev/sda1 / ext4 defaults 0 1\n/dev/sdb1 /var/log ext4 defaults 0 2\n",
-            ),
-            ("/etc/crypttab", "safe /dev/sdb2 none luks\n"),
-        ],
-    );
-    guest
+    let guest = mbr([root(Ext4), volume(Luks, DATA)]);
+    kernel(&guest, "4.15.0-213-generic", "initrd.img-{}");
+    let files = r#"
+== /boot/grub/grub.cfg
+menuentry 'Ubuntu' {
+	linux /boot/vmlinuz-4.15.0-213-generic root=/dev/sda1 resume=/dev/sdb3 ro
+	initrd /boot/initrd.img-4.15.0-213-generic
+}
+== /etc/os-release
+ID=ubuntu
+VERSION_ID="18.04"
+== /etc/fstab
+/dev/sda1 / ext4 defaults 0 1
+/dev/sdb1 /var/log ext4 defaults 0 2
+== /etc/crypttab
+safe /dev/sdb2 none luks
+"#;
+    system(guest, X86_64, SYSTEMD, files)
 }

@@ -276,10 +276,9 @@ fn a_script_that_is_not_as_we_know_it_is_named() {
     let guest = sles_11();
     let image = crate::phony::image::PhonyImage {
         version: "3.0.101-63-default",
-        kernel: "vmlinuz-3.0.101-63-default",
-        initramfs: "initrd-3.0.101-63-default",
+        initramfs: "initrd-{}",
         usr: "",
-        files: &[("init", "#!/bin/bash\n"), ("mkinitrd.config", "")],
+        files: &["\n== init\n#!/bin/bash\n== mkinitrd.config\n"],
         ..Default::default()
     };
     let other = crate::phony::image::server("sles", "10", &image, "root=LABEL=x");
