@@ -17,50 +17,48 @@ const GIB: u64 = 1 << 30;
 
 /// Writes the manifest.
 pub(super) fn yaml(export: &Export<'_>, hardware: &Hardware) -> String {
-    let mut yaml = Yaml(comment(export));
     let vm = export.vm;
-    yaml.line(0, "apiVersion: kubevirt.io/v1");
-    yaml.line(0, "kind: VirtualMachine");
-    yaml.line(0, "metadata:");
-    yaml.pair(1, "name", &quoted(&kubernetes_name(&vm.name)));
-    yaml.line(0, "spec:");
-    yaml.line(1, "runStrategy: Halted");
-    yaml.line(1, "template:");
-    yaml.line(2, "spec:");
-    yaml.line(3, "architecture: amd64");
-    yaml.line(3, "domain:");
-    yaml.line(4, "machine:");
-    yaml.line(5, "type: q35");
-    yaml.line(4, "cpu:");
-    yaml.pair(5, "cores", &vm.cpus.to_string());
-    yaml.line(4, "memory:");
-    yaml.pair(
-        5,
-        "guest",
-        &format!("{}Mi", text::mebibytes(vm.memory_bytes)),
-    );
-    yaml.line(4, "clock:");
-    yaml.line(5, "utc: {}");
-    yaml.line(5, "timer:");
-    yaml.line(6, "rtc: { tickPolicy: catchup }");
-    yaml.line(6, "pit: { tickPolicy: delay }");
-    yaml.line(6, "hpet: { present: false }");
-    yaml.line(4, "features:");
-    yaml.line(5, "acpi: {}");
-    yaml.line(4, "firmware:");
-    yaml.pair(
-        5,
-        "uuid",
-        &quoted(&text::machine_uuid(&vm.name).to_string()),
-    );
-    yaml.line(5, "bootloader:");
-    yaml.line(
-        6,
-        match vm.firmware {
-            Firmware::Bios => "bios: { useSerial: true }",
-            Firmware::Uefi => "efi: { secureBoot: false, persistent: true }",
-        },
-    );
+    let bootloader = match vm.firmware {
+        Firmware::Bios => "bios: { useSerial: true }",
+        Firmware::Uefi => "efi: { secureBoot: false, persistent: true }",
+    };
+    let mut yaml = Yaml(comment(export));
+    yaml.text(&format!(
+        "\
+apiVersion: kubevirt.io/v1
+kind: VirtualMachine
+metadata:
+  name: {name}
+spec:
+  runStrategy: Halted
+  template:
+    spec:
+      architecture: amd64
+      domain:
+        machine:
+          type: q35
+        cpu:
+          cores: {cpus}
+        memory:
+          guest: {memory}Mi
+        clock:
+          utc: {{}}
+          timer:
+            rtc: {{ tickPolicy: catchup }}
+            pit: {{ tickPolicy: delay }}
+            hpet: {{ present: false }}
+        features:
+          acpi: {{}}
+        firmware:
+          uuid: {uuid}
+          bootloader:
+            {bootloader}
+",
+        name = quoted(&kubernetes_name(&vm.name)),
+        cpus = vm.cpus,
+        memory = text::mebibytes(vm.memory_bytes),
+        uuid = quoted(&text::machine_uuid(&vm.name).to_string()),
+    ));
     devices(&mut yaml, export, hardware);
     networks(&mut yaml, export);
     yaml.line(3, "volumes:");
@@ -75,6 +73,10 @@ pub(super) fn yaml(export: &Export<'_>, hardware: &Hardware) -> String {
 struct Yaml(String);
 
 impl Yaml {
+    fn text(&mut self, lines: &str) {
+        self.0.push_str(lines);
+    }
+
     fn line(&mut self, level: usize, text: &str) {
         let indent = 2 * level;
         let _ = writeln!(self.0, "{:indent$}{text}", "");
@@ -115,19 +117,30 @@ fn claim(export: &Export<'_>, disk: &DiskFile) -> String {
 }
 
 fn devices(yaml: &mut Yaml, export: &Export<'_>, hardware: &Hardware) {
-    yaml.line(4, "devices:");
-    yaml.line(5, "autoattachSerialConsole: true");
-    yaml.line(5, "autoattachGraphicsDevice: true");
-    // Otherwise a machine without cards gets one.
-    yaml.line(5, "autoattachPodInterface: false");
+    // Without the third a machine that has no cards gets one.
+    yaml.text(
+        "\
+        devices:
+          autoattachSerialConsole: true
+          autoattachGraphicsDevice: true
+          autoattachPodInterface: false
+",
+    );
     if hardware.old_virtio {
         yaml.line(5, "useVirtioTransitional: true");
     }
     if hardware.card == Card::Virtio {
         yaml.line(5, "rng: {}");
     }
+    disks(yaml, export, hardware.controller);
+    if !export.vm.nics.is_empty() {
+        interfaces(yaml, export, hardware.card);
+    }
+}
+
+fn disks(yaml: &mut Yaml, export: &Export<'_>, controller: Controller) {
     yaml.line(5, "disks:");
-    let bus = match hardware.controller {
+    let bus = match controller {
         Controller::VirtioScsi => "scsi",
         Controller::Sata => "sata",
         _ => "virtio",
@@ -145,11 +158,11 @@ fn devices(yaml: &mut Yaml, export: &Export<'_>, hardware: &Hardware) {
             yaml.line(7, &format!("blockSize: {{ {custom} }}"));
         }
     }
-    if export.vm.nics.is_empty() {
-        return;
-    }
+}
+
+fn interfaces(yaml: &mut Yaml, export: &Export<'_>, card: Card) {
     yaml.line(5, "interfaces:");
-    let model = match hardware.card {
+    let model = match card {
         Card::E1000e => "e1000e",
         Card::E1000 => "e1000",
         Card::Rtl8139 => "rtl8139",
@@ -161,13 +174,11 @@ fn devices(yaml: &mut Yaml, export: &Export<'_>, hardware: &Hardware) {
             yaml.pair(7, "macAddress", &quoted(&mac));
         }
         yaml.pair(7, "model", model);
-        yaml.line(
-            7,
-            match is_pod_network(export, index, nic) {
-                true => "masquerade: {}",
-                false => "bridge: {}",
-            },
-        );
+        let way = match is_pod_network(export, index, nic) {
+            true => "masquerade",
+            false => "bridge",
+        };
+        yaml.pair(7, way, "{}");
     }
 }
 
