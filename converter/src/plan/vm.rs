@@ -9,7 +9,7 @@ use disk::SectorSize;
 use crate::guest::boot_sector::BootCode;
 use crate::inspect::{DiskFacts, DriverPlace, Inspection, Kernel};
 use crate::plan::PlanOptions;
-use crate::plan::drivers::obstacle;
+use crate::plan::drivers::obstacle::obstacle;
 use crate::vm::{
     DiskController, Firmware, Mainboard, NicModel, Profile, VmDefinition, VmDisk, VmNic,
 };

@@ -10,6 +10,7 @@
 //! | mkinitrd of SUSE | `run_all.sh` loads it before udev starts |
 //! | mkinitrd with nash | `init` has an `insmod` for it |
 
+pub(crate) mod obstacle;
 mod overrides;
 mod persist;
 #[cfg(test)]
@@ -29,11 +30,11 @@ use crate::plan::edit::{AddedModule, Change, Edit, InitramfsAppend, Rewrites};
 use crate::plan::vm;
 use crate::vm::DiskController;
 
+use obstacle::{NASH_SCRIPT, SUSE_SCRIPT, hindered, obstacle};
+
 /// The list of modules inside an initramfs of initramfs-tools.
 const INNER_MODULES: &str = "conf/modules";
 const MKINITCPIO_CONFIG: &str = "config";
-const SUSE_SCRIPT: &str = "run_all.sh";
-const NASH_SCRIPT: &str = "init";
 /// Where nash scripts have their modules.
 const FLAT_DIRECTORY: &str = "lib";
 const COMMENT: &str = "# Drivers of virtual hardware";
@@ -64,34 +65,6 @@ pub(crate) fn plan(
         }
     }
     edits
-}
-
-/// Why an initramfs cannot be extended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Obstacle {
-    /// We do not know how it loads modules.
-    Generator,
-    /// Its script is not as we know such scripts.
-    Script,
-    /// A signature is beside it, which would not fit any more.
-    Signature,
-}
-
-/// What hinders that an initramfs gets a module.
-pub(crate) fn obstacle(initramfs: &InitramfsFacts) -> Option<Obstacle> {
-    let text = |path| initramfs.file(path).map_or("", |file| file.text.as_str());
-    let is_known = match initramfs.generator {
-        Generator::Nash => nash::with_modules(text(NASH_SCRIPT), &[]).is_some(),
-        Generator::SuseMkinitrd => suse_mkinitrd::with_modules(text(SUSE_SCRIPT), &[]).is_some(),
-        _ => true,
-    };
-    if !initramfs.generator.is_extensible() {
-        Some(Obstacle::Generator)
-    } else if initramfs.signed {
-        Some(Obstacle::Signature)
-    } else {
-        (!is_known).then_some(Obstacle::Script)
-    }
 }
 
 /// An initramfs that cannot be read weighs less where another kernel starts.
@@ -147,31 +120,6 @@ fn check(kernel: &Kernel, level: Level, findings: &mut Vec<Finding>) {
             .remedy("reinstall the kernel's package on the server"),
         );
     }
-}
-
-fn hindered(initramfs: &InitramfsFacts, obstacle: Obstacle, level: Level) -> Finding {
-    let place = initramfs.file.guest_path.clone();
-    let generator = initramfs.generator;
-    let (code, problem) = match obstacle {
-        Obstacle::Generator => (
-            "initramfs.generator.unsupported",
-            format!("it lacks virtio drivers, and was made by {generator}, which we cannot extend"),
-        ),
-        Obstacle::Script => (
-            "initramfs.init.unknown",
-            format!(
-                "it lacks virtio drivers, and the script of {generator} inside does not start \
-                 as we know it"
-            ),
-        ),
-        Obstacle::Signature => (
-            "initramfs.signed",
-            "it lacks virtio drivers, and its signature would not fit once they are added"
-                .to_owned(),
-        ),
-    };
-    finding(level, code, place, problem)
-        .remedy("add the virtio drivers to it on the server and take a new image")
 }
 
 /// The modules that an initramfs lacks. Network cards are left to the root filesystem where the
