@@ -9,17 +9,16 @@
 //! guest's own kernel in a small virtual machine, as the plan says.
 
 mod deferred;
+mod edits;
 mod initramfs;
 mod machine;
 mod small_vm;
+mod volumes;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use disk::block::{Overlay, OverlayOptions};
-use disk::filesystem::{
-    self, Attributes, Filesystem, FilesystemKind, WritableFilesystem, WriteOptions,
-};
+use disk::filesystem::{self, FilesystemKind, WriteOptions};
 use disk::{Finding, Level, WriteAt};
 use image_library::DiskIndex;
 use serde::{Deserialize, Serialize};
@@ -27,18 +26,17 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::guest_disk::{GuestDisk, secrets_of};
 use crate::inspect::findings::finding;
-use crate::inspect::tree::encode;
 use crate::inspect::{FilePlace, VolumeId};
 use crate::plan::{Change, Edit, Plan, SmallVm};
 use crate::stack::{Devices, Part, filesystem_on};
 
 use deferred::Deferred;
+pub(crate) use edits::{hash, write_edits};
 pub use machine::{NoMachine, Work, WriterDisk, WriterMachine, WriterOrder, WriterOutput};
 use small_vm::Waiting;
+pub(crate) use volumes::Volumes;
 
 const FILE_BYTES_MAX: u64 = 1 << 30;
-/// Directory blocks, block maps and rounding, per file.
-const OVERHEAD_BYTES: u64 = 16 << 10;
 
 /// How a plan is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,17 +75,6 @@ pub struct AppliedFile {
     pub after: String,
     /// Size after, in bytes.
     pub size_bytes: u64,
-}
-
-/// The filesystems of a guest during a conversion.
-#[derive(Debug, Default)]
-pub(crate) struct Volumes {
-    /// Those with files to be written.
-    pub(crate) writable: BTreeMap<VolumeId, Box<dyn WritableFilesystem>>,
-    /// Those that are only read.
-    pub(crate) readable: BTreeMap<VolumeId, Box<dyn Filesystem>>,
-    /// Bytes free on those to be written, where that is known.
-    pub(crate) free_bytes: BTreeMap<VolumeId, u64>,
 }
 
 /// Carries out a plan. The machine is only asked where the plan has a use for it.
@@ -239,272 +226,4 @@ fn open_deferred(
         kind,
         operations,
     })
-}
-
-/// What one file is to hold.
-#[derive(Debug)]
-struct Write<'a> {
-    place: &'a FilePlace,
-    before: Option<String>,
-    after: String,
-    size_bytes: u64,
-    action: Action,
-}
-
-#[derive(Debug)]
-enum Action {
-    Replace(Vec<u8>),
-    Append(Vec<u8>),
-    Create(Vec<u8>, u32),
-}
-
-impl Action {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Replace(bytes) | Self::Append(bytes) | Self::Create(bytes, _) => bytes,
-        }
-    }
-}
-
-/// Makes, checks and writes all edits.
-pub(crate) fn write_edits(
-    edits: &[Edit],
-    volumes: &mut Volumes,
-    options: &ApplyOptions,
-) -> Result<Vec<AppliedFile>> {
-    let mut writes = Vec::new();
-    for edit in edits {
-        writes.push(make(edit, volumes, options)?);
-    }
-    check_space(&writes, volumes)?;
-    let mut files = Vec::new();
-    for write in writes {
-        carry_out(&write, volumes)?;
-        files.push(AppliedFile {
-            place: write.place.clone(),
-            before: write.before,
-            after: write.after,
-            size_bytes: write.size_bytes,
-        });
-    }
-    Ok(files)
-}
-
-impl Volumes {
-    /// A file's content.
-    pub(crate) fn read(&self, place: &FilePlace, limit_bytes: u64) -> Result<Vec<u8>> {
-        self.reader(place)?
-            .read(&place.path, limit_bytes)
-            .map_err(Error::guest(&place.guest_path))
-    }
-
-    fn reader(&self, place: &FilePlace) -> Result<&dyn Filesystem> {
-        if let Some(filesystem) = self.writable.get(&place.volume) {
-            return Ok(&**filesystem);
-        }
-        match self.readable.get(&place.volume) {
-            Some(filesystem) => Ok(&**filesystem),
-            None => Err(Error::Changed {
-                place: place.volume.to_string(),
-            }),
-        }
-    }
-
-    fn writer(&mut self, place: &FilePlace) -> Result<&mut Box<dyn WritableFilesystem>> {
-        self.writable
-            .get_mut(&place.volume)
-            .ok_or_else(|| Error::Changed {
-                place: place.volume.to_string(),
-            })
-    }
-
-    fn exists(&self, place: &FilePlace, path: &str) -> Result<bool> {
-        match self.reader(place)?.metadata(path) {
-            Ok(_) => Ok(true),
-            Err(disk::Error::NotFound { .. }) => Ok(false),
-            Err(source) => Err(Error::Guest {
-                place: path.to_owned(),
-                source,
-            }),
-        }
-    }
-}
-
-fn make<'a>(edit: &'a Edit, volumes: &Volumes, options: &ApplyOptions) -> Result<Write<'a>> {
-    let place = &edit.place;
-    let changed = || Error::Changed {
-        place: place.guest_path.clone(),
-    };
-    match &edit.change {
-        Change::Rewrite {
-            before,
-            after,
-            encoding,
-        } => {
-            let current = volumes.read(place, FILE_BYTES_MAX)?;
-            if encode(*encoding, before).as_ref() != Some(&current) {
-                return Err(changed());
-            }
-            let bytes = encode(*encoding, after).ok_or_else(|| Error::File {
-                place: place.guest_path.clone(),
-                problem: "the new text has characters that the file's encoding lacks".to_owned(),
-            })?;
-            Ok(Write {
-                place,
-                before: Some(hash(&current)),
-                after: hash(&bytes),
-                size_bytes: bytes.len() as u64,
-                action: Action::Replace(bytes),
-            })
-        }
-        Change::Create { content, mode } => {
-            if volumes.exists(place, &place.path)? {
-                return Err(changed());
-            }
-            let bytes = content.as_bytes().to_vec();
-            Ok(Write {
-                place,
-                before: None,
-                after: hash(&bytes),
-                size_bytes: bytes.len() as u64,
-                action: Action::Create(bytes, *mode),
-            })
-        }
-        Change::Copy {
-            from,
-            hash: wanted,
-            mode,
-            ..
-        } => {
-            if volumes.exists(place, &place.path)? {
-                return Err(changed());
-            }
-            copy(place, from, wanted, *mode, volumes)
-        }
-        Change::AppendToInitramfs(append) => {
-            let file = volumes.read(place, FILE_BYTES_MAX)?;
-            if hash(&file) != append.hash_before {
-                return Err(changed());
-            }
-            let appended = initramfs::build(place, &file, append, volumes, options)?;
-            let whole = appended.apply_to(&file);
-            Ok(Write {
-                place,
-                before: Some(hash(&file)),
-                after: hash(&whole),
-                size_bytes: whole.len() as u64,
-                action: if appended.keep == file.len() as u64 {
-                    Action::Append(appended.bytes)
-                } else {
-                    Action::Replace(whole)
-                },
-            })
-        }
-    }
-}
-
-/// A new file with the bytes of another one, which must be what was inspected.
-fn copy<'a>(
-    place: &'a FilePlace,
-    from: &FilePlace,
-    wanted: &str,
-    mode: u32,
-    volumes: &Volumes,
-) -> Result<Write<'a>> {
-    let bytes = volumes.read(from, FILE_BYTES_MAX)?;
-    let found = hash(&bytes);
-    if found != wanted {
-        return Err(Error::Changed {
-            place: from.guest_path.clone(),
-        });
-    }
-    Ok(Write {
-        place,
-        before: None,
-        after: found,
-        size_bytes: bytes.len() as u64,
-        action: Action::Create(bytes, mode),
-    })
-}
-
-/// Refuses before the first write what would not fit. A replaced file is counted whole, because
-/// the old one is only removed after the new one is there.
-fn check_space(writes: &[Write<'_>], volumes: &Volumes) -> Result<()> {
-    for (id, free) in &volumes.free_bytes {
-        let on_volume = writes.iter().filter(|write| write.place.volume == *id);
-        let needed: u64 = on_volume
-            .map(|write| write.action.bytes().len() as u64 + OVERHEAD_BYTES)
-            .sum();
-        if needed > *free {
-            return Err(Error::NoSpace {
-                place: id.to_string(),
-                needed_bytes: needed,
-                free_bytes: *free,
-            });
-        }
-    }
-    Ok(())
-}
-
-fn carry_out(write: &Write<'_>, volumes: &mut Volumes) -> Result<()> {
-    let place = write.place;
-    if let Action::Create(..) = write.action {
-        make_directories(place, volumes)?;
-    }
-    let filesystem = volumes.writer(place)?;
-    match &write.action {
-        Action::Replace(bytes) => filesystem.write(&place.path, bytes, None),
-        Action::Append(bytes) => filesystem.append(&place.path, bytes),
-        Action::Create(bytes, mode) => {
-            let label = label_of_parent(&**filesystem, &place.path)?;
-            filesystem.write(&place.path, bytes, Some(&owned_by_root(*mode, label)))
-        }
-    }
-    .map_err(Error::guest(&place.guest_path))
-}
-
-fn make_directories(place: &FilePlace, volumes: &mut Volumes) -> Result<()> {
-    let ends: Vec<usize> = place
-        .path
-        .match_indices('/')
-        .map(|(end, _)| end)
-        .skip(1)
-        .collect();
-    for end in ends {
-        let directory = &place.path[..end];
-        if !volumes.exists(place, directory)? {
-            let filesystem = volumes.writer(place)?;
-            let label = label_of_parent(&**filesystem, directory)?;
-            filesystem
-                .create_directory(directory, &owned_by_root(0o755, label))
-                .map_err(Error::guest(directory))?;
-        }
-    }
-    Ok(())
-}
-
-/// What the guest's kernel would label a new file with: the context of its directory. Policies that
-/// name single files are few, and none of what is made here is among them.
-fn label_of_parent(filesystem: &dyn Filesystem, path: &str) -> Result<Option<String>> {
-    let parent = match path.rsplit_once('/') {
-        Some(("", _)) | None => "/",
-        Some((parent, _)) => parent,
-    };
-    filesystem
-        .selinux_context(parent)
-        .map_err(Error::guest(parent))
-}
-
-fn owned_by_root(mode: u32, selinux: Option<String>) -> Attributes {
-    Attributes {
-        mode,
-        uid: 0,
-        gid: 0,
-        selinux,
-    }
-}
-
-/// BLAKE3 in hexadecimal.
-pub(crate) fn hash(bytes: &[u8]) -> String {
-    blake3::hash(bytes).to_hex().to_string()
 }
