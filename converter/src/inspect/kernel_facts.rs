@@ -8,6 +8,7 @@ use crate::guest::compression::Compression;
 use crate::guest::initramfs::Generator;
 use crate::inspect::FilePlace;
 use crate::vm::DiskController;
+
 /// Where a kernel has a driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -9,6 +9,30 @@ const MIB: u64 = 1 << 20;
 
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_system(f)?;
+        self.write_disks(f)?;
+        for mount in &self.mounts {
+            let spec = mount.spec.as_deref().unwrap_or("not in fstab");
+            writeln!(
+                f,
+                "mount       {} on {} ({spec})",
+                self.volumes().name(mount.volume),
+                mount.mount_point
+            )?;
+        }
+        for kernel in &self.kernels {
+            write_kernel(f, kernel)?;
+        }
+        self.write_cards(f)?;
+        if !self.services.is_empty() {
+            writeln!(f, "services    {}", self.services.join(" "))?;
+        }
+        self.write_findings(f)
+    }
+}
+
+impl Inspection {
+    fn write_system(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.system {
             Some(system) => {
                 let hostname = system.hostname.as_deref().unwrap_or("-");
@@ -40,49 +64,9 @@ impl fmt::Display for Inspection {
                 uki.kernel.version, uki.kernel.image
             )?;
         }
-        self.write_disks(f)?;
-        for mount in &self.mounts {
-            let spec = mount.spec.as_deref().unwrap_or("not in fstab");
-            writeln!(
-                f,
-                "mount       {} on {} ({spec})",
-                self.volumes().name(mount.volume),
-                mount.mount_point
-            )?;
-        }
-        for kernel in &self.kernels {
-            write_kernel(f, kernel)?;
-        }
-        for card in &self.network.cards {
-            let mac = card.mac.as_deref().unwrap_or("no MAC address known");
-            let addresses = match card.addresses.as_slice() {
-                [] => "no static address".to_owned(),
-                addresses => addresses.join(", "),
-            };
-            writeln!(
-                f,
-                "network     {}: {mac}; {addresses} ({})",
-                card.name, card.file
-            )?;
-        }
-        if !self.services.is_empty() {
-            writeln!(f, "services    {}", self.services.join(" "))?;
-        }
-        for finding in &self.findings {
-            let place = &finding.place;
-            writeln!(
-                f,
-                "{:<11} {} {place}: {}",
-                level(finding.level),
-                finding.code,
-                finding.problem
-            )?;
-        }
         Ok(())
     }
-}
 
-impl Inspection {
     fn write_disks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for disk in &self.disks {
             let name = disk.name.as_deref().unwrap_or("-");
@@ -104,6 +88,36 @@ impl Inspection {
         for volume in &self.assembled {
             let line = volume_line(&volume.name, volume.size_bytes, volume.content.as_ref());
             writeln!(f, "volume      {line}")?;
+        }
+        Ok(())
+    }
+
+    fn write_cards(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for card in &self.network.cards {
+            let mac = card.mac.as_deref().unwrap_or("no MAC address known");
+            let addresses = match card.addresses.as_slice() {
+                [] => "no static address".to_owned(),
+                addresses => addresses.join(", "),
+            };
+            writeln!(
+                f,
+                "network     {}: {mac}; {addresses} ({})",
+                card.name, card.file
+            )?;
+        }
+        Ok(())
+    }
+
+    fn write_findings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in &self.findings {
+            let place = &finding.place;
+            writeln!(
+                f,
+                "{:<11} {} {place}: {}",
+                level(finding.level),
+                finding.code,
+                finding.problem
+            )?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use image_library::DiskIndex;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::boot_sector::BootCode;
+
 /// A place that can hold a filesystem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
