@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A kernel with an initramfs of any kind, and the rest of a server that starts it with GRUB 2.
 
-use std::collections::BTreeSet;
-
 use disk::filesystem::FilesystemKind;
 
 use crate::guest::compression::{Compression, compress};
@@ -209,26 +207,21 @@ impl PhonyImage<'_> {
         let files: Vec<(String, Node)> = inside.chain(files).collect();
         let usr = Node::Symlink("usr/lib".to_owned());
         let merged = files.iter().any(|(_, node)| *node == usr);
-        let mut writer = Writer::new(0);
-        let mut made = BTreeSet::new();
-        for (path, node) in files {
+        let placed = files.into_iter().map(|(path, node)| {
             let path = match path.strip_prefix("lib/") {
                 Some(rest) if merged => format!("usr/lib/{rest}"),
                 _ => path,
             };
-            for (end, _) in path.match_indices('/') {
-                if made.insert(path[..end].to_owned()) {
-                    writer.directory(&path[..end], 0o755).expect("a name fits");
-                }
-            }
             match node {
-                Node::Symlink(target) => writer.symlink(&path, &target),
-                Node::File(content, _) => writer.file(&path, mode_of(&path), &content),
-                Node::Directory => writer.directory(&path, 0o755),
+                Node::File(content, _) => {
+                    let mode = mode_of(&path);
+                    (path, Node::File(content, mode))
+                }
+                node => (path, node),
             }
-            .expect("a name fits");
-        }
-        let main = compress(&writer.finish(), self.compression).expect("we write this compression");
+        });
+        let main =
+            compress(&tree::archive(placed), self.compression).expect("we write this compression");
         let mut early = Vec::new();
         if self.microcode {
             let mut writer = Writer::new(0);

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A kernel of Debian's kind: its modules, and an initramfs of initramfs-tools.
 
-use std::collections::BTreeSet;
-
-use super::PhonyGuest;
+use super::{Node, PhonyGuest, tree};
 use crate::guest::compression::{Compression, compress};
-use crate::guest::cpio::Writer;
 
 /// A kernel of a phony guest.
 pub(crate) struct PhonyKernel<'a> {
@@ -168,33 +165,21 @@ impl PhonyKernel<'_> {
 
     /// An initramfs of initramfs-tools.
     fn archive(&self) -> Vec<u8> {
-        let mut writer = Writer::new(0);
         let directory = format!("usr/lib/modules/{}", self.version);
-        let mut made = BTreeSet::new();
-        let mut files: Vec<(String, Vec<u8>)> = vec![
-            ("init".to_owned(), b"#!/bin/sh\n".to_vec()),
-            ("conf/initramfs.conf".to_owned(), b"MODULES=dep\n".to_vec()),
-            (format!("{directory}/modules.builtin"), Vec::new()),
+        let file = |path: String, content: String| (path, Node::File(content.into(), 0o644));
+        let mut nodes = vec![
+            ("lib".to_owned(), Node::Symlink("usr/lib".to_owned())),
+            file("init".to_owned(), "#!/bin/sh\n".to_owned()),
+            file("conf/initramfs.conf".to_owned(), "MODULES=dep\n".to_owned()),
+            file(format!("{directory}/modules.builtin"), String::new()),
         ];
         for name in self.inside {
-            let path = module_path(name, ".ko");
-            files.push((
-                format!("{directory}/{path}"),
-                format!("inside {name}").into_bytes(),
-            ));
+            let path = format!("{directory}/{}", module_path(name, ".ko"));
+            nodes.push(file(path, format!("inside {name}")));
         }
         for (path, text) in self.files {
-            files.push(((*path).to_owned(), text.as_bytes().to_vec()));
+            nodes.push(file((*path).to_owned(), (*text).to_owned()));
         }
-        writer.symlink("lib", "usr/lib").expect("a name fits");
-        for (path, content) in files {
-            for (end, _) in path.match_indices('/') {
-                if made.insert(path[..end].to_owned()) {
-                    writer.directory(&path[..end], 0o755).expect("a name fits");
-                }
-            }
-            writer.file(&path, 0o644, &content).expect("a name fits");
-        }
-        compress(&writer.finish(), self.compression).expect("the tests name what we can write")
+        compress(&tree::archive(nodes), self.compression).expect("the tests name what we can write")
     }
 }

@@ -9,7 +9,10 @@
 //! == /EFI/BOOT/X.EFI shim   a file with this content, without an end of line
 //! ```
 
+use std::collections::BTreeSet;
+
 use super::memory::Node;
+use crate::guest::cpio::Writer;
 
 /// What tells that systemd is there, with an udev that reads `.link` files.
 pub(crate) const SYSTEMD: &str = "
@@ -39,6 +42,26 @@ pub(crate) fn nodes(text: &str) -> impl Iterator<Item = (&str, Node)> {
             None => (path, file(content.to_owned())),
         }
     })
+}
+
+/// A cpio archive of these nodes, each behind the directories above it.
+pub(crate) fn archive(nodes: impl IntoIterator<Item = (String, Node)>) -> Vec<u8> {
+    let mut writer = Writer::new(0);
+    let mut made = BTreeSet::new();
+    for (path, node) in nodes {
+        for (end, _) in path.match_indices('/') {
+            if made.insert(path[..end].to_owned()) {
+                writer.directory(&path[..end], 0o755).expect("a name fits");
+            }
+        }
+        match node {
+            Node::Symlink(target) => writer.symlink(&path, &target),
+            Node::File(content, mode) => writer.file(&path, mode, &content),
+            Node::Directory => writer.directory(&path, 0o755),
+        }
+        .expect("a name fits");
+    }
+    writer.finish()
 }
 
 fn file(content: String) -> Node {
