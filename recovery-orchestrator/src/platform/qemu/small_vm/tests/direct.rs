@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::super::{SmallVm, program};
 use super::NOW;
 use super::images::make;
-use super::toolbox::{kernel, lock, skip, small_vm, tool};
+use super::toolbox::{is_built_in, kernel, lock, module, small_vm, tool, unpacked};
 
 /// A machine with what is to be done in it.
 struct Direct {
@@ -44,13 +44,10 @@ impl Direct {
             mounts: Vec::new(),
             operations: Vec::new(),
         };
-        for name in modules {
-            let from = tree.join(format!("kernel/{name}.ko"));
+        for name in modules.iter().filter(|name| !is_built_in(&tree, name)) {
+            let content = unpacked(&module(&tree, name)?)?;
             let to = format!("modules/{}", order.modules.len());
-            if !from.exists() {
-                return skip(format!("{} is not there", from.display()));
-            }
-            fs::copy(from, archive.path().join(&to)).unwrap();
+            fs::write(archive.path().join(&to), content).unwrap();
             order.modules.push(to);
         }
         Some(Self {

@@ -11,12 +11,12 @@ use disk::SectorSize;
 use disk::block::{OpenOptions, open_disk};
 use image_library::DiskIndex;
 
-use super::toolbox::tool;
+use super::toolbox::{module, tool};
 
 const UUID: &str = "6f1cc2f4-8d5a-4f0e-9b6e-1f6f0a0b0c01";
 
-/// The modules that are needed, by folder or file.
-const MODULES: [&str; 12] = [
+/// Where the modules are that are needed, whole folders.
+const MODULE_FOLDERS: [&str; 9] = [
     "crypto",
     "lib",
     "fs/xfs",
@@ -26,9 +26,13 @@ const MODULES: [&str; 12] = [
     "drivers/ata",
     "drivers/scsi",
     "arch/x86/crypto",
-    "drivers/net/virtio_net.ko",
-    "drivers/net/net_failover.ko",
-    "net/core/failover.ko",
+];
+
+/// Others, of folders with very many.
+const MODULES: [&str; 3] = [
+    "drivers/net/virtio_net",
+    "drivers/net/net_failover",
+    "net/core/failover",
 ];
 
 /// A server whose root is one filesystem, named as a disk that a virtual machine has not.
@@ -86,13 +90,16 @@ pub(super) fn tree(
     tool("cpio", &["--version"])?;
     tool("sh", &["-c", &script])?;
     let to = folder.join(format!("usr/lib/modules/{version}/kernel"));
-    for name in MODULES {
-        let target = to.join(name);
+    let from = modules.join("kernel");
+    let folders = MODULE_FOLDERS.map(|folder| Some(from.join(folder)));
+    let others = MODULES.map(|name| module(modules, name));
+    for source in folders.into_iter().chain(others) {
+        let source = source?;
+        let target = to.join(source.strip_prefix(&from).unwrap());
         fs::create_dir_all(target.parent().unwrap()).unwrap();
-        let from = modules.join("kernel").join(name);
         tool(
             "cp",
-            &["-r", from.to_str().unwrap(), target.to_str().unwrap()],
+            &["-r", source.to_str().unwrap(), target.to_str().unwrap()],
         )?;
     }
     for name in [

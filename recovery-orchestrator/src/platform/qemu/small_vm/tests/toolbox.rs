@@ -64,6 +64,38 @@ pub(super) fn kernel() -> Option<(PathBuf, PathBuf, String)> {
     }
 }
 
+/// A module's file below the folder of its kernel's modules: some kernels come with packed ones.
+pub(super) fn module(modules: &Path, name: &str) -> Option<PathBuf> {
+    let plain = modules.join(format!("kernel/{name}.ko"));
+    let packed = plain.with_extension("ko.xz");
+    let found = [plain, packed].into_iter().find(|file| file.exists());
+    found.or_else(|| skip(format!("{} has no module {name}", modules.display())))
+}
+
+/// Whether a kernel needs no file for a module.
+pub(super) fn is_built_in(modules: &Path, name: &str) -> bool {
+    let list = fs::read_to_string(modules.join("modules.builtin")).unwrap_or_default();
+    list.lines().any(|line| line == format!("kernel/{name}.ko"))
+}
+
+/// What a module is to the kernel.
+pub(super) fn unpacked(module: &Path) -> Option<Vec<u8>> {
+    if module
+        .extension()
+        .is_some_and(|extension| extension == "ko")
+    {
+        return Some(fs::read(module).unwrap());
+    }
+    let run = Command::new("xz").arg("-dc").arg(module).output();
+    match run {
+        Ok(output) => {
+            assert!(output.status.success(), "{}", module.display());
+            Some(output.stdout)
+        }
+        Err(error) => skip(format!("xz: {error}")),
+    }
+}
+
 pub(super) fn small_vm() -> Option<SmallVm> {
     if crate::platform::qemu::probe::version(Path::new(crate::platform::qemu::BINARY)).is_err() {
         return skip("QEMU is not installed");
