@@ -22,8 +22,7 @@ pub(super) fn yaml(export: &Export<'_>, hardware: &Hardware) -> String {
         Firmware::Bios => "bios: { useSerial: true }",
         Firmware::Uefi => "efi: { secureBoot: false, persistent: true }",
     };
-    let mut yaml = Yaml(comment(export));
-    yaml.text(&format!(
+    let head = format!(
         "\
 apiVersion: kubevirt.io/v1
 kind: VirtualMachine
@@ -58,7 +57,8 @@ spec:
         cpus = vm.cpus,
         memory = text::mebibytes(vm.memory_bytes),
         uuid = quoted(&text::machine_uuid(&vm.name).to_string()),
-    ));
+    );
+    let mut yaml = Yaml(comment(export) + &head);
     devices(&mut yaml, export, hardware);
     networks(&mut yaml, export);
     yaml.line(3, "volumes:");
@@ -73,10 +73,6 @@ spec:
 struct Yaml(String);
 
 impl Yaml {
-    fn text(&mut self, lines: &str) {
-        self.0.push_str(lines);
-    }
-
     fn line(&mut self, level: usize, text: &str) {
         let indent = 2 * level;
         let _ = writeln!(self.0, "{:indent$}{text}", "");
@@ -117,15 +113,11 @@ fn claim(export: &Export<'_>, disk: &DiskFile) -> String {
 }
 
 fn devices(yaml: &mut Yaml, export: &Export<'_>, hardware: &Hardware) {
-    // Without the third a machine that has no cards gets one.
-    yaml.text(
-        "\
-        devices:
-          autoattachSerialConsole: true
-          autoattachGraphicsDevice: true
-          autoattachPodInterface: false
-",
-    );
+    yaml.line(4, "devices:");
+    yaml.line(5, "autoattachSerialConsole: true");
+    yaml.line(5, "autoattachGraphicsDevice: true");
+    // Otherwise a machine without cards gets one.
+    yaml.line(5, "autoattachPodInterface: false");
     if hardware.old_virtio {
         yaml.line(5, "useVirtioTransitional: true");
     }
