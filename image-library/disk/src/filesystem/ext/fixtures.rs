@@ -133,6 +133,27 @@ fn only_what_is_used_is_needed(#[values(EXT2, EXT4_DIRTY)] fixture: &[u8]) {
     );
 }
 
+/// What dumpe2fs tells of them, in blocks of 1 KiB: of a reader, of one through the other library, and of
+/// a writer.
+#[rstest]
+#[case(EXT2, 1592)]
+#[case(EXT4_DIRTY, 4275)]
+fn free_bytes_are_told(#[case] fixture: &[u8], #[case] blocks: u64) {
+    let image = device(fixture);
+    let reader = open(Arc::clone(&image) as Arc<dyn ReadAt>).expect("it opens");
+    assert_eq!(reader.free_bytes().expect("memory"), Some(blocks << 10));
+    let opened = open_writable(Arc::clone(&image) as Arc<dyn WriteAt>, OPTIONS).expect("it opens");
+    let mut writer = opened.filesystem;
+    assert_eq!(writer.free_bytes().expect("memory"), Some(blocks << 10));
+    writer.write("/made", &[1; 5000], None).expect("room");
+    writer.finish().expect("memory");
+    let reader = open(image).expect("it opens");
+    assert_eq!(
+        reader.free_bytes().expect("memory"),
+        Some((blocks - 5) << 10)
+    );
+}
+
 #[rstest]
 fn edits_are_read_back(#[values(EXT2, EXT4_DIRTY)] fixture: &[u8]) {
     let image = device(fixture);
