@@ -84,10 +84,6 @@ pub struct PlanOptions {
     pub cpus_max: u32,
     /// Memory in bytes at most.
     pub memory_bytes_max: u64,
-    /// Whether the machine's platform can start a kernel from outside its disks
-    /// ([`VmDefinition::direct_boot`]).
-    #[serde(default)]
-    pub direct_boot: bool,
     /// Whether services of the physical server's hardware stay on.
     #[serde(default)]
     pub keep_services: bool,
@@ -102,7 +98,6 @@ impl PlanOptions {
             serial_console: true,
             cpus_max: 16,
             memory_bytes_max: 64 << 30,
-            direct_boot: false,
             keep_services: false,
         }
     }
@@ -126,12 +121,11 @@ pub struct Plan {
 }
 
 /// Findings of this level [`Level::Error`] that somebody can decide about.
-const DECIDABLE: [&str; 6] = [
+const DECIDABLE: [&str; 5] = [
     LUKS_LOCKED,
     "fstab.device.unknown",
     "crypttab.device.unknown",
     "boot.device.unknown",
-    "boot.lilo.direct",
     "boot.uefi.nvram-only",
 ];
 
@@ -152,9 +146,10 @@ pub fn plan(inspection: &Inspection, options: &PlanOptions) -> Plan {
             .with_aliases(&inspection.device_files.multipath_aliases);
         devices::plan(inspection, names, &mut rewrites, &mut findings);
         let start = boot::plan(inspection, names, options, &mut rewrites, &mut findings);
-        direct_boot = start.direct_boot;
         let inner = &network.inner_files;
         let appends = drivers::plan(inspection, names, inner, &mut rewrites, &mut findings);
+        let lilo = start.lilo.as_ref();
+        direct_boot = lilo.and_then(|lilo| lilo.direct_boot(&appends, &mut findings));
         edits.extend(rewrites.into_edits());
         edits.extend(start.edits);
         edits.extend(network.edits);

@@ -21,6 +21,7 @@ use disk::block::Reads;
 use disk::{Finding, Level};
 use image_library::{DiskIndex, Image, ImageId, ImageReader};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{PrepareOptions, Prepared};
 use crate::apply::{AppliedSummary, hash};
@@ -40,7 +41,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 struct Record {
     /// The version of this package.
     converter: String,
-    options: PlanOptions,
+    /// [`PlanOptions`] as they were written, to be compared whole: an option that this program does not
+    /// have any more made another plan.
+    options: Value,
     inspection: Inspection,
     plan: Plan,
     applied: AppliedSummary,
@@ -142,8 +145,12 @@ impl Record {
     fn parse(bytes: &[u8], options: &PlanOptions) -> Option<Self> {
         // A record that this version cannot read was made by another one.
         let record: Self = serde_json::from_slice(bytes).ok()?;
-        (record.converter == VERSION && record.options == *options).then_some(record)
+        (record.converter == VERSION && record.options == as_written(options)).then_some(record)
     }
+}
+
+fn as_written(options: &PlanOptions) -> Value {
+    serde_json::to_value(options).unwrap_or_default()
 }
 
 /// What was prepared; `None` where it is missing, or of another version or other options, or does
@@ -194,7 +201,7 @@ pub(super) fn store(
     }
     let record = Record {
         converter: VERSION.to_owned(),
-        options: options.plan.clone(),
+        options: as_written(&options.plan),
         inspection: prepared.inspection.clone(),
         plan: prepared.plan.clone(),
         applied: prepared.applied.clone(),

@@ -4,12 +4,14 @@
 //! What is kept, and when it is used again, is in `kept`. The image itself never changes.
 
 mod kept;
+#[cfg(test)]
+mod kernel_tests;
 
 use std::io::Cursor;
 use std::sync::Arc;
 
-use disk::block::{Overlay, Reads};
-use disk::{Finding, Level, Monitor};
+use disk::block::{MemoryDevice, Overlay, OverlayOptions, Reads};
+use disk::{Finding, Level, Monitor, ReadAt};
 use image_library::machine::MachineDescription;
 use image_library::{DiskIndex, Image, ImageReader};
 
@@ -20,7 +22,7 @@ use crate::inspect::{Inspection, inspect};
 use crate::plan::{Plan, PlanOptions, plan};
 use crate::secrets::Secrets;
 use crate::verify::verify;
-use crate::vm::VmDefinition;
+use crate::vm::{KernelFiles, VmDefinition};
 
 pub use kept::{FAILURE_NAME, Failure, Kept, RECORD_NAME, Summary, kept};
 
@@ -138,12 +140,32 @@ pub fn convert_disks(
     }
     monitor.stage("Verifying");
     verify(&applied, disks)?;
+    if let Some(direct_boot) = &plan.vm.direct_boot {
+        // What a platform is given later is looked at now, when there is time to do something.
+        direct_boot.read(&as_applied(&applied, disks))?;
+    }
     Ok(Converted {
         inspection,
         plan,
         applied: Some(applied),
         reads: metered.reads(),
     })
+}
+
+/// The disks with what was changed.
+fn as_applied(applied: &Applied, disks: &[GuestDisk]) -> Vec<GuestDisk> {
+    let with_changes = |disk: &GuestDisk| {
+        let mut overlays = applied.overlays.iter();
+        let overlay = overlays.find(|(index, _)| *index == disk.index);
+        GuestDisk {
+            device: overlay.map_or_else(
+                || Arc::clone(&disk.device),
+                |(_, overlay)| Arc::clone(overlay) as Arc<dyn ReadAt>,
+            ),
+            ..disk.clone()
+        }
+    };
+    disks.iter().map(with_changes).collect()
 }
 
 /// Whether an encrypted volume was in the way of an earlier preparation, and there are secrets now
@@ -184,6 +206,44 @@ pub fn open_disks(
 }
 
 impl Prepared {
+    /// The image's disks as they are after the conversion.
+    pub fn converted_disks(
+        &self,
+        reader: &dyn ImageReader,
+        image: &Image,
+        secrets: &Secrets,
+    ) -> Result<Vec<GuestDisk>> {
+        let mut disks = open_disks(reader, image, secrets)?;
+        for disk in &mut disks {
+            let mut overlays = self.overlays.iter();
+            if let Some((index, bytes)) = overlays.find(|(index, _)| *index == disk.index) {
+                let base = Arc::clone(&disk.device);
+                disk.device = with_overlay(*index, base, bytes)?;
+            }
+        }
+        Ok(disks)
+    }
+
+    /// The kernel that the machine is to be given from outside; `None` where its disks start by
+    /// themselves.
+    ///
+    /// It is read anew each time, and no copy is kept beside the image: the files are in the image and
+    /// its overlay, which a copy could only come to differ from, and every image would have its own of
+    /// what the library otherwise stores once. Reading takes the files themselves, as a copy would, and
+    /// the few blocks that lead to them.
+    pub fn kernel(
+        &self,
+        reader: &dyn ImageReader,
+        image: &Image,
+        secrets: &Secrets,
+    ) -> Result<Option<KernelFiles>> {
+        let Some(direct_boot) = &self.vm.direct_boot else {
+            return Ok(None);
+        };
+        let disks = self.converted_disks(reader, image, secrets)?;
+        direct_boot.read(&disks).map(Some)
+    }
+
     /// The same with the overlays as bytes.
     pub fn from_converted(converted: Converted) -> Result<Self> {
         let Converted {
@@ -210,6 +270,17 @@ impl Prepared {
             reused: false,
         })
     }
+}
+
+/// A disk with the changes that a qcow2 image has.
+fn with_overlay(index: DiskIndex, base: Arc<dyn ReadAt>, bytes: &[u8]) -> Result<Arc<dyn ReadAt>> {
+    let image = Arc::new(MemoryDevice::from(bytes.to_vec()));
+    let options = OverlayOptions {
+        limit_bytes: u64::MAX,
+    };
+    let overlay =
+        Overlay::from_qcow2(image, base, options).map_err(Error::guest(format!("disk {index}")))?;
+    Ok(Arc::new(overlay))
 }
 
 fn qcow2(index: DiskIndex, overlay: &Arc<Overlay>) -> Result<Vec<u8>> {

@@ -27,7 +27,7 @@ const APPLY: ApplyOptions = ApplyOptions {
     now_unix_seconds: 1_700_000_000,
 };
 /// None of these guests has a use for a machine.
-const WORK: Work<'_> = Work {
+pub(super) const WORK: Work<'_> = Work {
     machine: &NoMachine,
     monitor: &Silent,
 };
@@ -61,7 +61,7 @@ fn export(filesystem: &MemoryFilesystem, directory: &Path) {
 }
 
 /// A disk with MBR, the guest's root on an ext filesystem, and swap.
-fn disk_with(guest: &MemoryFilesystem, kind: &str) -> Option<Vec<u8>> {
+pub(super) fn disk_with(guest: &MemoryFilesystem, kind: &str) -> Option<Vec<u8>> {
     let directory = TempDir::new().unwrap();
     let path = |name: &str| directory.path().join(name).display().to_string();
     fs::create_dir(path("tree")).unwrap();
@@ -152,7 +152,7 @@ fn an_encrypted_root_is_converted_with_its_key_and_without_waits_for_it() {
     assert_eq!(again.plan.verdict, Verdict::Ready);
 }
 
-fn guest_disk(device: Arc<dyn ReadAt>) -> GuestDisk {
+pub(super) fn guest_disk(device: Arc<dyn ReadAt>) -> GuestDisk {
     GuestDisk {
         index: DiskIndex(0),
         name: Some("sda".to_owned()),
@@ -162,7 +162,7 @@ fn guest_disk(device: Arc<dyn ReadAt>) -> GuestDisk {
     }
 }
 
-fn options() -> PrepareOptions {
+pub(super) fn options() -> PrepareOptions {
     PrepareOptions {
         plan: PlanOptions::new("web01"),
         again: false,
@@ -279,13 +279,13 @@ fn two_conversions_of_one_disk_give_the_same_bytes() {
 
 /// A library of one image.
 #[derive(Debug)]
-struct OneImage {
+pub(super) struct OneImage {
     disk: Arc<dyn ReadAt>,
     side_files: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
 impl OneImage {
-    fn with(bytes: Vec<u8>) -> Self {
+    pub(super) fn with(bytes: Vec<u8>) -> Self {
         Self {
             disk: Arc::new(MemoryDevice::from(bytes)),
             side_files: Mutex::default(),
@@ -294,10 +294,14 @@ impl OneImage {
 
     /// As if another version had written that side file.
     fn made_by(&self, name: &str, version: &str) {
+        self.change(name, |value| value["converter"] = version.into());
+    }
+
+    pub(super) fn change(&self, name: &str, change: impl FnOnce(&mut serde_json::Value)) {
         let mut files = self.side_files.lock().unwrap();
         let bytes = files.get_mut(name).unwrap();
         let mut value: serde_json::Value = serde_json::from_slice(bytes).unwrap();
-        value["converter"] = version.into();
+        change(&mut value);
         *bytes = serde_json::to_vec(&value).unwrap();
     }
 }
@@ -328,7 +332,7 @@ impl ImageReader for OneImage {
     }
 }
 
-fn image(size_bytes: u64) -> Image {
+pub(super) fn image(size_bytes: u64) -> Image {
     let time = "2026-11-01T10:00:00Z".parse().unwrap();
     Image {
         id: "019a3c00-0000-7000-8000-000000000001".parse().unwrap(),

@@ -2,13 +2,15 @@
 //! The virtual machine, independent of the platform that runs it; a consequence of what the
 //! guest can do.
 
+mod direct_boot;
+
 use std::fmt;
 
 use disk::SectorSize;
 use image_library::DiskIndex;
 use serde::{Deserialize, Serialize};
 
-use crate::inspect::FilePlace;
+pub use direct_boot::{DirectBoot, INITRAMFS_NAME, KERNEL_NAME, KernelFiles, check_command_line};
 
 /// How the virtual machine starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -134,17 +136,6 @@ pub struct VmDefinition {
     /// The kernel that the machine is to be started with, where no boot loader on its disks can.
     #[serde(default)]
     pub direct_boot: Option<DirectBoot>,
-}
-
-/// A kernel that a platform loads itself, from files of the guest as they are after the conversion.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DirectBoot {
-    /// The kernel.
-    pub kernel: FilePlace,
-    /// Its initramfs.
-    pub initramfs: Option<FilePlace>,
-    /// Its command line.
-    pub command_line: String,
 }
 
 /// A disk of a virtual machine.

@@ -2,7 +2,7 @@
 //! LILO: its configuration is brought up to date, but LILO boots by a map that only `lilo` can make.
 //!
 //! The map holds the sectors of each kernel and initramfs and the command line of each entry. Where one
-//! of these must change, the map no longer fits, and a platform must start the kernel from outside.
+//! of these must change, the map no longer fits, and the platform starts the kernel from outside.
 
 use disk::{Finding, Level};
 
@@ -16,17 +16,26 @@ use crate::guest::lilo::{Lilo, LiloOption};
 use crate::inspect::findings::{WithRemedy, finding};
 use crate::inspect::{Bootloader, Kernel};
 use crate::plan::devices::{Named, text_of};
-use crate::plan::edit::Rewrites;
-use crate::vm::DirectBoot;
+use crate::plan::edit::{Edit, Rewrites};
+use crate::vm::{DirectBoot, check_command_line};
 
-/// Plans the edits, and how the kernel is started from outside where the map does not fit.
-pub(super) fn plan(
-    loader: &Bootloader,
-    kernel: Option<&Kernel>,
-    setting: Setting<'_>,
+/// What LILO starts by itself.
+#[derive(Debug)]
+pub(crate) struct Started<'a> {
+    loader: &'a Bootloader,
+    kernel: Option<&'a Kernel>,
+    /// With the arguments that a kernel from outside gets.
+    entry: BootEntry,
+}
+
+/// Plans the edits; gives what is started, where LILO is the loader that counts.
+pub(super) fn plan<'a>(
+    loader: &'a Bootloader,
+    kernel: Option<&'a Kernel>,
+    setting: Setting<'a>,
     rewrites: &mut Rewrites,
     findings: &mut Vec<Finding>,
-) -> Option<DirectBoot> {
+) -> Option<Started<'a>> {
     let file = &loader.configuration;
     let before = Lilo::parse(&rewrites.current(file));
     let renamed = renamed(&before, setting, findings, loader);
@@ -52,21 +61,45 @@ pub(super) fn plan(
     }
     let index = after.default_entry(&Environment::new()).unwrap_or(0);
     let entry = after.entries().into_iter().nth(index)?;
-    // What the map says counts, not what the configuration says by now.
-    let root = entry.arguments.get("root");
-    let is_in_map = root.is_some_and(|root| loader.map_roots.contains(&root));
-    if is_in_map && kernel.is_some_and(is_complete) {
-        findings.push(finding(
-            Level::Note,
-            "boot.lilo.map",
-            file.place.guest_path.clone(),
-            "LILO starts by its map, which stays true; a console is in it after the next `lilo`",
-        ));
-        return None;
+    Some(Started {
+        loader,
+        kernel,
+        entry,
+    })
+}
+
+impl Started<'_> {
+    /// How the kernel is started from outside, where the map does not fit; `edits` are the files that
+    /// the plan writes besides texts.
+    pub(crate) fn direct_boot(
+        &self,
+        edits: &[Edit],
+        findings: &mut Vec<Finding>,
+    ) -> Option<DirectBoot> {
+        if self.is_map_true(edits) {
+            findings.push(finding(
+                Level::Note,
+                "boot.lilo.map",
+                self.loader.configuration.place.guest_path.clone(),
+                "LILO starts by its map, which stays true; a console is in it after the next `lilo`",
+            ));
+            return None;
+        }
+        let direct = direct_boot(self.loader, &self.entry);
+        findings.push(direct_finding(self.loader, &direct));
+        direct.ok()
     }
-    let direct = direct_boot(loader, &entry);
-    findings.push(direct_finding(loader, direct.as_ref(), setting));
-    direct.filter(|_| setting.direct_boot)
+
+    /// What the map says counts, not what the configuration says by now; and files that are written
+    /// lie elsewhere, or end elsewhere, than the map has it.
+    fn is_map_true(&self, edits: &[Edit]) -> bool {
+        let root = self.entry.arguments.get("root");
+        let is_in_map = root.is_some_and(|root| self.loader.map_roots.contains(&root));
+        let named = std::iter::once(&self.entry.kernel).chain(&self.entry.initrds);
+        let mut places = named.filter_map(|named| self.loader.loaded(named));
+        let is_written = places.any(|place| edits.iter().any(|edit| edit.place == *place));
+        is_in_map && !is_written && self.kernel.is_some_and(is_complete)
+    }
 }
 
 /// Whether nothing is added to a kernel's initramfs.
@@ -171,38 +204,40 @@ fn add_consoles(lilo: &mut Lilo) {
     }
 }
 
-fn direct_boot(loader: &Bootloader, entry: &BootEntry) -> Option<DirectBoot> {
-    let kernel = loader.loaded(&entry.kernel)?.clone();
-    let initramfs = match entry.initrds.first() {
-        Some(named) => Some(loader.loaded(named)?.clone()),
-        None => None,
+/// The kernel to be started from outside, or why there is none.
+fn direct_boot(loader: &Bootloader, entry: &BootEntry) -> Result<DirectBoot, String> {
+    let loaded = |named: &String| {
+        let missing = || format!("{named}, which it starts, is not found");
+        loader.loaded(named).cloned().ok_or_else(missing)
     };
-    Some(DirectBoot {
-        kernel,
-        initramfs,
+    let direct = DirectBoot {
+        kernel: loaded(&entry.kernel)?,
+        initramfs: entry.initrds.first().map(loaded).transpose()?,
         command_line: entry.arguments.as_str().to_owned(),
-    })
+    };
+    check_command_line(&direct.command_line)?;
+    Ok(direct)
 }
 
-fn direct_finding(
-    loader: &Bootloader,
-    direct: Option<&DirectBoot>,
-    setting: Setting<'_>,
-) -> Finding {
+/// A warning, because not every platform can do it; the verdict does not depend on one.
+fn direct_finding(loader: &Bootloader, direct: &Result<DirectBoot, String>) -> Finding {
     let place = loader.configuration.place.guest_path.clone();
-    let remedy = "install GRUB on the server and take a new image, or run it on a platform that \
-                  starts a kernel from outside";
-    let Some(direct) = direct else {
-        let problem = "LILO's map no longer fits, and the kernel that it starts is not found";
-        return finding(Level::Error, "boot.lilo", place, problem).remedy(remedy);
-    };
-    let problem = format!(
-        "LILO's map no longer fits; the machine must be given its kernel from outside: {} with \
-         \"{}\"",
-        direct.kernel, direct.command_line
-    );
-    match setting.direct_boot {
-        true => finding(Level::Note, "boot.lilo.direct", place, problem),
-        false => finding(Level::Error, "boot.lilo.direct", place, problem).remedy(remedy),
+    match direct {
+        Ok(direct) => {
+            let problem = format!(
+                "LILO's map no longer fits; the machine is given its kernel from outside: {} with \
+                 \"{}\"",
+                direct.kernel, direct.command_line
+            );
+            finding(Level::Warning, "boot.lilo.direct", place, problem).remedy(
+                "QEMU, libvirt and Xen can do that; for another platform install GRUB on the server \
+                 and take a new image",
+            )
+        }
+        Err(why) => {
+            let problem = format!("LILO's map no longer fits, and {why}");
+            finding(Level::Error, "boot.lilo", place, problem)
+                .remedy("install GRUB on the server and take a new image")
+        }
     }
 }

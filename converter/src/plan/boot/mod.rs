@@ -22,17 +22,16 @@ use crate::inspect::{Bootloader, BootloaderKind, Inspection};
 use crate::plan::PlanOptions;
 use crate::plan::boot::command_line::{Form, Naming};
 use crate::plan::edit::{Edit, Rewrites};
-use crate::vm::DirectBoot;
 
 pub(crate) use default_kernel::default_kernel;
 
 /// What a plan of starting is besides its changes of text files.
 #[derive(Debug, Default)]
-pub(crate) struct BootPlan {
+pub(crate) struct BootPlan<'a> {
     /// Files that are made.
     pub(crate) edits: Vec<Edit>,
-    /// The kernel that the machine must be given from outside.
-    pub(crate) direct_boot: Option<DirectBoot>,
+    /// What LILO starts, which depends on what else is written.
+    pub(crate) lilo: Option<lilo::Started<'a>>,
 }
 
 /// What all of these plans are made with.
@@ -41,7 +40,6 @@ struct Setting<'a> {
     inspection: &'a Inspection,
     names: DeviceNames<'a>,
     serial_console: bool,
-    direct_boot: bool,
 }
 
 impl<'a> Setting<'a> {
@@ -55,26 +53,25 @@ impl<'a> Setting<'a> {
 }
 
 /// Plans the edits.
-pub(crate) fn plan(
-    inspection: &Inspection,
-    names: DeviceNames<'_>,
+pub(crate) fn plan<'a>(
+    inspection: &'a Inspection,
+    names: DeviceNames<'a>,
     options: &PlanOptions,
     rewrites: &mut Rewrites,
     findings: &mut Vec<Finding>,
-) -> BootPlan {
+) -> BootPlan<'a> {
     let setting = Setting {
         inspection,
         names,
         serial_console: options.serial_console,
-        direct_boot: options.direct_boot,
     };
     let kernel = default_kernel(inspection);
-    let mut direct_boot = None;
+    let mut started = None;
     for loader in &inspection.bootloaders {
         match loader.kind {
             BootloaderKind::Lilo => {
-                let direct = lilo::plan(loader, kernel, setting, rewrites, findings);
-                direct_boot = direct_boot.or(direct);
+                let by_lilo = lilo::plan(loader, kernel, setting, rewrites, findings);
+                started = started.or(by_lilo);
             }
             BootloaderKind::Elilo => {}
             _ => entries::plan(loader, setting, rewrites, findings),
@@ -84,7 +81,7 @@ pub(crate) fn plan(
     defaults::plan(setting, rewrites, findings);
     BootPlan {
         edits: efi::plan(inspection, rewrites, findings),
-        direct_boot,
+        lilo: started,
     }
 }
 

@@ -5,26 +5,21 @@ use disk::Level;
 use disk::filesystem::Filesystem;
 
 use crate::guest::boot_sector::BootCode;
+use crate::guest::compression::Compression;
 use crate::inspect::BootloaderKind;
-use crate::phony::PhonyGuest;
 use crate::phony::loaders::{
-    ROOT, alpine, arch, centos_6, centos_6_uefi, debian_lilo, fedora_uki, fedora_uki_by_device,
-    rhel_5, rhel_7, rhel_8, rhel_9, rhel_9_uefi, sles_11, sles_12, sles_15, ubuntu_jammy,
+    BUILTIN, ROOT, alpine, arch, centos_6, centos_6_uefi, debian_lilo, fedora_uki,
+    fedora_uki_by_device, rhel_5, rhel_7, rhel_8, rhel_9, rhel_9_uefi, sles_11, sles_12, sles_15,
+    ubuntu_jammy,
 };
+use crate::phony::{PhonyGuest, PhonyKernel};
 use crate::plan::{Change, Plan, PlanOptions, Verdict, default_kernel, plan};
 
 /// Makes a guest.
 type Make = fn() -> PhonyGuest;
 
-fn options() -> PlanOptions {
-    PlanOptions {
-        direct_boot: true,
-        ..PlanOptions::new("server")
-    }
-}
-
 fn planned(guest: &PhonyGuest) -> Plan {
-    plan(&guest.inspect(), &options())
+    plan(&guest.inspect(), &PlanOptions::new("server"))
 }
 
 fn codes(plan: &Plan, level: Level) -> Vec<&str> {
@@ -191,12 +186,33 @@ fn the_boot_sector_tells_which_of_two_loaders_counts() {
 }
 
 #[test]
-fn lilo_needs_a_platform_that_starts_kernels_from_outside() {
+fn a_kernel_from_outside_is_in_the_plan_and_stays_there() {
     let guest = debian_lilo();
-    let plan = plan(&guest.inspect(), &PlanOptions::new("server"));
-    assert_eq!(plan.verdict, Verdict::NeedsInput);
-    assert_eq!(codes(&plan, Level::Error), ["boot.lilo.direct"]);
-    assert_eq!(plan.vm.direct_boot, None);
+    let plan = planned(&guest);
+    assert_eq!(plan.verdict, Verdict::ReadyWithChanges);
+    assert!(codes(&plan, Level::Warning).contains(&"boot.lilo.direct"));
+    guest.apply(&plan).unwrap();
+    let again = planned(&guest);
+    assert_eq!(again.edits, []);
+    assert_eq!(again.vm.direct_boot, plan.vm.direct_boot);
+}
+
+#[test]
+fn a_command_line_that_no_kernel_takes_is_refused() {
+    for (append, accepted) in [
+        ("vt.default_utf8=1", true),
+        ("quiet\u{0}init=/bin/sh", false),
+        ("quiet\rinit=/bin/sh", false),
+        (&"a=b ".repeat(600), false),
+    ] {
+        let guest = debian_lilo();
+        let text = guest.text(1, "/etc/lilo.conf");
+        let text = text.replace("lba32\n", &format!("lba32\nappend=\"{append}\"\n"));
+        guest.partition(1).file("/etc/lilo.conf", text);
+        let plan = planned(&guest);
+        assert_eq!(plan.vm.direct_boot.is_some(), accepted, "{append:.20}");
+        assert_eq!(codes(&plan, Level::Error).contains(&"boot.lilo"), !accepted);
+    }
 }
 
 #[test]
@@ -218,10 +234,23 @@ fn a_map_of_lilo_that_stays_true_is_left_alone() {
     );
     let map = format!("LILO\0\0ro root=UUID={ROOT} \0");
     guest.partition(1).file("/boot/map", map);
-    let plan = plan(&guest.inspect(), &PlanOptions::new("server"));
+    let plan = planned(&guest);
     assert_eq!(plan.verdict, Verdict::ReadyWithChanges);
     assert!(codes(&plan, Level::Note).contains(&"boot.lilo.map"));
     assert_eq!(plan.vm.direct_boot, None);
+    // All drivers are there, but something else in the initramfs must change.
+    let root = guest.partition(1);
+    let kernel = PhonyKernel {
+        version: "2.6.18-6-686",
+        usr: "",
+        suffix: ".ko",
+        builtin: BUILTIN,
+        inside: &[],
+        compression: Compression::Gzip,
+        files: &[("conf/conf.d/resume", "RESUME=/dev/hda2\n")],
+    };
+    kernel.install(root, "/boot", root);
+    assert!(planned(&guest).vm.direct_boot.is_some(), "the map is stale");
 }
 
 #[test]
