@@ -6,6 +6,7 @@
 //! have only the interface of virtio 1.0; a guest that is older gets transitional ones.
 
 use super::hardware::{Card, Controller, Hardware};
+use super::kernel::Kernel;
 use super::network::BRIDGE;
 use super::xml::Xml;
 use super::{DiskFile, DiskFormat, Export, text};
@@ -69,6 +70,13 @@ fn system(xml: &mut Xml, export: &Export<'_>, hardware: &Hardware) {
             xml.empty("feature", &[("enabled", "no"), ("name", "secure-boot")]);
             xml.close();
         }
+    }
+    if let Some(kernel) = Kernel::of(export) {
+        xml.text("kernel", &[], &kernel.path);
+        if let Some(initramfs) = &kernel.initramfs {
+            xml.text("initrd", &[], initramfs);
+        }
+        xml.text("cmdline", &[], &kernel.command_line);
     }
     xml.close();
 }

@@ -16,6 +16,9 @@
 //! | `libvirt`, `proxmox`, `kubevirt` | qcow2 | domain XML, configuration, VirtualMachine | KVM |
 //! | `xen` | raw | xl configuration | Xen, fully virtualised |
 //!
+//! A machine that is given its kernel from outside has the kernel's files beside its disks, for the few
+//! targets that have a place for them.
+//!
 //! Everything here is a pure function: no file is read or written. A guest gets a disk controller
 //! that the kernel which starts has a driver for when it looks for its root; where there is none on
 //! that platform, an error among the findings says so. Values that come out of a guest (names of
@@ -24,6 +27,7 @@
 mod guest;
 mod hardware;
 mod hyperv;
+mod kernel;
 mod kubevirt;
 mod libvirt;
 mod network;
@@ -45,6 +49,7 @@ use crate::vm::VmDefinition;
 
 pub use guest::GuestFacts;
 pub use hardware::{Card, Controller, Hardware};
+pub use kernel::{KernelFile, kernel_files};
 pub use network::Networks;
 pub use ovf::{OvfFile, manifest as ovf_manifest};
 
@@ -306,7 +311,7 @@ pub struct Exported {
 /// Chooses hardware that the guest can use, and writes the machine down.
 #[must_use]
 pub fn export(target: Target, export: &Export<'_>) -> Exported {
-    let mut findings = Vec::new();
+    let mut findings: Vec<Finding> = kernel::check(target, export.vm).into_iter().collect();
     let Some(platform) = target.platform() else {
         return Exported {
             hardware: None,

@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use super::hardware::{Card, Controller, Hardware};
+use super::kernel::Kernel;
 use super::text::quoted;
 use super::{Export, text};
 use crate::vm::Firmware;
@@ -32,6 +33,13 @@ pub(super) fn xl_cfg(export: &Export<'_>, hardware: &Hardware) -> String {
     line("memory", &text::mebibytes(vm.memory_bytes).to_string());
     line("localtime", if vm.clock_utc { "0" } else { "1" });
     line("boot", "\"c\"");
+    if let Some(kernel) = Kernel::of(export) {
+        line("kernel", &quoted(&kernel.path));
+        if let Some(initramfs) = &kernel.initramfs {
+            line("ramdisk", &quoted(initramfs));
+        }
+        line("extra", &quoted(&kernel.command_line));
+    }
     line("disk", &list(disks(export, hardware)));
     line("vif", &list(cards(export, hardware)));
     line("serial", "\"pty\"");
