@@ -10,7 +10,7 @@ use converter::apply::{Work, WriterMachine};
 use converter::plan::PlanOptions;
 use converter::plan::{Change, Edit};
 use converter::prepare::{PrepareOptions, Prepared, prepare};
-use converter::vm::VmDefinition;
+use converter::vm::{INITRAMFS_NAME, KERNEL_NAME, KernelFiles, VmDefinition};
 use disk::block::{Reads, create_empty_qcow2};
 use disk::{Finding, Monitor, SectorSize};
 use image_library::{DiskIndex, Image, ImageId, ImageReader};
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::keeper::KeptDiskOrder;
-use crate::platform::DiskOrder;
+use crate::platform::{DiskOrder, KernelOrder};
 
 /// Makes guests of images.
 pub trait GuestSource: Debug + Sync {
@@ -36,6 +36,8 @@ pub struct Guest {
     pub definition: VmDefinition,
     /// Its disks, in the definition's order.
     pub disks: Vec<GuestDisk>,
+    /// What its definition wants to be loaded from outside.
+    pub kernel: Option<KernelFiles>,
     /// What was changed.
     pub conversion: Conversion,
 }
@@ -98,6 +100,39 @@ impl Guest {
             .collect()
     }
 
+    /// Writes the kernel that the machine is given from outside into its directory.
+    pub fn attach_kernel(&self, directory: &Path) -> Result<Option<KernelOrder>> {
+        self.write_kernel(directory, file::write)?;
+        Ok(self.kernel_order(directory))
+    }
+
+    /// Writes the files of a kernel from outside.
+    pub(crate) fn write_kernel(
+        &self,
+        directory: &Path,
+        write: fn(&Path, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let Some(files) = &self.kernel else {
+            return Ok(());
+        };
+        write(&directory.join(KERNEL_NAME), &files.kernel)?;
+        match &files.initramfs {
+            Some(initramfs) => write(&directory.join(INITRAMFS_NAME), initramfs),
+            None => Ok(()),
+        }
+    }
+
+    /// The kernel that the definition wants to be loaded from outside, its files in a directory.
+    pub(crate) fn kernel_order(&self, directory: &Path) -> Option<KernelOrder> {
+        let direct = self.definition.direct_boot.as_ref()?;
+        let initramfs = direct.initramfs.as_ref();
+        Some(KernelOrder {
+            kernel: directory.join(KERNEL_NAME),
+            initramfs: initramfs.map(|_| directory.join(INITRAMFS_NAME)),
+            command_line: direct.command_line.clone(),
+        })
+    }
+
     /// The disks as a keeper serves them.
     #[must_use]
     pub fn kept_disks(&self) -> Vec<KeptDiskOrder> {
@@ -146,6 +181,7 @@ impl GuestSource for Converting<'_> {
         if !prepared.plan.verdict.is_ready() {
             return Err(not_ready(image, &prepared));
         }
+        let kernel = prepared.kernel(self.reader, image, &self.secrets)?;
         let mut overlays: std::collections::BTreeMap<_, _> =
             prepared.overlays.into_iter().collect();
         let mut disks = Vec::new();
@@ -161,6 +197,7 @@ impl GuestSource for Converting<'_> {
             image: image.id,
             definition: prepared.vm,
             disks,
+            kernel,
             conversion: Conversion {
                 reused: prepared.reused,
                 edits: prepared.plan.edits.iter().map(EditRecord::of).collect(),

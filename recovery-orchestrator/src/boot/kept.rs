@@ -5,6 +5,7 @@
 //! machine.json      what it is; written last, so a directory without it holds nothing
 //! overlayN.qcow2    what was changed of disk N, over the image in the library
 //! diskN.qcow2       the whole disk N, once it was moved here
+//! kernel, initramfs what the machine is given from outside, where its disks do not start by themselves
 //! moved.json        which disks were moved: for these the overlay counts no more
 //! ```
 //!
@@ -24,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::file;
 use crate::guest::{Conversion, Guest, GuestDisk};
 use crate::keeper::{KeptDiskOrder, MoveOrder, Moved};
-use crate::platform::DiskOrder;
+use crate::platform::{DiskOrder, KernelOrder};
 
 const MACHINE: &str = "machine.json";
 const MOVED: &str = "moved.json";
@@ -79,6 +80,8 @@ impl KeptMachine {
         for (number, disk) in guest.disks.iter().enumerate() {
             disk.write_overlay(&overlay(directory, number))?;
         }
+        // As the disks are here for good, so is what starts them: the library may be gone by then.
+        guest.write_kernel(directory, file::write_atomically)?;
         let record = Record {
             version: 1,
             image: guest.image,
@@ -122,15 +125,23 @@ impl KeptMachine {
                 disks: vec![false; record.disks.len()],
             }
         };
-        if record.version != 1 || record.disks.len() != moved.disks.len() {
-            return Err(wrong("its files do not fit each other".to_owned()));
-        }
-        Ok(Self {
+        let kept = Self {
             _lock: None,
             directory: std::path::absolute(directory).map_err(Error::file("find", directory))?,
             record,
             moved,
-        })
+        };
+        let is_whole = kept.kernel().is_none_or(|kernel| {
+            let mut files = std::iter::once(&kernel.kernel).chain(&kernel.initramfs);
+            files.all(|file| file.is_file())
+        });
+        if kept.record.version != 1
+            || kept.record.disks.len() != kept.moved.disks.len()
+            || !is_whole
+        {
+            return Err(wrong("its files do not fit each other".to_owned()));
+        }
+        Ok(kept)
     }
 
     /// Whether all disks are here, so that the library is not needed.
@@ -152,6 +163,7 @@ impl KeptMachine {
             image: self.record.image,
             definition: self.record.definition.clone(),
             disks: self.record.disks.iter().map(disk).collect(),
+            kernel: None,
             conversion: Conversion::default(),
         }
     }
@@ -172,6 +184,12 @@ impl KeptMachine {
                 sector_size: disk.sector_size,
             })
             .collect()
+    }
+
+    /// What the machine is given from outside, where its disks do not start by themselves.
+    #[must_use]
+    pub fn kernel(&self) -> Option<KernelOrder> {
+        self.guest().kernel_order(&self.directory)
     }
 
     /// How the disks that are not here yet are moved; `None` when all are. Makes new files for them.
@@ -245,5 +263,87 @@ fn refuse(directory: &Path, problem: &str, hint: &str) -> Error {
     Error::Request {
         problem: format!("{}: {problem}", directory.display()),
         hint: Some(hint.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use converter::inspect::{FilePlace, VolumeId};
+    use converter::vm::{DirectBoot, Firmware, KernelFiles, Mainboard};
+    use disk::SectorSize;
+    use image_library::DiskIndex;
+
+    use super::*;
+
+    fn guest(initramfs: Option<&[u8]>) -> Guest {
+        let place = |path: &str| FilePlace {
+            volume: VolumeId::on_disk(DiskIndex(0), Some(1)),
+            path: path.to_owned(),
+            guest_path: path.to_owned(),
+        };
+        let definition = VmDefinition {
+            name: "fax".to_owned(),
+            firmware: Firmware::Bios,
+            mainboard: Mainboard::Pc,
+            cpus: 1,
+            memory_bytes: 1 << 28,
+            profiles: Vec::new(),
+            disks: Vec::new(),
+            nics: Vec::new(),
+            clock_utc: true,
+            direct_boot: Some(DirectBoot {
+                kernel: place("/vmlinuz"),
+                initramfs: initramfs.map(|_| place("/initrd.img")),
+                command_line: "root=UUID=1234 ro".to_owned(),
+            }),
+        };
+        Guest {
+            image: ImageId::from_uuid(uuid::Uuid::from_u128(1)),
+            definition,
+            disks: vec![GuestDisk {
+                index: DiskIndex(0),
+                size_bytes: 1 << 20,
+                sector_size: SectorSize::B512,
+                overlay: None,
+            }],
+            kernel: Some(KernelFiles {
+                kernel: b"a kernel".to_vec(),
+                initramfs: initramfs.map(<[u8]>::to_vec),
+            }),
+            conversion: Conversion::default(),
+        }
+    }
+
+    #[test]
+    fn a_kernel_from_outside_is_kept_with_the_disks() {
+        for initramfs in [Some(&b"its initramfs"[..]), None] {
+            let above = tempfile::tempdir().unwrap();
+            let directory = above.path().join("fax");
+            drop(KeptMachine::create(&directory, &guest(initramfs)).unwrap());
+            // Another command, without the library.
+            let kept = KeptMachine::open(&directory).unwrap();
+            assert_eq!(kept.guest().definition, guest(initramfs).definition);
+            let kernel = kept.kernel().unwrap();
+            assert_eq!(std::fs::read(&kernel.kernel).unwrap(), b"a kernel");
+            let read = kernel.initramfs.map(|file| std::fs::read(file).unwrap());
+            assert_eq!(read.as_deref(), initramfs);
+            assert_eq!(kernel.command_line, "root=UUID=1234 ro");
+            drop(kept);
+            std::fs::remove_file(kernel.kernel).unwrap();
+            let error = KeptMachine::open(&directory).unwrap_err().to_string();
+            assert!(error.contains("do not fit each other"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_machine_that_starts_by_itself_keeps_no_kernel() {
+        let above = tempfile::tempdir().unwrap();
+        let directory = above.path().join("web");
+        let mut guest = guest(None);
+        guest.definition.direct_boot = None;
+        guest.kernel = None;
+        let kept = KeptMachine::create(&directory, &guest).unwrap();
+        assert_eq!(kept.kernel(), None);
+        assert!(!directory.join("kernel").exists());
     }
 }

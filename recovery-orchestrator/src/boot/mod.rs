@@ -18,7 +18,7 @@ use crate::journal::{CleanedUp, Event, Leftover, RunKind, RunOutcome, Scope};
 use crate::keeper::{KeeperStatus, Keepers};
 use crate::network::{self, Forward, NicPlan};
 use crate::platform::qemu::CONSOLE;
-use crate::platform::{DiskOrder, Machine, Order, Platform, ProfileName};
+use crate::platform::{Machine, Order, Platform, ProfileName};
 use crate::process::Lifetime;
 use crate::state::StateDirectory;
 
@@ -211,14 +211,15 @@ fn order(
         &[],
         options.forwards.clone(),
     )?;
-    let disks: Vec<DiskOrder> = match kept {
-        Some(kept) => kept.disks(),
-        None => guest.attach(&directory)?,
+    let (disks, kernel) = match kept {
+        Some(kept) => (kept.disks(), kept.kernel()),
+        None => (guest.attach(&directory)?, guest.attach_kernel(&directory)?),
     };
     Ok(Order {
         definition,
         profile,
         disks,
+        kernel,
         nics,
         nbd: sockets.join(NBD),
         lifetime: Lifetime::OnTheirOwn,

@@ -8,11 +8,11 @@ use converter::apply::{ApplyOptions, Work};
 use converter::export::{GuestFacts, Hardware, Networks, Target};
 use converter::inspect::{Inspection, inspect};
 use converter::plan::{Plan, plan};
-use converter::prepare::{PrepareOptions, Prepared, convert_disks, open_disks, prepare};
+use converter::prepare::{PrepareOptions, convert_disks, open_disks, prepare};
 use converter::verify::checker;
-use converter::vm::VmDefinition;
-use converter::{MeteredDisks, Secrets};
-use disk::block::{MemoryDevice, Overlay, OverlayOptions, Reads};
+use converter::vm::{DirectBoot, KernelFiles, VmDefinition};
+use converter::{GuestDisk, MeteredDisks, Secrets};
+use disk::block::Reads;
 use disk::{Finding, Level, Monitor as _, ReadAt};
 use image_library::program::{Verdict, print_json, print_line};
 use image_library::terminal::Terminal;
@@ -149,11 +149,8 @@ pub(super) fn run(context: &Context, arguments: &ConvertArguments) -> Result<Ver
         let machine = machine(&image, &prepared.vm, &prepared.inspection, networks);
         let directory = absolute(directory)?;
         let plan = ExportPlan::new(arguments.to.into(), &machine, &directory);
-        let disks = ConvertedDisks {
-            library: &*library,
-            image: &image,
-            prepared: &prepared,
-        };
+        let disks = prepared.converted_disks(&*library, &image, &options.secrets)?;
+        let disks = ConvertedDisks(disks);
         let writing = Writing {
             disks: &disks,
             interrupt: &interrupt,
@@ -374,31 +371,21 @@ fn write(
 
 /// The disks of a prepared image.
 #[derive(Debug)]
-struct ConvertedDisks<'a> {
-    library: &'a dyn ImageReader,
-    image: &'a Image,
-    prepared: &'a Prepared,
-}
+struct ConvertedDisks(Vec<GuestDisk>);
 
-impl Disks for ConvertedDisks<'_> {
+impl Disks for ConvertedDisks {
     fn open(&self, index: DiskIndex) -> Result<Arc<dyn ReadAt>> {
-        let base = self.library.open_disk(self.image.id, index)?;
-        let mut overlays = self.prepared.overlays.iter();
-        match overlays.find(|(disk, _)| *disk == index) {
-            Some((_, bytes)) => merged(base, bytes),
-            None => Ok(base),
-        }
+        let mut disks = self.0.iter();
+        let disk = disks.find(|disk| disk.index == index);
+        let missing = || Error::Request {
+            problem: format!("the image has no disk {index}"),
+            hint: None,
+        };
+        disk.map(|disk| Arc::clone(&disk.device))
+            .ok_or_else(missing)
     }
-}
 
-fn merged(base: Arc<dyn ReadAt>, overlay: &[u8]) -> Result<Arc<dyn ReadAt>> {
-    let image = MemoryDevice::from(overlay.to_vec());
-    let options = OverlayOptions {
-        limit_bytes: u64::MAX,
-    };
-    Ok(Arc::new(Overlay::from_qcow2(
-        Arc::new(image),
-        base,
-        options,
-    )?))
+    fn read_kernel(&self, kernel: &DirectBoot) -> Result<KernelFiles> {
+        Ok(kernel.read(&self.0)?)
+    }
 }

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use converter::inspect::{FilePlace, VolumeId};
 use converter::vm::{
-    DiskController, Firmware, Mainboard, NicModel, Profile, VmDefinition, VmDisk, VmNic,
+    DirectBoot, DiskController, Firmware, KernelFiles, Mainboard, NicModel, Profile, VmDefinition,
+    VmDisk, VmNic,
 };
 use disk::block::Reads;
 use disk::{ReadAt, Recorder, SectorSize};
@@ -60,6 +62,8 @@ impl ReadAt for Zeros {
 #[derive(Debug)]
 struct Shelf {
     images: Vec<Image>,
+    /// Whose disks do not start by themselves.
+    with_kernel: &'static str,
 }
 
 fn image(server: &str, number: u128) -> Image {
@@ -112,15 +116,22 @@ impl image_library::ImageReader for Shelf {
 
 impl GuestSource for Shelf {
     fn prepare(&self, image: &Image, _monitor: &dyn Monitor) -> Result<Guest> {
+        let mut definition = definition(image.server.as_str());
+        let has_kernel = definition.name == self.with_kernel;
+        definition.direct_boot = has_kernel.then(direct_boot);
         Ok(Guest {
             image: image.id,
-            definition: definition(image.server.as_str()),
+            definition,
             disks: vec![GuestDisk {
                 index: DiskIndex(0),
                 size_bytes: 1 << 20,
                 sector_size: SectorSize::B512,
                 overlay: None,
             }],
+            kernel: has_kernel.then(|| KernelFiles {
+                kernel: b"a kernel".to_vec(),
+                initramfs: Some(b"its initramfs".to_vec()),
+            }),
             conversion: Conversion {
                 reused: true,
                 edits: vec![EditRecord {
@@ -137,6 +148,19 @@ impl GuestSource for Shelf {
                 },
             },
         })
+    }
+}
+
+fn direct_boot() -> DirectBoot {
+    let place = |path: &str| FilePlace {
+        volume: VolumeId::on_disk(DiskIndex(0), None),
+        path: path.to_owned(),
+        guest_path: path.to_owned(),
+    };
+    DirectBoot {
+        kernel: place("/vmlinuz"),
+        initramfs: Some(place("/initrd.img")),
+        command_line: "root=UUID=1234 ro".to_owned(),
     }
 }
 
@@ -183,6 +207,7 @@ fn fixture() -> Fixture {
         directory,
         shelf: Shelf {
             images: vec![image("db01", 1), image("web01", 2)],
+            with_kernel: "",
         },
         interrupt: Interrupt::default(),
         monitor: Recorder::default(),
@@ -252,6 +277,17 @@ fn a_drill_whose_checks_all_pass_has_passed() {
         stages.contains(&"Starting web01 on virtio/virtio".to_owned()),
         "{stages:?}"
     );
+}
+
+#[test]
+fn a_server_is_given_its_kernel_with_every_profile_that_is_tried() {
+    let mut fixture = fixture();
+    fixture.shelf.with_kernel = "web01";
+    let needs_sata = Behaviour::NeedsController(DiskController::Sata);
+    let report = fixture.run(RUNBOOK, &Fake::new(needs_sata, 7)).unwrap();
+    assert_eq!(report.outcome, RunOutcome::Passed, "{:?}", report.problem);
+    let web = report.servers.iter().find(|server| server.name == "web01");
+    assert_eq!(web.unwrap().attempts.len(), 2);
 }
 
 #[test]

@@ -205,6 +205,7 @@ impl<'a> ServerRun<'a> {
             definition: self.guest.definition.clone(),
             profile,
             disks: self.guest.attach(&directory)?,
+            kernel: self.guest.attach_kernel(&directory)?,
             nics,
             nbd: sockets.join(NBD),
             lifetime: Lifetime::WithCommand,

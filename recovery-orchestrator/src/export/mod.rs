@@ -11,20 +11,23 @@
 //! no others. Raw and qcow2 files are written here, an OVA's archive too; the other formats by
 //! `qemu-img`, which is looked for before anything is written.
 
+#[cfg(test)]
+mod kernel_tests;
 mod ova;
 #[cfg(test)]
 mod tests;
 mod watched;
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use converter::export::{
-    Controller, DiskFile, DiskFormat, Export, Exported, GuestFacts, Networks, Target, disk_files,
-    export,
+    Controller, DiskFile, DiskFormat, Export, Exported, GuestFacts, KernelFile, Networks, Target,
+    disk_files, export, kernel_files,
 };
-use converter::vm::VmDefinition;
+use converter::vm::{DirectBoot, KernelFiles, VmDefinition};
 use disk::block::{copy_to_qcow2, copy_to_raw};
 use disk::{Finding, Level, Monitor, ReadAt};
 use image_library::DiskIndex;
@@ -48,6 +51,10 @@ pub enum FileKind {
     Disk,
     /// Disks and document in one.
     Archive,
+    /// A kernel that the machine is given from outside.
+    Kernel,
+    /// The initramfs of such a kernel.
+    Initramfs,
     /// The document that defines the machine for its platform.
     Document,
     /// The machine, independent of any platform, as JSON.
@@ -103,6 +110,9 @@ pub struct Writing<'a> {
 pub trait Disks: std::fmt::Debug {
     /// Opens one.
     fn open(&self, index: DiskIndex) -> Result<Arc<dyn ReadAt>>;
+
+    /// Reads the kernel that a machine is given from outside.
+    fn read_kernel(&self, kernel: &DirectBoot) -> Result<KernelFiles>;
 }
 
 impl<'a> ExportPlan<'a> {
@@ -149,6 +159,11 @@ impl<'a> ExportPlan<'a> {
         } else {
             let disks = self.disks.iter();
             files.extend(disks.map(|disk| file(&disk.name, FileKind::Disk)));
+            let kernel = kernel_files(self.target, self.machine.vm).into_iter();
+            files.extend(kernel.map(|it| match it {
+                KernelFile::Kernel => file(it.name(), FileKind::Kernel),
+                KernelFile::Initramfs => file(it.name(), FileKind::Initramfs),
+            }));
             let document = self.exported.document.iter();
             files.extend(document.map(|document| file(&document.name, FileKind::Document)));
         }
@@ -215,7 +230,7 @@ impl<'a> ExportPlan<'a> {
     /// The content of a file that is a text.
     fn text(&self, file: &ExportFile) -> Option<String> {
         match file.kind {
-            FileKind::Disk | FileKind::Archive => None,
+            FileKind::Disk | FileKind::Archive | FileKind::Kernel | FileKind::Initramfs => None,
             FileKind::Document => {
                 let document = self.exported.document.as_ref()?;
                 Some(document.text.clone())
@@ -235,10 +250,18 @@ impl<'a> ExportPlan<'a> {
         done: &mut dyn FnMut(&ExportFile),
     ) -> Result<()> {
         let mut disks = self.disks.iter();
+        let mut kernel = self.kernel(writing)?;
         for file in &self.files {
             writing.interrupt.check()?;
             match (file.kind, self.text(file)) {
                 (FileKind::Archive, _) => ova::write(self, writing, &file.path, monitor)?,
+                (FileKind::Kernel | FileKind::Initramfs, _) => {
+                    // There is one such file for each.
+                    let Some(bytes) = kernel.pop_front() else {
+                        continue;
+                    };
+                    file::write_atomically(&file.path, &bytes)?;
+                }
                 (_, Some(text)) => file::write_atomically(&file.path, text.as_bytes())?,
                 (_, None) => {
                     // There is one such file for each disk.
@@ -250,6 +273,18 @@ impl<'a> ExportPlan<'a> {
             done(file);
         }
         Ok(())
+    }
+
+    /// The files that the machine is given besides its disks, in their order.
+    fn kernel(&self, writing: Writing<'_>) -> Result<VecDeque<Vec<u8>>> {
+        let has_place = !kernel_files(self.target, self.machine.vm).is_empty();
+        match &self.machine.vm.direct_boot {
+            Some(direct) if has_place => {
+                let KernelFiles { kernel, initramfs } = writing.disks.read_kernel(direct)?;
+                Ok(std::iter::once(kernel).chain(initramfs).collect())
+            }
+            _ => Ok(VecDeque::new()),
+        }
     }
 
     fn controller(&self) -> Option<Controller> {

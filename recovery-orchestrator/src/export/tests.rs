@@ -9,7 +9,8 @@ use std::sync::Arc;
 use converter::export::{GuestFacts, Networks, Target};
 use converter::inspect::{DriverFacts, DriverPlace};
 use converter::vm::{
-    DiskController, Firmware, Mainboard, NicModel, Profile, VmDefinition, VmDisk, VmNic,
+    DirectBoot, DiskController, Firmware, KernelFiles, Mainboard, NicModel, Profile, VmDefinition,
+    VmDisk, VmNic,
 };
 use disk::block::{Extent, ExtentKind, MemoryDevice};
 use disk::{ReadAt, Recorder, SectorSize, Silent};
@@ -31,7 +32,7 @@ pub(super) fn skip(reason: &str) {
 /// Sizes that no cylinder, megabyte or grain divides.
 const SIZES: [u64; 2] = [(37 << 20) + 512 * 3, (5 << 20) + 512];
 
-fn vm() -> VmDefinition {
+pub(super) fn vm() -> VmDefinition {
     let disk = |(index, size_bytes): (usize, &u64)| VmDisk {
         index: DiskIndex(u16::try_from(index).unwrap()),
         size_bytes: *size_bytes,
@@ -59,7 +60,7 @@ fn vm() -> VmDefinition {
     }
 }
 
-fn machine(vm: &VmDefinition) -> ExportMachine<'_> {
+pub(super) fn machine(vm: &VmDefinition) -> ExportMachine<'_> {
     const DRIVERS: &str = "sd_mod ahci ata_piix mptspi vmw_pvscsi hv_storvsc hv_netvsc vmxnet3 e1000 xen_blkfront \
          xen_netfront";
     let drivers = DRIVERS.split_whitespace().map(|name| DriverFacts {
@@ -79,10 +80,10 @@ fn machine(vm: &VmDefinition) -> ExportMachine<'_> {
 
 /// Disks in memory: some data that packs badly, some that packs well, and nothing.
 #[derive(Debug)]
-struct Made(Vec<Vec<u8>>);
+pub(super) struct Made(Vec<Vec<u8>>);
 
 impl Made {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut state = 1_u32;
         let mut noise = move || {
             state ^= state << 13;
@@ -108,13 +109,20 @@ impl Disks for Made {
             self.0[usize::from(index.0)].clone(),
         )))
     }
+
+    fn read_kernel(&self, kernel: &DirectBoot) -> Result<KernelFiles> {
+        Ok(KernelFiles {
+            kernel: b"a kernel".to_vec(),
+            initramfs: kernel.initramfs.as_ref().map(|_| b"its initramfs".to_vec()),
+        })
+    }
 }
 
 fn qemu_img(arguments: &[&str]) -> Option<Output> {
     Command::new("qemu-img").args(arguments).output().ok()
 }
 
-fn writes(plan: &ExportPlan<'_>, disks: &dyn Disks) -> Result<Vec<String>> {
+pub(super) fn writes(plan: &ExportPlan<'_>, disks: &dyn Disks) -> Result<Vec<String>> {
     let interrupt = Interrupt::default();
     let writing = Writing {
         disks,
@@ -134,7 +142,7 @@ fn writes(plan: &ExportPlan<'_>, disks: &dyn Disks) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn entries(directory: &Path) -> Vec<String> {
+pub(super) fn entries(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).unwrap();
     let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
@@ -378,6 +386,10 @@ struct Breaking {
 impl Disks for Breaking {
     fn open(&self, _index: DiskIndex) -> Result<Arc<dyn ReadAt>> {
         Ok(Arc::new(self.clone()))
+    }
+
+    fn read_kernel(&self, kernel: &DirectBoot) -> Result<KernelFiles> {
+        Ok(kernel.read(&[])?)
     }
 }
 

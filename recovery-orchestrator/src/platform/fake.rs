@@ -7,7 +7,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -111,6 +111,18 @@ impl Platform for Fake {
                     hint: None,
                 });
             }
+        }
+        let kernel = order.kernel.as_ref();
+        let files = kernel.map(|kernel| std::iter::once(&kernel.kernel).chain(&kernel.initramfs));
+        let is_missing = |file: &PathBuf| !file.is_file();
+        if kernel.is_some() != order.definition.direct_boot.is_some()
+            || files.is_some_and(|mut files| files.any(is_missing))
+        {
+            return Err(Error::Machine {
+                name: order.definition.name.clone(),
+                problem: "no kernel, or none that was asked for".to_owned(),
+                hint: None,
+            });
         }
         self.running.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(FakeMachine {

@@ -77,6 +77,8 @@ pub struct Order {
     pub profile: Profile,
     /// Its disks, in the definition's order.
     pub disks: Vec<DiskOrder>,
+    /// The kernel that it is given, where no boot loader on its disks can start one.
+    pub kernel: Option<KernelOrder>,
     /// Its network cards.
     pub nics: Vec<NicPlan>,
     /// The socket on which its image's disks are served, as `disk0` and so on.
@@ -100,6 +102,17 @@ pub struct DiskOrder {
     pub is_kept: bool,
     /// Logical sector size.
     pub sector_size: SectorSize,
+}
+
+/// A kernel that the platform itself loads, each time that the machine starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelOrder {
+    /// The file with the kernel.
+    pub kernel: PathBuf,
+    /// The file with its initramfs.
+    pub initramfs: Option<PathBuf>,
+    /// Its command line.
+    pub command_line: String,
 }
 
 /// What has become of a machine.

@@ -6,14 +6,14 @@
 
 use std::path::{Path, PathBuf};
 
-use converter::vm::{DiskController, Mainboard, NicModel};
+use converter::vm::{DiskController, Mainboard, NicModel, check_command_line};
 use serde_json::{Value, json};
 
 use super::firmware::Uefi;
 use super::probe::Host;
 use crate::error::{Error, Result};
 use crate::network::NicPlan;
-use crate::platform::{DiskOrder, Order};
+use crate::platform::{DiskOrder, KernelOrder, Order};
 
 /// No privileges, no other programs, no other users' resources.
 pub(super) const SANDBOX: &str =
@@ -47,6 +47,9 @@ pub(super) fn arguments(
     arguments.firmware(firmware);
     arguments.control(places);
     arguments.disks(order)?;
+    if let Some(kernel) = &order.kernel {
+        arguments.kernel(kernel, &order.definition.name)?;
+    }
     for (index, nic) in order.nics.iter().enumerate() {
         arguments.nic(index, nic, order.profile.nic);
     }
@@ -142,6 +145,22 @@ impl Arguments {
             }
             self.add("-device", disk_device(controller, index, disk));
         }
+        Ok(())
+    }
+
+    /// These values are taken as they are: a comma in one ends nothing, and would be two if doubled.
+    /// The firmware starts the kernel before it looks at any disk.
+    fn kernel(&mut self, kernel: &KernelOrder, name: &str) -> Result<()> {
+        check_command_line(&kernel.command_line).map_err(|problem| Error::Machine {
+            name: name.to_owned(),
+            problem,
+            hint: Some("look at `append` in the guest's /etc/lilo.conf".to_owned()),
+        })?;
+        self.add("-kernel", kernel.kernel.display().to_string());
+        if let Some(initramfs) = &kernel.initramfs {
+            self.add("-initrd", initramfs.display().to_string());
+        }
+        self.add("-append", &kernel.command_line);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use rstest::rstest;
 use super::*;
 use crate::nbd::{Access, Export, Meter, Server};
 use crate::network;
-use crate::platform::{DiskOrder, Status};
+use crate::platform::{DiskOrder, KernelOrder, Status};
 use crate::process::Lifetime;
 
 const LENGTH: usize = 8 << 20;
@@ -84,6 +84,7 @@ fn order(directory: &Path, disk: DiskController, firmware: Firmware) -> (Order, 
             is_kept: false,
             sector_size: SectorSize::B512,
         }],
+        kernel: None,
         nics: network::plan("sector", &[], &[], forwards).unwrap(),
         nbd: directory.join("nbd"),
         lifetime: Lifetime::WithCommand,
@@ -135,6 +136,58 @@ fn a_guest_starts_from_every_controller_and_ends_when_it_is_dropped(
     );
     drop(machine);
     assert!(!process.is_alive());
+}
+
+/// As much of a kernel as writes its command line to the serial port, then waits for ever: the setup
+/// code of the boot protocol of Linux on x86, which runs in real mode.
+fn kernel_that_tells_its_command_line() -> Vec<u8> {
+    let code = [
+        0x0e, 0x58, 0x2d, 0x20, 0x00, 0x8e, 0xd8, // ds = cs - 0x20: the header's segment
+        0x66, 0xa1, 0x28, 0x02, 0x66, 0xc1, 0xe8, 0x04, // eax = cmd_line_ptr >> 4
+        0x8e, 0xc0, 0x31, 0xf6, 0xba, 0xf8, 0x03, // es = ax; si = 0; dx = COM1
+        0x26, 0x8a, 0x04, 0x84, 0xc0, 0x74, 0x04, // al = es:[si]; at the zero, on to `hlt`
+        0xee, 0x46, 0xeb, 0xf5, // write it; the next one
+        0xf4, 0xeb, 0xfd, // hlt, for ever
+    ];
+    let mut kernel = vec![0; 3 * 512];
+    kernel[0x1f1] = 1; // sectors of setup code
+    kernel[0x200..0x202].copy_from_slice(&[0xeb, 0x3e]); // to 0x240
+    kernel[0x202..0x206].copy_from_slice(b"HdrS");
+    kernel[0x206..0x208].copy_from_slice(&[0x04, 0x02]); // protocol 2.04
+    kernel[0x211] = 1; // loaded high
+    kernel[0x22c..0x230].copy_from_slice(&0x37ff_ffff_u32.to_le_bytes()); // end of the initramfs
+    kernel[0x240..0x240 + code.len()].copy_from_slice(&code);
+    kernel
+}
+
+#[test]
+fn a_kernel_from_outside_is_started_in_place_of_the_disks_own_code() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(qemu) = qemu(directory.path()) else {
+        return;
+    };
+    let (mut order, _served) = order(directory.path(), DiskController::VirtioBlk, Firmware::Bios);
+    let place = directory.path().join("a, b=c");
+    std::fs::create_dir(&place).unwrap();
+    let (kernel, initramfs) = (place.join("kernel"), place.join("initramfs"));
+    std::fs::write(&kernel, kernel_that_tells_its_command_line()).unwrap();
+    std::fs::write(&initramfs, [7; 5000]).unwrap();
+    let line = "root=UUID=0f4a ro isolcpus=1,2 a=\"b, c\"";
+    order.kernel = Some(KernelOrder {
+        kernel,
+        initramfs: Some(initramfs),
+        command_line: line.to_owned(),
+    });
+    let machine = qemu.start(&order).unwrap();
+    machine.resume().unwrap();
+    let end = Instant::now() + Duration::from_secs(120);
+    let mut told = String::new();
+    while !told.ends_with(line) {
+        assert!(Instant::now() < end, "{told:?}: {:?}", machine.status());
+        std::thread::sleep(Duration::from_millis(20));
+        told = String::from_utf8_lossy(&machine.console().unwrap()).into_owned();
+    }
+    assert!(!told.contains("up"), "the disk's code ran: {told}");
 }
 
 #[test]

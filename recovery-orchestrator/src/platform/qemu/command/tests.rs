@@ -32,6 +32,7 @@ fn order(disk: DiskController, nic: NicModel, disk_count: usize, sector_size: Se
         },
         profile: Profile { disk, nic },
         disks: (0..disk_count).map(disk_order).collect(),
+        kernel: None,
         nics: vec![NicPlan {
             interface: "enp3s0".to_owned(),
             mac: "52:54:00:12:34:56".to_owned(),
@@ -123,6 +124,55 @@ fn a_parallel_scsi_controller() {
         SectorSize::B512,
     );
     insta::assert_snapshot!(line(Accelerator::Tcg, &order, None));
+}
+
+fn order_with_kernel(command_line: &str) -> Order {
+    Order {
+        kernel: Some(KernelOrder {
+            kernel: "/run/a,b/kernel".into(),
+            initramfs: Some("/run/a,b/initramfs".into()),
+            command_line: command_line.to_owned(),
+        }),
+        ..order(
+            DiskController::VirtioBlk,
+            NicModel::Virtio,
+            1,
+            SectorSize::B512,
+        )
+    }
+}
+
+#[test]
+fn a_kernel_from_outside() {
+    let order = order_with_kernel("root=UUID=0f4a ro isolcpus=1,2 a=\"b c\"\tquiet");
+    insta::assert_snapshot!(line(Accelerator::Tcg, &order, None));
+}
+
+#[test]
+fn a_kernel_without_initramfs_is_given_alone() {
+    let mut order = order_with_kernel("ro");
+    order.kernel.as_mut().unwrap().initramfs = None;
+    let line = line(Accelerator::Tcg, &order, None);
+    assert!(
+        line.contains("-kernel /run/a,b/kernel\n-append ro\n"),
+        "{line}"
+    );
+    assert!(!line.contains("-initrd"), "{line}");
+}
+
+#[test]
+fn a_command_line_that_is_not_one_line_is_refused() {
+    for text in [
+        "ro\0init=/bin/sh",
+        "ro\nquiet",
+        "ro\rquiet",
+        &"a ".repeat(4096),
+    ] {
+        let kernel = order_with_kernel(text).kernel.unwrap();
+        let error = Arguments::default().kernel(&kernel, "web01").unwrap_err();
+        assert!(error.to_string().contains("command line"), "{error}");
+        assert!(error.hint().unwrap().contains("lilo.conf"), "{error}");
+    }
 }
 
 #[test]
