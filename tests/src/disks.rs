@@ -136,6 +136,22 @@ impl PhonyServer {
         server
     }
 
+    /// The same with LILO in place of GRUB, whose map of sectors does not fit any more.
+    ///
+    /// # Panics
+    /// When the work directory cannot be written to.
+    #[must_use]
+    pub fn started_by_lilo(folder: &Path) -> Self {
+        let server = Self::with_drivers_built_in(folder);
+        fs::remove_file(server.tree.join("boot/grub/grub.cfg")).expect("it was just written");
+        server.file(
+            "etc/lilo.conf",
+            "boot=/dev/sda\nroot=/dev/sda1\n\n\
+             image=/boot/vmlinuz-6.1.0-18-amd64\n\tlabel=Linux\n\tread-only\n",
+        );
+        server
+    }
+
     fn file(&self, path: &str, content: &str) {
         let path = self.tree.join(path);
         fs::create_dir_all(path.parent().expect("a file is in a folder"))
