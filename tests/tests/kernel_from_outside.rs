@@ -177,26 +177,26 @@ fn its_kernel_is_written_for_platforms_that_have_a_place_for_one_and_others_are_
         let words = format!("convert web01 --json --to {target} -o");
         library.relevo().args(&words).arg(out)
     };
-    for target in ["libvirt", "xen", "raw"] {
+    // The same for Xen, whose drivers this guest has not, is tested where exports are made.
+    for target in ["libvirt", "qcow2", "raw"] {
         let out = work.join(target);
         let written = convert(target, &out).succeeds();
         let files = written.json()["export"]["files"].clone();
         let kinds = files.as_array().expect("a list").iter();
         let kinds: Vec<&str> = kinds.filter_map(|file| file["kind"].as_str()).collect();
         let expected: &[&str] = match target {
-            "raw" => &["disk", "kernel", "machine"],
-            _ => &["disk", "kernel", "document", "machine"],
+            "libvirt" => &["disk", "kernel", "document", "machine"],
+            _ => &["disk", "kernel", "machine"],
         };
         assert_eq!(kinds, expected, "{target}");
         let kernel = fs::read(out.join("kernel")).expect("it was written");
         assert_eq!(kernel[0x202..0x206], *b"HdrS");
         let is_told = written.stderr.contains("export.kernel.from-outside");
-        assert_eq!(is_told, target == "raw", "{written}");
+        assert_eq!(is_told, target != "libvirt", "{written}");
     }
     let domain = fs::read_to_string(work.join("libvirt/web01.xml")).expect("it was written");
     assert!(domain.contains("/libvirt/kernel</kernel>"), "{domain}");
-    let domain = fs::read_to_string(work.join("xen/web01.cfg")).expect("it was written");
-    assert!(domain.contains("\nextra = \"root="), "{domain}");
+    assert!(domain.contains("<cmdline>root="), "{domain}");
 
     let out = work.join("refused");
     convert("proxmox", &out)
