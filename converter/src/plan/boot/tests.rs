@@ -5,14 +5,12 @@ use disk::Level;
 use disk::filesystem::Filesystem;
 
 use crate::guest::boot_sector::BootCode;
-use crate::guest::compression::Compression;
 use crate::inspect::BootloaderKind;
 use crate::phony::loaders::{
-    BUILTIN, ROOT, alpine, arch, centos_6, centos_6_uefi, debian_lilo, fedora_uki,
-    fedora_uki_by_device, rhel_5, rhel_7, rhel_8, rhel_9, rhel_9_uefi, sles_11, sles_12, sles_15,
-    ubuntu_jammy,
+    ROOT, alpine, arch, centos_6, centos_6_uefi, debian_lilo, fedora_uki, fedora_uki_by_device,
+    rhel_5, rhel_7, rhel_8, rhel_9, rhel_9_uefi, sles_11, sles_12, sles_15, ubuntu_jammy,
 };
-use crate::phony::{PhonyGuest, PhonyKernel};
+use crate::phony::{PhonyGuest, PhonyKernel, VIRTIO};
 use crate::plan::{Change, Plan, PlanOptions, Verdict, default_kernel, plan};
 
 /// Makes a guest.
@@ -239,17 +237,13 @@ fn a_map_of_lilo_that_stays_true_is_left_alone() {
     assert!(codes(&plan, Level::Note).contains(&"boot.lilo.map"));
     assert_eq!(plan.vm.direct_boot, None);
     // All drivers are there, but something else in the initramfs must change.
-    let root = guest.partition(1);
     let kernel = PhonyKernel {
         version: "2.6.18-6-686",
-        usr: "",
-        suffix: ".ko",
-        builtin: BUILTIN,
-        inside: &[],
-        compression: Compression::Gzip,
+        builtin: VIRTIO,
         files: &[("conf/conf.d/resume", "RESUME=/dev/hda2\n")],
+        ..PhonyKernel::default()
     };
-    kernel.install(root, "/boot", root);
+    kernel.install(&guest);
     assert!(planned(&guest).vm.direct_boot.is_some(), "the map is stale");
 }
 
