@@ -21,7 +21,7 @@ use e2e::{
 /// How long a server may take until its page is there; processors are emulated here.
 const PATIENCE: Duration = Duration::from_secs(8 * 60);
 /// Where the sample's root begins.
-const ROOT_AT: u64 = 1 << 20;
+const ROOT_AT: usize = 1 << 20;
 /// `/etc/lilo.conf` as Debian's installer wrote it.
 const LILO: &str = "boot=/dev/sda\nroot=/dev/sda1\nmap=/boot/map\ndefault=Linux\n\n\
                     image=/vmlinuz\n\tlabel=Linux\n\tread-only\n\tinitrd=/initrd.img\n";
@@ -53,11 +53,7 @@ fn server(work: &Path) -> Option<(SampleServer, PathBuf)> {
     let mut code = [0; 440];
     code[..10].copy_from_slice(b"\xeb\xfe\0\0\0\0LILO");
     overwrite(&disk, 0, &code);
-    overwrite(
-        &disk,
-        512,
-        &vec![0; usize::try_from(ROOT_AT - 512).unwrap()],
-    );
+    overwrite(&disk, 512, &vec![0; ROOT_AT - 512]);
     Some((server, disk))
 }
 
