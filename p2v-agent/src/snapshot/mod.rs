@@ -186,8 +186,8 @@ pub fn plan_snapshot(
 ) -> Result<SnapshotPlan> {
     let sources = open_sources(options, context.machine)?;
     let mut disks = Vec::new();
-    for source in &sources {
-        let ranges = worth_reading(source, context.monitor);
+    let used = worth_reading(&sources, context.monitor);
+    for (source, ranges) in sources.iter().zip(used) {
         disks.push(DiskPlan {
             name: source.name.clone(),
             path: source.path.clone(),
@@ -250,15 +250,15 @@ fn is_doubt(error: &image_library::Error) -> bool {
     )
 }
 
-/// What of a source is worth reading: ascending, merged ranges of bytes.
-fn worth_reading(source: &Source, monitor: &dyn Monitor) -> Vec<Range<u64>> {
-    let disk = DiskToRead {
+/// What of each source is worth reading: ascending, merged ranges of bytes.
+fn worth_reading(sources: &[Source], monitor: &dyn Monitor) -> Vec<Vec<Range<u64>>> {
+    let disks = sources.iter().map(|source| DiskToRead {
         device: &source.device,
         sector_size: source.sector_size,
         name: &source.name,
         busy_partitions: &source.busy_partitions,
-    };
-    disk::worth_reading(disk, monitor)
+    });
+    disk::worth_reading(&disks.collect::<Vec<_>>(), monitor)
 }
 
 fn weakest(sources: &[Source]) -> Consistency {
@@ -291,9 +291,11 @@ impl Run<'_> {
         let upload = self.library.begin(&target)?;
         let wanted = self.wanted(trust)?;
         let (mut disks, mut noted) = (Vec::new(), Vec::new());
-        for source in self.sources {
+        // Of all disks before the first is read: a volume may lie on several.
+        let used = worth_reading(self.sources, self.context.monitor);
+        for (source, used) in self.sources.iter().zip(used) {
             let previous = self.previous(source, trust, &wanted)?;
-            let (report, notes) = self.disk(source, &*upload, previous)?;
+            let (report, notes) = self.disk((source, used), &*upload, previous)?;
             disks.push(report);
             noted.push(notes);
         }
@@ -327,13 +329,12 @@ impl Run<'_> {
 
     fn disk(
         self,
-        source: &Source,
+        (source, used): (&Source, Vec<Range<u64>>),
         upload: &dyn Upload,
         previous: Option<Arc<dyn DiskHashes>>,
     ) -> Result<(DiskReport, NotesWriter)> {
         let monitor = self.context.monitor;
         let size_bytes = source.device.length_bytes();
-        let used = worth_reading(source, monitor);
         monitor.stage(&format!(
             "Reading {} ({}, {} in use)",
             source.name,

@@ -15,7 +15,7 @@ use disk::{ReadAt, WriteAt};
 
 use crate::outside::{have, run};
 
-const DISK_BYTES: usize = 12 << 20;
+pub(crate) const DISK_BYTES: usize = 12 << 20;
 const DISKS: usize = 6;
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -36,7 +36,7 @@ fn fixture_text(name: &str) -> String {
 }
 
 /// The six disks, `/dev/vda` to `/dev/vdf`, without those that are named.
-fn disks(without: &[usize]) -> Vec<Arc<dyn WriteAt>> {
+pub(crate) fn disks(without: &[usize]) -> Vec<Arc<dyn WriteAt>> {
     let image = fixture("disks.img.xz");
     let disks = image.chunks_exact(DISK_BYTES).enumerate();
     let kept = disks.filter(|(index, _)| !without.contains(index));
@@ -44,7 +44,7 @@ fn disks(without: &[usize]) -> Vec<Arc<dyn WriteAt>> {
         .collect()
 }
 
-fn group(disks: &[Arc<dyn WriteAt>]) -> VolumeGroup {
+pub(crate) fn group(disks: &[Arc<dyn WriteAt>]) -> VolumeGroup {
     let scan = scan(disks);
     assert_eq!(scan.findings, []);
     assert_eq!(scan.unassigned, Vec::<usize>::new());
@@ -53,7 +53,7 @@ fn group(disks: &[Arc<dyn WriteAt>]) -> VolumeGroup {
 }
 
 /// What Linux read from each volume.
-fn expected() -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn expected() -> BTreeMap<String, Vec<u8>> {
     let image = fixture("volumes.img.xz");
     let mut at = 0;
     let list = fixture_text("volumes.txt.xz");
@@ -67,12 +67,12 @@ fn expected() -> BTreeMap<String, Vec<u8>> {
     list.lines().map(volume).collect()
 }
 
-fn open(group: &VolumeGroup, name: &str) -> Arc<dyn WriteAt> {
+pub(crate) fn open(group: &VolumeGroup, name: &str) -> Arc<dyn WriteAt> {
     let volume = group.logical_volume(name).expect(name);
     volume.open().expect(name)
 }
 
-fn content(device: &dyn ReadAt) -> Vec<u8> {
+pub(crate) fn content(device: &dyn ReadAt) -> Vec<u8> {
     let mut bytes = vec![0; device.length_bytes() as usize];
     device.read_exact_at(0, &mut bytes).expect("readable");
     bytes

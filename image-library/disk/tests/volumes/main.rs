@@ -6,6 +6,7 @@ mod lvm2;
 mod md;
 #[path = "../outside/mod.rs"]
 mod outside;
+mod used;
 
 /// xorshift64*: what follows depends on the seed alone.
 pub(crate) fn next(state: &mut u64) -> u64 {

@@ -14,7 +14,7 @@ use super::label::Label;
 use super::metadata::{Group, Logical};
 use super::open::{Opened, Opener, Relations};
 use super::segment::SegmentKind;
-use super::used;
+use super::used::{self, Inside};
 
 /// A volume group.
 #[derive(Debug, Clone)]
@@ -204,12 +204,61 @@ impl VolumeGroup {
     /// are in use, ascending: headers, metadata, and the extents of logical volumes.
     #[must_use]
     pub fn used_ranges(&self) -> Vec<(usize, Vec<Range<u64>>)> {
+        self.used_with(&Inside::new())
+    }
+
+    /// The same where `used` knows, ascending, which bytes of a logical volume are in use.
+    ///
+    /// It is asked of volumes that are linear or striped and part of no other. `None` for a group
+    /// that is not understood entirely, because it lacks physical volumes for example: then all of
+    /// what is there may be in use.
+    #[must_use]
+    pub fn used_ranges_inside(
+        &self,
+        mut used: impl FnMut(&LogicalVolume) -> Option<Vec<Range<u64>>>,
+    ) -> Option<Vec<(usize, Vec<Range<u64>>)>> {
+        let Assembled {
+            group,
+            devices,
+            findings,
+            ..
+        } = &*self.assembled;
+        if !findings.is_empty() {
+            return None;
+        }
+        let lengths = devices
+            .iter()
+            .map(|device| Some(device.as_ref()?.length_bytes()));
+        let lengths: Vec<Option<u64>> = lengths.collect();
+        let mut inside = Inside::new();
+        let mut count = 0;
+        for index in used::plain_volumes(group, &lengths)? {
+            let volume = LogicalVolume {
+                assembled: Arc::clone(&self.assembled),
+                index,
+            };
+            if count < used::RANGES_MAX
+                && let Some(ranges) = used(&volume)
+            {
+                count += ranges.len();
+                inside.insert(index, ranges);
+            }
+        }
+        Some(self.used_with(&inside))
+    }
+
+    fn used_with(&self, inside: &Inside) -> Vec<(usize, Vec<Range<u64>>)> {
         let members = self.assembled.members.iter().enumerate();
         let ranges = members.filter_map(|(index, member)| {
-            let member = member.as_ref()?;
-            let length = member.device.length_bytes();
-            let ranges = used::ranges(&self.assembled.group, index, &member.label, length);
-            Some((member.candidate, ranges))
+            let Member { label, device, .. } = member.as_ref()?;
+            let own = label
+                .metadata_areas
+                .iter()
+                .chain(&label.boot_areas)
+                .cloned();
+            let within = (device.length_bytes(), inside);
+            let ranges = used::ranges(&self.assembled.group, index, own, within);
+            Some((member.as_ref()?.candidate, ranges))
         });
         ranges.collect()
     }

@@ -29,7 +29,7 @@ mod metadata;
 mod open;
 mod raid;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 mod scan;
 mod segment;
 mod snapshot;

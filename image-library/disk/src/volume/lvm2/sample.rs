@@ -10,12 +10,12 @@ use crate::block::{MemoryDevice, WriteAt};
 use super::{Scan, checksum, scan};
 
 /// Where the first metadata area of every [`Disk`] lies.
-pub(super) const AREA: Range<u64> = 4096..4096 + 65536;
+pub(crate) const AREA: Range<u64> = 4096..4096 + 65536;
 /// Where the first extent of a [`Disk`] begins, in sectors as the metadata says it.
-pub(super) const FIRST_EXTENT_SECTORS: u64 = 256;
+pub(crate) const FIRST_EXTENT_SECTORS: u64 = 256;
 
 /// A physical volume that is being made.
-pub(super) struct Disk {
+pub(crate) struct Disk {
     bytes: Vec<u8>,
     areas: Vec<Range<u64>>,
     boot_areas: Vec<Range<u64>>,
@@ -24,7 +24,7 @@ pub(super) struct Disk {
 
 impl Disk {
     /// A physical volume whose UUID is one character, 32 times.
-    pub(super) fn new(uuid: char, length: usize) -> Self {
+    pub(crate) fn new(uuid: char, length: usize) -> Self {
         let disk = Self {
             bytes: vec![0; length],
             areas: Vec::new(),
@@ -35,18 +35,18 @@ impl Disk {
     }
 
     /// One that keeps no metadata.
-    pub(super) fn without_areas(mut self) -> Self {
+    pub(crate) fn without_areas(mut self) -> Self {
         self.areas.clear();
         self
     }
 
-    pub(super) fn boot_area(mut self, area: Range<u64>) -> Self {
+    pub(crate) fn boot_area(mut self, area: Range<u64>) -> Self {
         self.boot_areas.push(area);
         self
     }
 
     /// Adds an empty metadata area.
-    pub(super) fn area(mut self, area: Range<u64>) -> Self {
+    pub(crate) fn area(mut self, area: Range<u64>) -> Self {
         let start = area.start as usize;
         let header = &mut self.bytes[start..start + 512];
         header[4..20].copy_from_slice(b"\x20LVM2\x20x[5A%r0N*>");
@@ -59,7 +59,7 @@ impl Disk {
     }
 
     /// Puts a text into the area that was added last, at an offset from its start.
-    pub(super) fn text_at(mut self, text: &str, offset: u64) -> Self {
+    pub(crate) fn text_at(mut self, text: &str, offset: u64) -> Self {
         let area = self.areas.last().expect("there is an area").clone();
         let text = format!("{text}\0");
         for (index, byte) in text.bytes().enumerate() {
@@ -77,19 +77,19 @@ impl Disk {
         self
     }
 
-    pub(super) fn text(self, text: &str) -> Self {
+    pub(crate) fn text(self, text: &str) -> Self {
         self.text_at(text, 512)
     }
 
     /// Fills an extent of 64 KiB.
-    pub(super) fn extent(mut self, number: u64, content: &[u8]) -> Self {
+    pub(crate) fn extent(mut self, number: u64, content: &[u8]) -> Self {
         let at = (FIRST_EXTENT_SECTORS * 512 + number * 65536) as usize;
         self.bytes[at..at + content.len()].copy_from_slice(content);
         self
     }
 
     /// The finished device.
-    pub(super) fn bytes(mut self) -> Vec<u8> {
+    pub(crate) fn bytes(mut self) -> Vec<u8> {
         let length = self.bytes.len() as u64;
         let sector = &mut self.bytes[512..1024];
         sector[..8].copy_from_slice(b"LABELONE");
@@ -121,25 +121,25 @@ impl Disk {
         self.bytes
     }
 
-    pub(super) fn device(self) -> Arc<dyn WriteAt> {
+    pub(crate) fn device(self) -> Arc<dyn WriteAt> {
         Arc::new(MemoryDevice::from(self.bytes()))
     }
 }
 
 /// Makes the checksum of a label right.
-pub(super) fn seal_label(sector: &mut [u8]) {
+pub(crate) fn seal_label(sector: &mut [u8]) {
     let sum = checksum::of_lvm(&sector[20..512]);
     sector[16..20].copy_from_slice(&sum.to_le_bytes());
 }
 
 /// Makes the checksum of a metadata area's header right.
-pub(super) fn seal_area(header: &mut [u8]) {
+pub(crate) fn seal_area(header: &mut [u8]) {
     let sum = checksum::of_lvm(&header[4..512]);
     header[..4].copy_from_slice(&sum.to_le_bytes());
 }
 
 /// A UUID of one character, as the metadata has it.
-pub(super) fn uuid(character: char) -> String {
+pub(crate) fn uuid(character: char) -> String {
     [6, 4, 4, 4, 4, 4, 6]
         .map(|length| String::from(character).repeat(length))
         .join("-")
@@ -147,7 +147,7 @@ pub(super) fn uuid(character: char) -> String {
 
 /// The metadata of the group `vg`: extents of 64 KiB, physical volumes `pv0`, `pv1`, ... with the
 /// UUIDs `a`, `b`, ..., 16 extents each, and the logical volumes as their text.
-pub(super) fn group(seqno: u32, physical_volumes: usize, logical_volumes: &str) -> String {
+pub(crate) fn group(seqno: u32, physical_volumes: usize, logical_volumes: &str) -> String {
     let mut physical = String::new();
     for (index, letter) in ('a'..='y').take(physical_volumes).enumerate() {
         let id = uuid(letter);
@@ -165,7 +165,7 @@ pub(super) fn group(seqno: u32, physical_volumes: usize, logical_volumes: &str) 
 }
 
 /// One logical volume; `segments` are pairs of a length in extents and the rest of the segment.
-pub(super) fn logical(name: &str, status: &str, segments: &[(u64, &str)]) -> String {
+pub(crate) fn logical(name: &str, status: &str, segments: &[(u64, &str)]) -> String {
     let mut text = format!("{name} {{ id = \"{}\" status = [{status}]\n", uuid('L'));
     let mut start = 0;
     for (index, (extents, rest)) in segments.iter().enumerate() {
@@ -183,6 +183,6 @@ pub(super) fn logical(name: &str, status: &str, segments: &[(u64, &str)]) -> Str
     clippy::needless_pass_by_value,
     reason = "tests make the list where they call it"
 )]
-pub(super) fn scanned<const N: usize>(devices: [Arc<dyn WriteAt>; N]) -> Scan {
+pub(crate) fn scanned<const N: usize>(devices: [Arc<dyn WriteAt>; N]) -> Scan {
     scan(&devices)
 }

@@ -50,6 +50,17 @@ pub(super) struct Area {
     pub(super) extent: u64,
 }
 
+/// An area of a physical volume that a segment takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PhysicalArea {
+    /// Its index in the group.
+    pub(super) volume: usize,
+    /// Which of the segment's areas it is.
+    pub(super) column: usize,
+    pub(super) extent: u64,
+    pub(super) length_bytes: u64,
+}
+
 /// What an area is a part of, by its index in the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Volume {
@@ -161,19 +172,54 @@ impl Segment {
         self.bytes.end - self.bytes.start
     }
 
-    /// The areas that it takes of physical volumes: physical volume, first extent, length in bytes.
-    pub(super) fn physical_areas(&self) -> impl Iterator<Item = (usize, u64, u64)> {
-        let (areas, length): (&[Area], u64) = match &self.kind {
+    /// The areas that it takes of physical volumes.
+    pub(super) fn physical_areas(&self) -> impl Iterator<Item = PhysicalArea> {
+        let (areas, length_bytes): (&[Area], u64) = match &self.kind {
             SegmentKind::Striped { areas, .. } => {
                 (areas, self.length_bytes() / (areas.len() as u64).max(1))
             }
             SegmentKind::Mirror { areas } => (areas, self.length_bytes()),
             _ => (&[], 0),
         };
-        areas.iter().filter_map(move |area| match area.volume {
-            Volume::Physical(index) => Some((index, area.extent, length)),
+        let areas = areas.iter().enumerate();
+        areas.filter_map(move |(column, area)| match area.volume {
+            Volume::Physical(volume) => Some(PhysicalArea {
+                volume,
+                column,
+                extent: area.extent,
+                length_bytes,
+            }),
             Volume::Logical(_) => None,
         })
+    }
+
+    /// The logical volumes that it is made of or belongs to, as indexes.
+    pub(super) fn logical_volumes(&self) -> Vec<usize> {
+        match &self.kind {
+            SegmentKind::Striped { areas, .. } | SegmentKind::Mirror { areas } => {
+                let volumes = areas.iter().filter_map(|area| match area.volume {
+                    Volume::Logical(index) => Some(index),
+                    Volume::Physical(_) => None,
+                });
+                volumes.collect()
+            }
+            SegmentKind::Raid { legs, .. } => {
+                let parts = legs.iter().flat_map(|leg| [leg.metadata, Some(leg.image)]);
+                parts.flatten().collect()
+            }
+            SegmentKind::ThinPool { metadata, data, .. } => vec![*metadata, *data],
+            SegmentKind::Thin {
+                pool,
+                external_origin,
+                merges_into,
+                ..
+            } => {
+                let parts = [Some(*pool), *external_origin, *merges_into];
+                parts.into_iter().flatten().collect()
+            }
+            SegmentKind::Snapshot { origin, store, .. } => vec![*origin, *store],
+            SegmentKind::Error | SegmentKind::Zero | SegmentKind::Other { .. } => Vec::new(),
+        }
     }
 }
 

@@ -459,9 +459,9 @@ fn used_ranges_are_headers_metadata_and_allocated_extents() {
     assert_eq!(used[0].0, 0);
     assert_eq!(
         used[0].1,
-        [0..AREA.end, extent(1)..extent(4), extent(8)..extent(9)]
+        [0..extent(0), extent(1)..extent(4), extent(8)..extent(9)]
     );
-    let head = 0..AREA.end;
+    let head = 0..extent(0);
     assert_eq!(used[1].1, [head]);
 }
 

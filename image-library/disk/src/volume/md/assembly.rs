@@ -184,7 +184,8 @@ fn ignore_twins(members: &mut [Member], group: &[Candidate]) -> Vec<[usize; 2]> 
 
 impl Array {
     /// What the array is called in findings.
-    fn place(&self) -> String {
+    #[must_use]
+    pub fn place(&self) -> String {
         match (&self.name, self.preferred_minor) {
             (Some(name), _) => format!("md array {name}"),
             (None, Some(minor)) => format!("md array md{minor}"),

@@ -52,6 +52,10 @@ impl MemberDevice {
         })
     }
 
+    pub(super) fn has_bad_blocks(&self) -> bool {
+        !self.bad.is_empty()
+    }
+
     fn run_at(&self, offset: u64) -> Run {
         if offset >= self.in_sync_bytes {
             return Run {

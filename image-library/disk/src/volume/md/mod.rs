@@ -27,6 +27,7 @@ mod parity;
 mod parity_array;
 mod striping;
 pub(crate) mod superblock;
+mod used;
 mod version0;
 mod version1;
 

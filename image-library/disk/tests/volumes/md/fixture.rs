@@ -10,31 +10,31 @@ const IMAGE: &[u8] = include_bytes!("../../../fixtures/md-arrays.img.zst");
 const LIST: &str = include_str!("../../../fixtures/md-arrays.txt");
 
 /// One array.
-pub(super) struct Fixture {
-    pub(super) name: &'static str,
+pub(crate) struct Fixture {
+    pub(crate) name: &'static str,
     facts: HashMap<&'static str, &'static str>,
     members: Vec<(usize, usize)>,
 }
 
 impl Fixture {
-    pub(super) fn fact(&self, name: &str) -> &'static str {
+    pub(crate) fn fact(&self, name: &str) -> &'static str {
         self.facts.get(name).copied().unwrap_or_default()
     }
 
-    pub(super) fn number(&self, name: &str) -> i64 {
+    pub(crate) fn number(&self, name: &str) -> i64 {
         let text = self.fact(name);
         text.parse()
             .unwrap_or_else(|_| panic!("{}: {name}={text}", self.name))
     }
 
-    pub(super) fn members(&self) -> impl Iterator<Item = &'static [u8]> {
+    pub(crate) fn members(&self) -> impl Iterator<Item = &'static [u8]> {
         self.members
             .iter()
             .map(|(offset, length)| &image()[*offset..offset + length])
     }
 
     /// Made, written, and stopped, with nothing special about it.
-    pub(super) fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         let special = [
             "stale",
             "rebuilding",
@@ -60,7 +60,7 @@ fn image() -> &'static [u8] {
     })
 }
 
-pub(super) fn all() -> Vec<Fixture> {
+pub(crate) fn all() -> Vec<Fixture> {
     let mut fixtures: Vec<Fixture> = Vec::new();
     for line in LIST.lines() {
         let mut words = line.split_whitespace();
@@ -83,13 +83,13 @@ pub(super) fn all() -> Vec<Fixture> {
     fixtures
 }
 
-pub(super) fn named(name: &str) -> Fixture {
+pub(crate) fn named(name: &str) -> Fixture {
     let found = all().into_iter().find(|fixture| fixture.name == name);
     found.unwrap_or_else(|| panic!("no fixture {name}"))
 }
 
 /// The content of every array: sectors with their own number.
-pub(super) fn content(length: usize) -> Vec<u8> {
+pub(crate) fn content(length: usize) -> Vec<u8> {
     let sectors = (0..length.div_ceil(512) as u64).flat_map(|sector| {
         let number = sector.to_le_bytes().repeat(8);
         number

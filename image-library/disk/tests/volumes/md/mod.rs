@@ -2,7 +2,7 @@
 //! Software RAIDs that the kernel's md driver made (`tests/fixtures/build/md-arrays.sh`).
 
 mod examine;
-mod fixture;
+pub(crate) mod fixture;
 mod hostile;
 mod states;
 mod whole;
@@ -16,17 +16,17 @@ use disk::{ReadAt, WriteAt};
 use fixture::{Fixture, content};
 
 /// Members in memory; one that is left out is not there at all.
-struct Members(Vec<Arc<MemoryDevice>>);
+pub(crate) struct Members(Vec<Arc<MemoryDevice>>);
 
 impl Members {
-    fn of(fixture: &Fixture) -> Self {
+    pub(crate) fn of(fixture: &Fixture) -> Self {
         let devices = fixture
             .members()
             .map(|bytes| MemoryDevice::from(bytes.to_vec()));
         Self(devices.map(Arc::new).collect())
     }
 
-    fn without(&self, left_out: &[usize]) -> Vec<Arc<dyn WriteAt>> {
+    pub(crate) fn without(&self, left_out: &[usize]) -> Vec<Arc<dyn WriteAt>> {
         let kept = (0..self.0.len()).filter(|index| !left_out.contains(index));
         kept.map(|index| Arc::clone(&self.0[index]) as Arc<dyn WriteAt>)
             .collect()
@@ -34,13 +34,13 @@ impl Members {
 }
 
 /// The only array of these devices.
-fn one_array(devices: &[Arc<dyn WriteAt>]) -> Array {
+pub(crate) fn one_array(devices: &[Arc<dyn WriteAt>]) -> Array {
     let mut assembly = assemble(devices);
     assert_eq!(assembly.arrays.len(), 1, "{assembly:?}");
     assembly.arrays.remove(0)
 }
 
-fn read_all(device: &dyn ReadAt) -> Vec<u8> {
+pub(crate) fn read_all(device: &dyn ReadAt) -> Vec<u8> {
     let mut bytes = vec![0; device.length_bytes() as usize];
     device.read_exact_at(0, &mut bytes).expect("readable");
     bytes

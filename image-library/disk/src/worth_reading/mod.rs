@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What of a disk is worth reading: everything but the space that a filesystem says it does not
-//! use.
+//! What of disks is worth reading: everything but the space that a filesystem says it does not
+//! use, on partitions and on volumes that lie on them.
 //!
 //! Outside of partitions everything is read: boot loaders live there. A partition whose
 //! filesystem is not known, whose structures are broken, or which changes while it is read, is
 //! read whole: its map would be older than its bytes. The first 64 KiB of a partition are always
 //! read, because boot code there belongs to no file. Where partitions overlap, what one of them
-//! needs is read.
+//! needs is read. A disk of a firmware's RAID is read whole: what its partitions seem to hold may
+//! be every other stripe of it. What is seen through LVM2 and md is told in [`stack`].
 //!
 //! **Invariant:** the ranges are ascending and apart, and end at the end of the disk at the latest.
+
+mod stack;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,6 +22,9 @@ use crate::filesystem::{merged, used_extents};
 use crate::finding::{Finding, Level};
 use crate::monitor::Monitor;
 use crate::partition::{Partition, partition, read_partition_table};
+use crate::volume::md::firmware;
+
+use stack::Part;
 
 /// Boot code of a partition, and the superblock of most filesystems.
 const PARTITION_HEAD_BYTES: u64 = 64 << 10;
@@ -36,62 +42,86 @@ pub struct DiskToRead<'a> {
     pub busy_partitions: &'a [u32],
 }
 
-/// Which bytes of a disk are worth reading; what cannot be mapped is a finding, and read whole.
-pub fn worth_reading(disk: DiskToRead<'_>, monitor: &dyn Monitor) -> Vec<Range<u64>> {
-    let areas = match read_partition_table(disk.device, disk.sector_size) {
-        Ok(table) if table.partitions.is_empty() => vec![disk.whole(monitor)],
-        Ok(table) => {
-            table.findings.iter().for_each(|f| monitor.finding(f));
-            let parts = table.partitions.iter();
-            parts
-                .filter(|part| !part.partition_type.is_extended())
-                .map(|part| disk.area(part, monitor))
-                .collect()
-        }
-        Err(error) => {
-            monitor.finding(&read_whole("disk.table.unreadable", disk.name, &error));
-            Vec::new()
-        }
-    };
-    needed(disk.device.length_bytes(), &areas)
+/// Which bytes of each disk are worth reading; what cannot be mapped is read whole, and a finding
+/// where its structures are broken.
+///
+/// A volume that also lies on disks that are not given is read whole.
+pub fn worth_reading(disks: &[DiskToRead<'_>], monitor: &dyn Monitor) -> Vec<Vec<Range<u64>>> {
+    let mut parts = Vec::new();
+    let areas: Vec<Vec<Area>> = disks
+        .iter()
+        .map(|disk| disk.areas(&mut parts, monitor))
+        .collect();
+    let used = stack::used(parts, monitor);
+    let pairs = disks.iter().zip(&areas);
+    pairs
+        .map(|(disk, areas)| needed(disk.device.length_bytes(), areas, &used))
+        .collect()
 }
 
-/// A partition, with what it uses where that is known.
+/// A partition, or a disk without any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Area {
     range: Range<u64>,
-    /// Relative to the partition; `None`: all of it.
-    used: Option<Vec<Range<u64>>>,
+    /// Which part of the stack it is; `None`: all of it is read.
+    part: Option<usize>,
 }
 
 impl DiskToRead<'_> {
-    /// A disk without partitions: a filesystem may be on all of it.
-    fn whole(&self, monitor: &dyn Monitor) -> Area {
-        let used = match self.busy_partitions {
-            [] => used_or_all(&**self.device, self.name, monitor),
-            _ => None,
-        };
-        Area {
-            range: 0..self.device.length_bytes(),
-            used,
+    /// The partitions, of which those that can be mapped join the parts.
+    fn areas(&self, parts: &mut Vec<Part>, monitor: &dyn Monitor) -> Vec<Area> {
+        match read_partition_table(self.device, self.sector_size) {
+            Ok(table) if table.partitions.is_empty() => vec![self.whole(parts)],
+            Ok(table) => {
+                table.findings.iter().for_each(|f| monitor.finding(f));
+                // What cannot be read here will be told when it is read.
+                let is_striped = !matches!(firmware::detect(self.device), Ok(None));
+                let partitions = table.partitions.iter();
+                partitions
+                    .filter(|part| !part.partition_type.is_extended() && !is_striped)
+                    .map(|part| self.area(part, parts))
+                    .collect()
+            }
+            Err(error) => {
+                monitor.finding(&read_whole("disk.table.unreadable", self.name, &error));
+                Vec::new()
+            }
         }
     }
 
-    fn area(&self, part: &Partition, monitor: &dyn Monitor) -> Area {
+    /// A disk without partitions: a filesystem may be on all of it.
+    fn whole(&self, parts: &mut Vec<Part>) -> Area {
+        let device = Arc::clone(self.device);
+        let part = self.busy_partitions.is_empty().then(|| {
+            let place = self.name.to_owned();
+            self.join(parts, device, place)
+        });
+        Area {
+            range: 0..self.device.length_bytes(),
+            part,
+        }
+    }
+
+    fn area(&self, part: &Partition, parts: &mut Vec<Part>) -> Area {
         let is_busy = |number| self.busy_partitions.contains(&number);
         // A partition that ends beyond the disk was told with the table; what there is of it is
         // read.
-        let used = match partition(self.device, part) {
+        let index = match partition(self.device, part) {
             Ok(device) if !is_busy(0) && !is_busy(part.number.get()) => {
                 let place = format!("{}, partition {}", self.name, part.number);
-                used_or_all(&device, &place, monitor)
+                Some(self.join(parts, Arc::new(device), place))
             }
             _ => None,
         };
         Area {
             range: part.start_bytes..part.end_bytes(),
-            used,
+            part: index,
         }
+    }
+
+    fn join(&self, parts: &mut Vec<Part>, device: Arc<dyn ReadAt>, place: String) -> usize {
+        parts.push(Part::new(device, self.sector_size, place));
+        parts.len() - 1
     }
 }
 
@@ -113,9 +143,10 @@ fn read_whole(code: &str, place: &str, error: &Error) -> Finding {
 }
 
 /// The union of what no area covers and of what each area needs.
-fn needed(disk_bytes: u64, areas: &[Area]) -> Vec<Range<u64>> {
+fn needed(disk_bytes: u64, areas: &[Area], used: &[Option<Vec<Range<u64>>>]) -> Vec<Range<u64>> {
     let mut ranges = Vec::new();
-    for Area { range, used } in areas {
+    for Area { range, part } in areas {
+        let used = part.and_then(|part| used.get(part)?.as_ref());
         let Some(used) = used else {
             ranges.push(range.clone());
             continue;
@@ -147,23 +178,29 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const HEAD: u64 = PARTITION_HEAD_BYTES;
 
-    fn area(range: Range<u64>, used: Option<&[Range<u64>]>) -> Area {
-        Area {
-            range,
-            used: used.map(<[_]>::to_vec),
-        }
+    type Mapped<'a> = (Range<u64>, Option<&'a [Range<u64>]>);
+
+    /// Of a disk with these areas and what is in use of each.
+    fn needed(disk_bytes: u64, mapped: &[Mapped<'_>]) -> Vec<Range<u64>> {
+        let areas = mapped.iter().enumerate().map(|(index, (range, _))| Area {
+            range: range.clone(),
+            part: Some(index),
+        });
+        let used = mapped.iter().map(|(_, used)| used.map(<[_]>::to_vec));
+        let (areas, used): (Vec<_>, Vec<_>) = (areas.collect(), used.collect());
+        super::needed(disk_bytes, &areas, &used)
     }
 
     #[test]
     fn a_disk_without_known_filesystems_is_needed_whole() {
         assert_eq!(needed(10 * MIB, &[]), [0..10 * MIB]);
-        assert_eq!(needed(10 * MIB, &[area(MIB..4 * MIB, None)]), [0..10 * MIB]);
+        assert_eq!(needed(10 * MIB, &[(MIB..4 * MIB, None)]), [0..10 * MIB]);
     }
 
     #[test]
     fn unused_space_of_a_filesystem_is_left_out_and_gaps_are_not() {
         let used = [0..4096, MIB..MIB + 4096];
-        let areas = [area(MIB..8 * MIB, Some(&used))];
+        let areas = [(MIB..8 * MIB, Some(&used[..]))];
         assert_eq!(
             needed(10 * MIB, &areas),
             [0..MIB + HEAD, 2 * MIB..2 * MIB + 4096, 8 * MIB..10 * MIB]
@@ -172,13 +209,13 @@ mod tests {
 
     #[test]
     fn where_partitions_overlap_what_one_needs_is_read() {
-        let areas = [area(MIB..8 * MIB, Some(&[])), area(4 * MIB..5 * MIB, None)];
+        let areas = [(MIB..8 * MIB, Some(&[][..])), (4 * MIB..5 * MIB, None)];
         assert_eq!(needed(8 * MIB, &areas), [0..MIB + HEAD, 4 * MIB..5 * MIB]);
     }
 
     #[test]
     fn a_map_or_partition_beyond_the_disk_is_cut() {
-        let areas = [area(MIB..u64::MAX, Some(&[0..u64::MAX]))];
+        let areas = [(MIB..u64::MAX, Some(&[0..u64::MAX][..]))];
         assert_eq!(needed(2 * MIB, &areas), [0..2 * MIB]);
     }
 
@@ -227,7 +264,7 @@ mod tests {
             busy_partitions,
         };
         let recorder = Recorder::default();
-        let ranges = worth_reading(disk, &recorder);
+        let ranges = worth_reading(&[disk], &recorder).remove(0);
         let findings = recorder.findings().into_iter();
         (ranges, findings.map(|f| (f.code, f.place)).collect())
     }
@@ -281,6 +318,13 @@ mod tests {
         swap(&mut bytes, 0);
         assert_eq!(read(bytes.clone(), &[]), (vec![0..HEAD], vec![]));
         assert_eq!(read(bytes, &[0]).0, [0..4 * MIB]);
+    }
+
+    #[test]
+    fn a_disk_of_a_firmware_raid_is_read_whole() {
+        let mut bytes = disk();
+        bytes[(16 << 20) - 1024..][..24].copy_from_slice(b"Intel Raid ISM Cfg Sig. ");
+        assert_eq!(read(bytes, &[]).0, [0..16 * MIB]);
     }
 
     #[test]
