@@ -5,6 +5,7 @@ mod btrfs;
 mod damage;
 mod identities;
 mod journal;
+mod labels;
 mod maps;
 #[path = "../outside/mod.rs"]
 mod outside;
