@@ -165,6 +165,10 @@ fn areas_overlap(group: &Group) -> bool {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::single_range_in_vec_init,
+    reason = "lists of one range are meant"
+)]
 mod tests {
     use std::ops::Range;
     use std::sync::Arc;
