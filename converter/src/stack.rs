@@ -246,9 +246,12 @@ impl Builder<'_> {
     fn arrays(&mut self) -> Result<bool> {
         let candidates = self.of_kind(FilesystemKind::MdMember)?;
         let assembly = md::assemble(&devices(&candidates));
+        self.note("md", &with_names(&assembly.findings, &candidates));
         for array in &assembly.arrays {
             self.add_array(array, &candidates)?;
         }
+        // A damaged member becomes a part of nothing, and is told once.
+        self.take(0..candidates.len(), &candidates);
         Ok(!assembly.arrays.is_empty())
     }
 
@@ -316,9 +319,10 @@ impl Builder<'_> {
     fn groups(&mut self) -> Result<()> {
         let candidates = self.of_kind(FilesystemKind::Lvm2Member)?;
         let scan = lvm2::scan(&devices(&candidates));
-        self.note("LVM", &scan.findings);
+        self.note("LVM", &with_names(&scan.findings, &candidates));
         for group in &scan.groups {
-            self.note(group.name(), group.findings());
+            let findings = with_names(group.findings(), &candidates);
+            self.note(group.name(), &findings);
             let physical = group.physical_volumes();
             let members = physical.iter().filter_map(|volume| volume.candidate);
             let parts = self.take(members, &candidates);
@@ -333,6 +337,11 @@ impl Builder<'_> {
                 }
             }
         }
+        // A copy of a physical volume would be a group of its own in the next layer. One whose group is
+        // not known may belong to one that is yet to be found.
+        let numbers = 0..candidates.len();
+        let done = numbers.filter(|number| !scan.unassigned.contains(number));
+        self.take(done, &candidates);
         Ok(())
     }
 
@@ -414,6 +423,19 @@ impl Builder<'_> {
         });
         self.stack.findings.extend(named);
     }
+}
+
+/// Findings about candidates by their number, with what people call these.
+fn with_names(findings: &[Finding], candidates: &[Part]) -> Vec<Finding> {
+    let named = findings.iter().cloned().map(|mut found| {
+        let number = found.place.strip_prefix("device ");
+        let part = number.and_then(|number| candidates.get(number.parse::<usize>().ok()?));
+        if let Some(part) = part {
+            found.place = part.id.to_string();
+        }
+        found
+    });
+    named.collect()
 }
 
 fn devices(parts: &[Part]) -> Vec<Arc<dyn WriteAt>> {

@@ -8,6 +8,9 @@
 
 use super::table::{Table, escape, unescape};
 
+/// Of Debian's cryptsetup, `debian/README.opensc` and `debian/README.gnupg-sc`.
+const CARD_SCRIPTS: [&str; 2] = ["decrypt_opensc", "decrypt_gnupg-sc"];
+
 /// A table of encrypted devices.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Crypttab {
@@ -27,6 +30,49 @@ pub struct Entry {
     pub key_file: Option<String>,
     /// Options, in their order.
     pub options: Vec<String>,
+}
+
+/// A device that gives the key, by an option of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyDevice {
+    /// `tpm2-device=`
+    Tpm,
+    /// `fido2-device=`
+    Fido2,
+    /// `pkcs11-uri=`, and the key scripts of Debian for such cards.
+    SmartCard,
+}
+
+impl Entry {
+    /// The value of an option `name=value`; of several the last.
+    #[must_use]
+    pub fn option(&self, name: &str) -> Option<&str> {
+        let mut options = self.options.iter().rev();
+        options.find_map(|option| option.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// True where an option is set.
+    #[must_use]
+    pub fn has_option(&self, name: &str) -> bool {
+        self.options.iter().any(|option| option == name)
+    }
+
+    /// The device that gives the key.
+    #[must_use]
+    pub fn key_device(&self) -> Option<KeyDevice> {
+        let is_given = |name| self.option(name).is_some_and(|value| !value.is_empty());
+        let script = self.option("keyscript").unwrap_or_default();
+        let script = script.rsplit('/').next().unwrap_or_default();
+        if is_given("tpm2-device") {
+            Some(KeyDevice::Tpm)
+        } else if is_given("fido2-device") {
+            Some(KeyDevice::Fido2)
+        } else if is_given("pkcs11-uri") || CARD_SCRIPTS.contains(&script) {
+            Some(KeyDevice::SmartCard)
+        } else {
+            None
+        }
+    }
 }
 
 impl Crypttab {
@@ -120,6 +166,34 @@ mod tests {
         let mut crypttab = Crypttab::parse(b"swap /dev/sdb1\n");
         assert!(crypttab.set_options(0, &["swap".to_owned()]));
         assert_eq!(crypttab.to_bytes(), b"swap /dev/sdb1 none swap\n");
+    }
+
+    #[test]
+    fn devices_that_give_keys_are_known_by_their_options() {
+        let of = |options: &str| {
+            let text = format!("data /dev/sdb none {options}\n");
+            let first = Crypttab::parse(text.as_bytes()).entries().next();
+            first.expect("an entry").key_device()
+        };
+        assert_eq!(
+            of("luks,tpm2-device=auto,tpm2-pcrs=7"),
+            Some(KeyDevice::Tpm)
+        );
+        assert_eq!(of("tpm2-device=/dev/tpmrm0"), Some(KeyDevice::Tpm));
+        assert_eq!(of("luks,fido2-device=auto"), Some(KeyDevice::Fido2));
+        let card = "pkcs11-uri=pkcs11:model=PKCS%2315%20emulated;token=Key";
+        assert_eq!(of(card), Some(KeyDevice::SmartCard));
+        let script = "luks,keyscript=/lib/cryptsetup/scripts/decrypt_gnupg-sc";
+        assert_eq!(of(script), Some(KeyDevice::SmartCard));
+        for none in [
+            "luks",
+            "tpm2-device=",
+            "tpm2-device",
+            "tpm2-device=auto,tpm2-device=",
+            "keyscript=decrypt_keyctl",
+        ] {
+            assert_eq!(of(none), None, "{none}");
+        }
     }
 
     proptest! {

@@ -61,6 +61,11 @@ impl<'a> DeviceNames<'a> {
         Some(self.volumes.first_of(volume))
     }
 
+    /// Which volume a name means, also where it is one of several of a filesystem.
+    pub(crate) fn resolve_device(&self, spec: &str) -> Option<VolumeId> {
+        self.find(spec)
+    }
+
     fn find(&self, spec: &str) -> Option<VolumeId> {
         if let Some((tag, value)) = tag_of(spec) {
             return self.by_tag(tag, &value);

@@ -13,6 +13,7 @@ mod guest_names;
 mod inspection;
 mod kernel_facts;
 mod kernels;
+mod key_devices;
 mod map_name;
 mod mounts;
 mod network;
@@ -45,6 +46,8 @@ pub use inspection::{
     VolumeContent, VolumeFacts, VolumeId, WritingFacts,
 };
 pub use kernels::{FALLBACK_DISKS, WANTED};
+#[cfg(test)]
+pub(crate) use storage::open as open_disks;
 
 /// Inspects the guest on these disks, which must be all that it needs.
 pub fn inspect(
@@ -101,6 +104,7 @@ pub(crate) fn inspect_filesystems(
     };
     let root = root.map(|root| root.volume);
     findings.splice(0..0, weigh(noticed, volumes, root, &mounts));
+    key_devices::told(&tree, volumes, &mut findings)?;
     let esp = boot::find_esp(&mut tree, &disks)?;
     let efi = boot::efi(&tree, esp.as_ref())?;
     if root.is_none() {

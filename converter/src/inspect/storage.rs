@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use disk::filesystem::{self, Filesystem, FilesystemKind};
 use disk::partition::{Partition, PartitionType, Scheme, read_partition_table};
-use disk::volume::ReadOnly;
+use disk::volume::{ReadOnly, md};
 use disk::{Finding, Level, ReadAt};
 use image_library::DiskIndex;
 
@@ -128,6 +128,10 @@ fn open_disk(disk: &GuestDisk, parts: &mut Vec<Part>, storage: &mut Storage) -> 
         let place = format!("{place}: {}", found.place);
         let found = found.clone();
         storage.note(disk.index, Finding { place, ..found });
+    }
+    let raid = md::firmware::detect(&disk.device).map_err(Error::guest(place.as_str()))?;
+    if let Some(kind) = raid {
+        storage.note(disk.index, md::firmware::finding(kind, &place));
     }
     let kind = match table.scheme {
         Scheme::Mbr { .. } => TableKind::Mbr,

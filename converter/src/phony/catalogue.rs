@@ -2,7 +2,7 @@
 //! Every phony guest by its name. What must hold for all is tested for each of these, and
 //! `runbooks/docs/supported.md` names them.
 
-use super::racks::{debian, others, red_hat, refused, suse, ubuntu};
+use super::racks::{debian, others, red_hat, refused, storage, suse, ubuntu};
 use super::{PhonyGuest, generators, loaders, servers};
 use super::{enterprise_servers as enterprise, old_servers as old};
 use crate::guest::compression::Compression;
@@ -139,6 +139,33 @@ pub(crate) const RACKS: &[(&str, Make)] = &[
     ("md_without_its_disks", refused::md_without_its_disks),
     ("usr_elsewhere", refused::usr_elsewhere),
     ("boot_elsewhere", refused::boot_elsewhere),
+    (
+        "debian_12_with_keys_elsewhere",
+        storage::debian_12_with_keys_elsewhere,
+    ),
+    (
+        "debian_12_on_two_disks_of_btrfs",
+        storage::debian_12_on_two_disks_of_btrfs,
+    ),
+    (
+        "damaged_partition_tables",
+        storage::damaged_partition_tables,
+    ),
+    ("damaged_table", storage::damaged_table),
+    ("blank_disk", storage::blank_disk),
+    (
+        "member_of_a_firmware_raid",
+        storage::member_of_a_firmware_raid,
+    ),
+    ("mirrors_in_disorder", storage::mirrors_in_disorder),
+    ("array_that_lacks_disks", storage::array_that_lacks_disks),
+    ("damaged_volume_group", storage::damaged_volume_group),
+    ("locked_data", storage::locked_data),
+    ("locked_root", storage::locked_root),
+    ("xfs_without_its_driver", storage::xfs_without_its_driver),
+    ("xfs_on_32_bits", storage::xfs_on_32_bits),
+    ("lilo_without_its_kernel", storage::lilo_without_its_kernel),
+    ("rhel_8_without_room", storage::rhel_8_without_room),
 ];
 
 /// All of them.

@@ -3,6 +3,7 @@
 //! images small enough to be made in a millisecond.
 
 pub(crate) mod catalogue;
+pub(crate) mod disks;
 pub(crate) mod encrypted;
 mod enterprise_servers;
 pub(crate) mod generators;

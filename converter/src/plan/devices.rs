@@ -11,6 +11,7 @@ use crate::inspect::device_names::{DeviceNames, Stability};
 use crate::inspect::findings::{WithRemedy, finding};
 use crate::inspect::{Inspection, TextFile};
 use crate::plan::edit::Rewrites;
+use crate::plan::mount_options::{Renamed, renamed};
 use crate::plan::other_names;
 
 /// Where keys are from that are new at every boot.
@@ -72,8 +73,15 @@ fn fstab(
                     table.set_spec(entry.line, &name);
                     changed.push(format!("{} ({})", entry.spec, entry.file));
                 }
-                Named::Unknown => findings.push(unknown_in_fstab(file, &entry)),
+                Named::Unknown => findings.push(unknown_in_fstab(file, &entry, &entry.spec)),
             }
+            let options = options_of(&entry, names);
+            if !options.changed.is_empty() {
+                table.set_options(entry.line, &options.options);
+                changed.push(format!("{} ({})", options.changed.join(", "), entry.file));
+            }
+            let unknown = options.unknown.iter();
+            findings.extend(unknown.map(|device| unknown_in_fstab(file, &entry, device)));
         }
         let changed = changed.join(", ");
         let reason = format!("named by UUID, because their names change: {changed}");
@@ -81,11 +89,16 @@ fn fstab(
     });
 }
 
+/// The options of an entry with names that stay.
+pub(crate) fn options_of(entry: &fstab::Entry, names: DeviceNames<'_>) -> Renamed {
+    renamed(entry.options.iter().map(String::as_str), names)
+}
+
 /// A mount that may fail is the guest's affair; any other one stops its boot.
-fn unknown_in_fstab(file: &TextFile, entry: &fstab::Entry) -> Finding {
+fn unknown_in_fstab(file: &TextFile, entry: &fstab::Entry, device: &str) -> Finding {
     let optional = entry.has_option("nofail") || entry.has_option("noauto");
     let place = format!("{}: {}", file.place.guest_path, entry.file);
-    let problem = format!("{} is on none of the image's disks", entry.spec);
+    let problem = format!("{device} is on none of the image's disks");
     if optional {
         return finding(Level::Note, "fstab.device.optional", place, problem);
     }

@@ -13,6 +13,7 @@ mod golden_tests;
 #[cfg(test)]
 mod hardware_tests;
 mod leftovers;
+mod mount_options;
 mod network;
 mod other_names;
 mod print;

@@ -172,4 +172,6 @@ impl Builder<'_> {
 }
 
 #[cfg(test)]
+mod array_tests;
+#[cfg(test)]
 mod tests;

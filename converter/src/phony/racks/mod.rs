@@ -9,6 +9,7 @@ pub(super) mod debian;
 pub(super) mod others;
 pub(super) mod red_hat;
 pub(super) mod refused;
+pub(super) mod storage;
 pub(super) mod suse;
 pub(super) mod ubuntu;
 

@@ -7,6 +7,7 @@ use crate::guest::kernel_cmdline::CommandLine;
 use crate::inspect::Inspection;
 use crate::inspect::device_names::DeviceNames;
 use crate::plan::devices::{Named, stable};
+use crate::plan::mount_options::renamed;
 
 const CONSOLE: &str = "ttyS0,115200";
 /// Arguments whose value is a device. `boot=` is asked for by FIPS kernels, `cryptdevice=` is Arch's.
@@ -81,6 +82,14 @@ impl Naming<'_> {
                 }
             });
         }
+        // Of a filesystem on several devices the others.
+        for value in arguments.get_all("rootflags") {
+            unknown.extend(renamed(value.split(','), self.names).unknown);
+        }
+        arguments.replace("rootflags", |value| {
+            let options = renamed(value.split(','), self.names);
+            (!options.changed.is_empty()).then(|| options.options.join(","))
+        });
         unknown
     }
 }

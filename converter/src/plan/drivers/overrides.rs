@@ -25,7 +25,7 @@ use crate::guest::lvm_conf::{without_devices_file, without_hardware_filters};
 use crate::guest::mdadm_conf;
 use crate::inspect::device_names::DeviceNames;
 use crate::inspect::{InnerFile, Kernel};
-use crate::plan::devices::{Named, resume_setting, stable, text_of};
+use crate::plan::devices::{Named, options_of, resume_setting, stable, text_of};
 
 use super::{Draft, NASH_SCRIPT, SUSE_SCRIPT};
 
@@ -159,6 +159,10 @@ fn fstab(text: &str, names: DeviceNames<'_>) -> String {
     for entry in entries {
         if let Named::Becomes(name) = stable(&entry.spec, names) {
             table.set_spec(entry.line, &name);
+        }
+        let options = options_of(&entry, names);
+        if !options.changed.is_empty() {
+            table.set_options(entry.line, &options.options);
         }
     }
     text_of(table.to_bytes(), text)
