@@ -23,7 +23,7 @@ mode=${1:-drill}
     cpio:cpio depmod:kmod mkfs.fat:dosfstools mcopy:mtools sgdisk:gdisk xz:xz-utils zstd:zstd lz4:lz4
     lzop:lzop nbdcopy:libnbd-bin thin_restore:thin-provisioning-tools mdadm:mdadm
     cryptsetup:cryptsetup-bin busybox:busybox-static mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs
-    virt-xml-validate:libvirt-clients xmllint:libxml2-utils jsonschema:python3-jsonschema
+    pvck:lvm2 virt-xml-validate:libvirt-clients virsh:libvirt-clients xmllint:libxml2-utils jsonschema:python3-jsonschema
 )
 
 missing_packages() {
@@ -40,6 +40,9 @@ missing_packages() {
         # Boot sectors to be told apart.
         [ -e /usr/lib/grub/i386-pc/boot.img ] || echo grub-pc-bin
         [ -e /usr/lib/syslinux/mbr/mbr.bin ] || echo syslinux-common
+        # What xl reads its configuration with; the package has Xen's version in its name.
+        compgen -G '/usr/lib/*/libxlutil.so.*' >/dev/null ||
+            apt-cache --names-only search '^libxenmisc[0-9]' | awk '{ print $1 }' | sort -V | tail -n 1
     fi
 }
 

@@ -3,6 +3,7 @@
 
 mod findings;
 mod kubevirt;
+mod platforms;
 mod readers;
 
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Target, guests};
 
 /// The fields of KubeVirt's API that we use: where, those that must be there, those that may.
-const KUBEVIRT_FIELDS: [(&str, &str, &str); 6] = [
+pub(super) const KUBEVIRT_FIELDS: [(&str, &str, &str); 6] = [
     ("", "apiVersion kind metadata.name spec.runStrategy", "spec"),
     (
         "spec.template.spec.",
