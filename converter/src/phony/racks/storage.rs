@@ -2,22 +2,28 @@
 //! Servers whose disks are in no good order, or are known by what stays behind with the server: each
 //! says codes that no other phony guest does.
 
-use disk::filesystem::FilesystemKind;
+use disk::filesystem::FilesystemKind::{Btrfs, Ext4, Luks, Xfs};
 use image_library::DiskIndex;
 
-use super::{
-    BOOT, DATA, LINKS, ROOT, SWAP, SYSTEMD, X86_64, bios_with, grub_entry, install, plain, put,
-};
+use super::{BOOT, DATA, ROOT, SWAP, X86_64, boot, root, swap, system};
 use crate::guest::compression::Compression;
-use crate::inspect::TableKind;
-use crate::phony::disks::{add, array_members, gpt, group_disks, mbr};
+use crate::inspect::{TableKind, VolumeId};
+use crate::phony::disks::{self, add, array_members, group_disks};
 use crate::phony::encrypted::luks;
-use crate::phony::image::{Module, PhonyImage, with_btrfs};
+use crate::phony::image::{MODERN, Module, PhonyImage, with_btrfs};
 use crate::phony::loaders::{debian_lilo, kernel, rhel_8};
-use crate::phony::{PhonyGuest, servers, volume};
+use crate::phony::{PhonyGuest, SYSTEMD, mbr, servers, volume};
 
 const VERSION: &str = "6.1.0-28-amd64";
 const LUKS: &str = "0f3a7c52-9f0e-4a5b-8a53-5e2f3c1d7b21";
+
+/// What initramfs-tools puts into every initramfs.
+const INITRAMFS: &str = "
+== init
+#!/bin/sh
+== conf/initramfs.conf
+MODULES=dep
+";
 
 /// A server that starts as it is, with more disks.
 fn with_disks(disks: Vec<Vec<u8>>) -> PhonyGuest {
@@ -26,93 +32,70 @@ fn with_disks(disks: Vec<Vec<u8>>) -> PhonyGuest {
     guest
 }
 
-/// Debian 12 on this filesystem, with these lines in its fstab and arguments for its kernel.
-fn debian_12(guest: &PhonyGuest, fstab: &str, arguments: &str) {
-    let root = guest.partition(1);
-    install(
-        root,
-        X86_64,
-        &[
-            SYSTEMD,
-            LINKS,
-            ("/etc/os-release", "ID=debian\nVERSION_ID=\"12\"\n"),
-            ("/etc/fstab", fstab),
-        ],
-    );
-    grub_entry(
-        root,
-        "/boot/grub/grub.cfg",
-        "Debian",
-        &format!("/boot/vmlinuz-{VERSION} root=UUID={ROOT} ro {arguments}"),
-        &format!("/boot/initrd.img-{VERSION}"),
-    );
+/// Debian 12 with these files, and these arguments for its kernel.
+fn debian_12(guest: PhonyGuest, arguments: &str, files: &str) -> PhonyGuest {
+    let base = "
+== /etc/os-release
+ID=debian
+VERSION_ID=\"12\"
+== /boot/grub/grub.cfg
+menuentry 'Debian' {
+	linux /boot/vmlinuz-{VERSION} root=UUID={ROOT} ro {ARGUMENTS}
+	initrd /boot/initrd.img-{VERSION}
+}
+";
+    let words = [
+        ("VERSION", VERSION),
+        ("ROOT", ROOT),
+        ("ARGUMENTS", arguments),
+    ];
+    guest.tree(base, &words);
+    system(guest, X86_64, SYSTEMD, files)
 }
 
 /// Debian 12 whose data are opened by the TPM, a FIDO2 token and a smart card.
 pub(crate) fn debian_12_with_keys_elsewhere() -> PhonyGuest {
-    let data = [DATA, SWAP, BOOT].map(|uuid| volume(FilesystemKind::Luks, uuid));
-    let mut volumes = vec![volume(FilesystemKind::Ext4, ROOT)];
-    volumes.extend(data);
-    let guest = PhonyGuest::new(TableKind::Mbr, volumes);
-    let root = guest.partition(1);
-    kernel(
-        root,
-        "/boot",
-        root,
-        VERSION,
-        &format!("initrd.img-{VERSION}"),
-    );
-    debian_12(
-        &guest,
-        &format!("UUID={ROOT} / ext4 defaults 0 1\n"),
-        "quiet",
-    );
-    put(
-        root,
-        &[(
-            "/etc/crypttab",
-            "data /dev/sda2 none luks,tpm2-device=auto\n\
-             vault UUID=b3a1c7d2-0f4e-4d7a-9c35-6e1f2a3b4c03 - fido2-device=auto,headless=true,nofail\n\
-             safe UUID=b3a1c7d2-0f4e-4d7a-9c35-6e1f2a3b4c01 /etc/keys/safe pkcs11-uri=pkcs11:token=ops,headless\n",
-        )],
-    );
-    guest
+    let [data, vault, safe] = [DATA, SWAP, BOOT].map(|uuid| volume(Luks, uuid));
+    let guest = mbr([root(Ext4), data, vault, safe]);
+    kernel(&guest, VERSION, "initrd.img-{}");
+    let files = "
+== /etc/fstab
+UUID={ROOT} / ext4 defaults 0 1
+== /etc/crypttab
+data /dev/sda2 none luks,tpm2-device=auto
+vault UUID={SWAP} - fido2-device=auto,headless=true,nofail
+safe UUID={BOOT} /etc/keys/safe pkcs11-uri=pkcs11:token=ops,headless
+";
+    debian_12(guest, "quiet", files)
 }
 
 /// Debian 12 on a btrfs of two disks, each named where it is mounted.
 pub(crate) fn debian_12_on_two_disks_of_btrfs() -> PhonyGuest {
-    let mut guest = plain(FilesystemKind::Btrfs);
-    let second = vec![volume(FilesystemKind::Btrfs, ROOT)];
-    guest.add_disk(None, TableKind::Mbr, second);
-    let id = crate::inspect::VolumeId::on_disk(DiskIndex(1), Some(1));
-    guest.filesystems.remove(&id);
-    let root = guest.partition(1);
+    let mut guest = mbr([root(Btrfs), swap()]);
+    guest.add_disk(None, TableKind::Mbr, vec![volume(Btrfs, ROOT)]);
+    let second = VolumeId::on_disk(DiskIndex(1), Some(1));
+    guest.filesystems.remove(&second);
     PhonyImage {
         version: VERSION,
-        kernel: &format!("vmlinuz-{VERSION}"),
-        initramfs: &format!("initrd.img-{VERSION}"),
         modules: &with_btrfs(),
         inside: &["scsi_mod", "sd_mod", "btrfs"],
-        files: &[
-            ("init", "#!/bin/sh\n"),
-            ("conf/initramfs.conf", "MODULES=dep\n"),
-        ],
+        files: &[INITRAMFS],
         compression: Compression::Zstd,
         ..PhonyImage::default()
     }
-    .put(root, "/boot", root);
-    crate::phony::link(root, "/lib", "usr/lib");
-    debian_12(
-        &guest,
-        "/dev/sda1 / btrfs compress=zstd,device=/dev/sda1,device=/dev/sdb1 0 0\n",
-        "rootflags=device=/dev/sda1,device=/dev/sdb1,degraded",
-    );
-    guest
+    .put(&guest, "/boot");
+    let files = "
+== /lib -> usr/lib
+== /etc/fstab
+/dev/sda1 / btrfs compress=zstd,device=/dev/sda1,device=/dev/sdb1 0 0
+";
+    let arguments = "rootflags=device=/dev/sda1,device=/dev/sdb1,degraded";
+    debian_12(guest, arguments, files)
 }
 
 /// Partition tables of data disks in every kind of disorder.
 pub(crate) fn damaged_partition_tables() -> PhonyGuest {
-    let sound = || gpt(&[(64, 127), (128, 255)]);
+    let sound = || disks::gpt(&[(64, 127), (128, 255)]);
     let damaged = |offsets: &[usize]| {
         let mut bytes = sound();
         for offset in offsets {
@@ -124,9 +107,9 @@ pub(crate) fn damaged_partition_tables() -> PhonyGuest {
     let mut without_mbr = sound();
     without_mbr[..512].fill(0);
     let mut with_mbr = sound();
-    with_mbr[..512].copy_from_slice(&mbr(&[(0x83, 64, 64)])[..512]);
+    with_mbr[..512].copy_from_slice(&disks::mbr(&[(0x83, 64, 64)])[..512]);
     // Something else than a record where the logical partitions are to begin.
-    let mut without_record = mbr(&[(0x05, 64, 128)]);
+    let mut without_record = disks::mbr(&[(0x05, 64, 128)]);
     without_record[64 * 512] = 1;
     with_disks(vec![
         damaged(&[512]),
@@ -134,16 +117,16 @@ pub(crate) fn damaged_partition_tables() -> PhonyGuest {
         damaged(&[512, backup]),
         without_mbr,
         with_mbr,
-        gpt(&[(64, 127), (255, 128)]),
-        mbr(&[(0x83, 64, 1 << 20)]),
-        mbr(&[(0x83, 64, 128), (0x83, 100, 128)]),
+        disks::gpt(&[(64, 127), (255, 128)]),
+        disks::mbr(&[(0x83, 64, 1 << 20)]),
+        disks::mbr(&[(0x83, 64, 128), (0x83, 100, 128)]),
         without_record,
     ])
 }
 
 /// The only disk has a partition table that nothing can be read from.
 pub(crate) fn damaged_table() -> PhonyGuest {
-    let mut bytes = gpt(&[(64, 127)]);
+    let mut bytes = disks::gpt(&[(64, 127)]);
     let backup = bytes.len() - 512;
     bytes[512] = 0;
     bytes[backup] = 0;
@@ -157,7 +140,7 @@ pub(crate) fn blank_disk() -> PhonyGuest {
 
 /// The disk is a member of a RAID of the mainboard's firmware.
 pub(crate) fn member_of_a_firmware_raid() -> PhonyGuest {
-    let mut bytes = mbr(&[(0x83, 64, 1024)]);
+    let mut bytes = disks::mbr(&[(0x83, 64, 1024)]);
     let signature = bytes.len() - 1024;
     bytes[signature..signature + 24].copy_from_slice(b"Intel Raid ISM Cfg Sig. ");
     nothing_but(vec![bytes])
@@ -210,11 +193,14 @@ pub(crate) fn locked_data() -> PhonyGuest {
 
 /// The system is on a volume that nobody has the key of.
 pub(crate) fn locked_root() -> PhonyGuest {
-    let mut guest = bios_with(FilesystemKind::Swap, SWAP);
-    put(
-        guest.partition(1),
-        &[("/grub/grub.cfg", "menuentry 'x' {\n\tlinux /vmlinuz\n}\n")],
-    );
+    let mut guest = mbr([boot(), swap()]);
+    let files = "
+== /boot/grub/grub.cfg
+menuentry 'x' {
+	linux /vmlinuz
+}
+";
+    guest.tree(files, &[]);
     add(&mut guest, vec![luks(LUKS, &[7; 4096])]);
     guest
 }
@@ -237,36 +223,25 @@ const ELF_32: [u8; 20] = [
 ];
 
 fn on_xfs(more: &[Module], program: &[u8]) -> PhonyGuest {
-    let guest = plain(FilesystemKind::Xfs);
-    let root = guest.partition(1);
-    let modules: Vec<Module> = crate::phony::image::MODERN
-        .iter()
-        .chain(more)
-        .copied()
-        .collect();
+    let guest = mbr([root(Xfs), swap()]);
+    let modules: Vec<Module> = MODERN.iter().chain(more).copied().collect();
     PhonyImage {
         version: VERSION,
-        kernel: &format!("vmlinuz-{VERSION}"),
-        initramfs: &format!("initrd.img-{VERSION}"),
         usr: "",
         modules: &modules,
         inside: &["scsi_mod", "sd_mod"],
-        files: &[
-            ("init", "#!/bin/sh\n"),
-            ("conf/initramfs.conf", "MODULES=dep\n"),
-        ],
+        files: &[INITRAMFS],
         ..PhonyImage::default()
     }
-    .put(root, "/boot", root);
+    .put(&guest, "/boot");
     for (path, _, _) in &modules {
-        root.file(&format!("/lib/modules/{VERSION}/kernel/{path}.ko"), program);
+        guest.file(&format!("/lib/modules/{VERSION}/kernel/{path}.ko"), program);
     }
-    debian_12(
-        &guest,
-        &format!("UUID={ROOT} / xfs defaults 0 1\n"),
-        "quiet",
-    );
-    guest
+    let files = "
+== /etc/fstab
+UUID={ROOT} / xfs defaults 0 1
+";
+    debian_12(guest, "quiet", files)
 }
 
 /// LILO, and the kernel that it starts is gone.
