@@ -130,7 +130,7 @@ fn a_server_does_not_start_on_virtio_unconverted(
         ("systemd-boot", "ALERT!  /dev/sda2 does not exist"),
         ("i386-hda", "ALERT!  /dev/sda1 does not exist"),
         ("uefi-xfs", "Shell>"),
-        ("lvm-xfs", "/dev/mapper/vg0-root does not exist"),
+        ("lvm-xfs", "Entering emergency mode"),
         ("btrfs", "ALERT!  /dev/sda2 does not exist"),
         ("luks-lvm", "ALERT!  /dev/mapper/vg0-root does not exist"),
         ("extlinux", "ALERT!  /dev/sda1 does not exist"),
