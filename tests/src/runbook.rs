@@ -19,7 +19,7 @@ impl Runbook {
     pub fn for_server(server: &SampleServer) -> Self {
         let SampleServer { name, page, .. } = server;
         let status: String = server
-            .status()
+            .status
             .iter()
             .map(|line| status_checks(line))
             .collect();

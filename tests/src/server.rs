@@ -41,6 +41,9 @@ pub struct SampleServer {
     /// The file beside its disks that opens what is encrypted on them; empty where nothing is.
     #[serde(default)]
     pub key: String,
+    /// What it said of itself on its own hardware, a line for each: addresses, mounts, services.
+    #[serde(skip)]
+    pub status: Vec<String>,
     #[serde(skip)]
     folder: PathBuf,
 }
@@ -65,7 +68,14 @@ impl SampleServer {
         }
         let text = fs::read_to_string(&facts).expect("server.json was just seen");
         let server: Self = serde_json::from_str(&text).expect("the build script writes this form");
-        Some(Self { folder, ..server })
+        let status = fs::read_to_string(folder.join("status.txt"))
+            .expect("the build script keeps what a server says of itself");
+        let status = status.lines().map(|line| line.trim().to_owned()).collect();
+        Some(Self {
+            status,
+            folder,
+            ..server
+        })
     }
 
     /// Its first disk. Read only: a test that changes it works on a copy.
@@ -85,17 +95,6 @@ impl SampleServer {
     #[must_use]
     pub fn key(&self) -> Option<PathBuf> {
         (!self.key.is_empty()).then(|| self.folder.join(&self.key))
-    }
-
-    /// What it said of itself on its own hardware, a line for each: addresses, mounts, services.
-    ///
-    /// # Panics
-    /// When it was not kept: a drill without it would prove less.
-    #[must_use]
-    pub fn status(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.folder.join("status.txt"))
-            .expect("the build script keeps what a server says of itself");
-        text.lines().map(|line| line.trim().to_owned()).collect()
     }
 
     /// What is left of the attempt to start it on virtio as it is.

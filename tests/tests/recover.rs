@@ -190,8 +190,8 @@ fn row(server: &SampleServer, report: &Path) -> Vec<String> {
         .find_map(|line| line.strip_prefix("No web page: "));
     let ending = ending.and_then(|line| line.split(". The screen").next());
     let kernel = server
-        .status()
-        .into_iter()
+        .status
+        .iter()
         .find_map(|line| Some(line.strip_prefix("kernel: ")?.to_owned()));
     let SampleServer {
         suite,
