@@ -67,16 +67,21 @@ fn page(port: u16) -> Option<String> {
     Some(text)
 }
 
-fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
+/// Waits for what a program is to bring about; what it has said is told where that does not come.
+fn wait_for(what: &str, running: &Running, mut happened: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !happened() {
-        assert!(begun.elapsed() < PATIENCE, "{what} did not come");
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "{what} did not come:\n{}",
+            running.stderr_so_far()
+        );
         thread::sleep(Duration::from_millis(500));
     }
 }
 
-fn wait_for_page(port: u16, server: &SampleServer) {
-    wait_for("the page", || {
+fn wait_for_page(port: u16, server: &SampleServer, running: &Running) {
+    wait_for("the page", running, || {
         page(port).is_some_and(|page| page.contains(&server.page))
     });
 }
@@ -146,10 +151,10 @@ fn its_kernel_comes_along_when_its_disks_are_moved_and_the_library_is_gone() {
 
     // Its command is killed on the way: another one takes it over.
     let booting = boot(library.relevo(), "web --to");
-    wait_for_page(port, &server);
+    wait_for_page(port, &server, &booting);
     booting.kill();
     let attached = library.relevo().args("attach").start();
-    wait_for("the disks", || {
+    wait_for("the disks", &attached, || {
         attached.stderr_so_far().contains("is not needed any more")
     });
     let ended = interrupt(attached);
@@ -157,7 +162,7 @@ fn its_kernel_comes_along_when_its_disks_are_moved_and_the_library_is_gone() {
 
     fs::rename(library.folder(), work.join("gone")).unwrap();
     let again = boot(library.relevo_with(work.join("nowhere")), "--from");
-    wait_for_page(port, &server);
+    wait_for_page(port, &server, &again);
     let ended = interrupt(again);
     assert_eq!(ended.code, Some(0), "{ended}");
 }
