@@ -8,9 +8,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::library::wait_until;
 use crate::program::Program;
 use crate::toolbox::{cache_dir, free_port, skip};
+use crate::waiting::wait_until;
 
 const NODES: usize = 3;
 const BUCKET: &str = "images";

@@ -14,6 +14,7 @@ mod damage;
 mod disks;
 mod distance;
 mod family;
+mod files;
 mod garage;
 mod grown;
 mod library;
@@ -28,16 +29,16 @@ mod spoken;
 pub mod tidy;
 mod toolbox;
 mod usage;
+mod waiting;
 
 pub use block_device::{LoopDevice, Mounted};
 pub use damage::{overwrite, scatter_writes, scatter_writes_over_data, truncate_to_half};
 pub use disks::{PhonyServer, noise, raw_disk, raw_ext4};
 pub use distance::Distance;
+pub use files::{bytes_below, disks_in, files_called, files_ending, the_only_disk};
 pub use garage::Garage;
 pub use grown::{DISK_SIZES, DiskSize, grown_disk};
-pub use library::{
-    Library, bytes_below, differing_blocks, disks_in, files_ending, the_only_disk, wait_until,
-};
+pub use library::{Library, differing_blocks};
 pub use nbd::NbdClient;
 pub use page_cache::{forget, read_into_memory};
 pub use program::{Outcome, Program, Running};
@@ -49,3 +50,4 @@ pub use toolbox::{
     cache_dir, can_mount, free_port, have_tool, one_machine_at_a_time, skip, work_dir,
 };
 pub use usage::Usage;
+pub use waiting::{CleanUp, page, shows_page, wait_for_guest, wait_until};

@@ -9,18 +9,15 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::disks::PhonyServer;
+use crate::files::{bytes_below, disks_in, the_only_disk};
 use crate::program::{Program, Running};
 use crate::toolbox::{free_port, have_tool};
+use crate::waiting::wait_until;
 
 /// How many tokens were made: each is a file of its own.
 static TOKENS: AtomicU32 = AtomicU32::new(0);
-
-/// How long anything that a test waits for may take.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A library in a directory.
 #[derive(Debug)]
@@ -72,6 +69,12 @@ impl Library {
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Where this library's `relevo` keeps what it knows of its machines; they share it with those of
+    /// the test's other libraries.
+    pub(crate) fn runs_folder(&self) -> PathBuf {
+        self.configuration.with_file_name("state").join("runs")
     }
 
     /// `relevo --library` this one, with journals and reports in the test's folder.
@@ -307,77 +310,4 @@ fn free_blocks(disk: &Path, filesystem_at: u64) -> Vec<Range<u64>> {
             ..filesystem_at + (number(last) + 1) * BLOCK_BYTES
     })
     .collect()
-}
-
-/// The one disk file that a program wrote into a folder.
-///
-/// # Panics
-/// When there is none, or more than one.
-#[must_use]
-pub fn the_only_disk(folder: &Path) -> PathBuf {
-    let mut disks = disks_in(folder);
-    assert_eq!(
-        disks.len(),
-        1,
-        "one disk expected in {}: {disks:?}",
-        folder.display()
-    );
-    disks.remove(0)
-}
-
-/// The disk files that a program wrote into a folder, by name.
-///
-/// # Panics
-/// When the folder cannot be read.
-#[must_use]
-pub fn disks_in(folder: &Path) -> Vec<PathBuf> {
-    let mut disks = files_ending(folder, ".qcow2");
-    disks.extend(files_ending(folder, ".raw"));
-    disks.sort();
-    disks
-}
-
-/// The files of a folder whose name ends so.
-///
-/// # Panics
-/// When the folder cannot be read.
-#[must_use]
-pub fn files_ending(folder: &Path, ending: &str) -> Vec<PathBuf> {
-    fs::read_dir(folder)
-        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .filter(|path| path.to_string_lossy().ends_with(ending))
-        .collect()
-}
-
-/// Waits for something to happen.
-///
-/// # Panics
-/// When it does not.
-pub fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !happened() {
-        assert!(
-            started.elapsed() < PATIENCE,
-            "within {PATIENCE:?} it did not happen: {what}"
-        );
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Bytes of all files in a folder and below.
-#[must_use]
-pub fn bytes_below(folder: &Path) -> u64 {
-    // A file may vanish while it is counted: the program is at work.
-    let Ok(entries) = fs::read_dir(folder) else {
-        return 0;
-    };
-    entries
-        .filter_map(Result::ok)
-        .map(|entry| match entry.file_type() {
-            Ok(kind) if kind.is_dir() => bytes_below(&entry.path()),
-            _ => entry.metadata().map_or(0, |metadata| metadata.len()),
-        })
-        .sum()
 }

@@ -210,6 +210,15 @@ impl Running {
         self.wait()
     }
 
+    /// Asks it to end, as Ctrl-C does, and waits for that.
+    ///
+    /// # Panics
+    /// When it does not end within the time limit.
+    pub fn interrupt(self) -> Outcome {
+        ask_to_end(self.id());
+        self.wait()
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
@@ -238,6 +247,14 @@ impl Running {
             usage,
         }
     }
+}
+
+/// Ctrl-C for one process.
+pub(crate) fn ask_to_end(id: u32) {
+    let sent = Command::new("kill")
+        .args(["-INT", &id.to_string()])
+        .status();
+    assert!(sent.is_ok_and(|status| status.success()), "kill can be run");
 }
 
 fn collect(pipe: Option<impl Read + Send + 'static>) -> Collecting {

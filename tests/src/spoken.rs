@@ -2,12 +2,12 @@
 //! A program whose lines are read as they come, each with its time: for what happens while it runs.
 
 use std::io::{BufRead as _, BufReader, Read};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::program::Program;
+use crate::program::{Program, ask_to_end};
 
 /// How long a program may take to end when it is asked to.
 const END_PATIENCE: Duration = Duration::from_secs(60);
@@ -86,10 +86,7 @@ impl Spoken {
     /// # Panics
     /// When it does not end in time, or with an error.
     pub fn interrupt(mut self) {
-        let sent = Command::new("kill")
-            .args(["-INT", &self.child.id().to_string()])
-            .status();
-        assert!(sent.is_ok_and(|status| status.success()), "kill can be run");
+        ask_to_end(self.id());
         let status = self.wait();
         assert!(
             status.success(),

@@ -6,20 +6,13 @@
 //! cannot be made here, because Debian has no LILO any more; nothing here reads one.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use e2e::{
-    Library, Outcome, PhonyServer, Program, Runbook, Running, SampleServer, free_port, have_tool,
-    one_machine_at_a_time, overwrite, work_dir,
+    CleanUp, Library, PhonyServer, Program, Runbook, SampleServer, free_port, have_tool,
+    one_machine_at_a_time, overwrite, shows_page, work_dir,
 };
 
-/// How long a server may take until its page is there; processors are emulated here.
-const PATIENCE: Duration = Duration::from_secs(8 * 60);
 /// Where the sample's root begins.
 const ROOT_AT: usize = 1 << 20;
 /// `/etc/lilo.conf` as Debian's installer wrote it.
@@ -55,52 +48,6 @@ fn server(work: &Path) -> Option<(SampleServer, PathBuf)> {
     overwrite(&disk, 0, &code);
     overwrite(&disk, 512, &vec![0; ROOT_AT - 512]);
     Some((server, disk))
-}
-
-fn page(port: u16) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    let limit = Some(Duration::from_secs(20));
-    stream.set_read_timeout(limit).ok()?;
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    Some(text)
-}
-
-/// Waits for what a program is to bring about; what it has said is told where that does not come.
-fn wait_for(what: &str, running: &Running, mut happened: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !happened() {
-        assert!(
-            begun.elapsed() < PATIENCE,
-            "{what} did not come:\n{}",
-            running.stderr_so_far()
-        );
-        thread::sleep(Duration::from_millis(500));
-    }
-}
-
-fn wait_for_page(port: u16, server: &SampleServer, running: &Running) {
-    wait_for("the page", running, || {
-        page(port).is_some_and(|page| page.contains(&server.page))
-    });
-}
-
-fn interrupt(running: Running) -> Outcome {
-    let id = running.id().to_string();
-    let sent = Command::new("kill").args(["-INT", &id]).status();
-    assert!(sent.is_ok_and(|status| status.success()));
-    running.wait()
-}
-
-/// Nothing runs on when a test fails.
-struct CleanUp<'a>(&'a Library);
-
-impl Drop for CleanUp<'_> {
-    fn drop(&mut self) {
-        // What it says is of no use any more.
-        let _ = self.0.relevo().args("cleanup --all").run();
-    }
 }
 
 #[test]
@@ -150,20 +97,20 @@ fn its_kernel_comes_along_when_its_disks_are_moved_and_the_library_is_gone() {
     };
 
     // Its command is killed on the way: another one takes it over.
-    let booting = boot(library.relevo(), "web --to");
-    wait_for_page(port, &server, &booting);
+    let mut booting = boot(library.relevo(), "web --to");
+    booting.brings("its page", |_| shows_page(port, &server.page));
     booting.kill();
-    let attached = library.relevo().args("attach").start();
-    wait_for("the disks", &attached, || {
+    let mut attached = library.relevo().args("attach").start();
+    attached.brings("its disks", |attached| {
         attached.stderr_so_far().contains("is not needed any more")
     });
-    let ended = interrupt(attached);
+    let ended = attached.interrupt();
     assert_eq!(ended.code, Some(0), "{ended}");
 
     fs::rename(library.folder(), work.join("gone")).unwrap();
-    let again = boot(library.relevo_with(work.join("nowhere")), "--from");
-    wait_for_page(port, &server, &again);
-    let ended = interrupt(again);
+    let mut again = boot(library.relevo_with(work.join("nowhere")), "--from");
+    again.brings("its page again", |_| shows_page(port, &server.page));
+    let ended = again.interrupt();
     assert_eq!(ended.code, Some(0), "{ended}");
 }
 

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Images are prepared as they come in: once, told at once when they cannot be, and shown afterwards.
 
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use e2e::{Library, Outcome, PhonyServer, Running, free_port, have_tool, wait_until, work_dir};
+use e2e::{Library, Outcome, PhonyServer, free_port, have_tool, wait_until, work_dir};
 use serde_json::Value;
 
 /// The values of each line.
@@ -13,18 +12,6 @@ fn lines(outcome: &Outcome) -> Vec<Value> {
     lines
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
         .collect()
-}
-
-/// Asks a program to end as Ctrl-C does, and waits.
-fn interrupt(program: Running) -> Outcome {
-    let started = Instant::now();
-    let asked = Command::new("kill")
-        .args(["-INT", &program.id().to_string()])
-        .status();
-    assert!(asked.is_ok_and(|status| status.success()));
-    let outcome = program.wait();
-    assert!(started.elapsed() < Duration::from_secs(30), "{outcome}");
-    outcome
 }
 
 #[test]
@@ -127,9 +114,10 @@ fn the_service_waits_for_its_library_prepares_what_comes_in_and_ends_when_it_is_
         let status = library.relevo().args("status --json").run();
         status.json()[0]["verdict"] == "ready-with-changes"
     });
-    let ended = interrupt(service);
+    let ended = service.interrupt();
 
     server.kill();
+    assert!(ended.usage.wall < Duration::from_secs(30), "{ended}");
     assert_eq!(ended.code, Some(0), "{ended}");
     let lines = lines(&ended);
     let events: Vec<&str> = lines

@@ -4,7 +4,7 @@
 use e2e::results::{Table, promise};
 use e2e::{Library, SampleServer, Usage, work_dir};
 
-use crate::reference;
+use crate::{cells, reference};
 
 /// The sample servers that are like that, and what there is to write to.
 const SERVERS: [(&str, &str); 3] = [
@@ -70,17 +70,6 @@ fn ours(server: &SampleServer, rounds: usize) -> Option<Usage> {
         })
         .collect();
     samples.map(|samples| Usage::median(&samples))
-}
-
-fn cells(disk: &str, by: &str, usage: &Usage, told: String) -> [String; 6] {
-    [
-        disk.to_owned(),
-        by.to_owned(),
-        format!("{:.2}", usage.cpu.as_secs_f64()),
-        format!("{:.2}", usage.wall.as_secs_f64()),
-        (usage.memory_max_bytes >> 20).to_string(),
-        told,
-    ]
 }
 
 fn skipped(disk: &str, by: &str, reason: &str) -> [String; 6] {

@@ -2,8 +2,6 @@
 //! A library with one prepared image, and machines that are started from it.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use e2e::{
-    Library, Program, Spoken, forget, free_port, one_machine_at_a_time, wait_until, work_dir,
+    Library, Program, Spoken, files_called, forget, free_port, one_machine_at_a_time, page,
+    wait_until, work_dir,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -129,24 +128,6 @@ impl Site {
     }
 }
 
-/// All files of this name below a folder.
-fn files_called(folder: &Path, name: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        // What is removed meanwhile is not looked for.
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        for entry in entries {
-            if entry.file_name() == name {
-                found.push(entry.path());
-            } else if entry.path().is_dir() {
-                folders.push(entry.path());
-            }
-        }
-    }
-    found
-}
-
 impl Drop for Site {
     fn drop(&mut self) {
         // Nothing runs on when something failed; else there is nothing to do.
@@ -179,23 +160,12 @@ impl Booted {
 pub(crate) fn wait_for_page(port: u16, sentence: &str) -> Instant {
     let end = Instant::now() + PAGE_PATIENCE;
     loop {
-        if page(port).is_some_and(|page| page.contains(sentence)) {
+        if page(port, ANSWER_PATIENCE).is_some_and(|page| page.contains(sentence)) {
             return Instant::now();
         }
         assert!(Instant::now() < end, "the page did not come");
         thread::sleep(LOOK_INTERVAL);
     }
-}
-
-fn page(port: u16) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(ANSWER_PATIENCE)).ok()?;
-    stream
-        .write_all(b"GET / HTTP/1.0\r\nHost: guest\r\n\r\n")
-        .ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    Some(text)
 }
 
 /// Waits for a file to be there.
