@@ -21,16 +21,19 @@ use disk::partition::{Partition, PartitionTable, Scheme, read_partition_table};
 use disk::volume::ReadOnly;
 use disk::volume::lvm2::{self, LogicalVolume, LogicalVolumeKind, VolumeGroup};
 use disk::volume::md::{self, Array};
-use disk::{Finding, ReadAt, SectorSize, WriteAt};
+use disk::{Finding, Level, ReadAt, SectorSize, WriteAt};
 
 use crate::error::{Error, Result};
 use crate::guest_disk::{GuestDisk, secrets_of};
+use crate::inspect::findings::{WithRemedy, finding};
 use crate::inspect::{AssembledKind, VolumeId};
 use crate::secrets::Secrets;
 
 const LAYERS_MAX: usize = 8;
 const VOLUMES_MAX: u16 = 4096;
 const ALL_DISKS: &str = "take all disks of the server into the image";
+const UNKNOWN_KIND: &str = "the image stays complete in the library: what is on this volume can be read \
+                            by a Linux of its own from an export";
 
 /// A device that may be a part of another.
 #[derive(Debug, Clone)]
@@ -57,7 +60,8 @@ pub(crate) struct Assembled {
 #[derive(Debug, Default)]
 pub(crate) struct Stack {
     pub(crate) volumes: Vec<Assembled>,
-    pub(crate) findings: Vec<Finding>,
+    /// What was noticed, each with a part of what it is about.
+    pub(crate) findings: Vec<(VolumeId, Finding)>,
 }
 
 /// Puts together what is on `parts`: partitions, and disks without a table.
@@ -246,7 +250,7 @@ impl Builder<'_> {
     fn arrays(&mut self) -> Result<bool> {
         let candidates = self.of_kind(FilesystemKind::MdMember)?;
         let assembly = md::assemble(&devices(&candidates));
-        self.note("md", &with_names(&assembly.findings, &candidates));
+        self.note("md", with_names(&assembly.findings, &candidates, &[]));
         for array in &assembly.arrays {
             self.add_array(array, &candidates)?;
         }
@@ -260,10 +264,22 @@ impl Builder<'_> {
         let parts = self.take(members, candidates);
         let nodes = array_nodes(array);
         let name = nodes.first().cloned().unwrap_or_else(|| array.uuid.clone());
-        self.note(&name, &array.findings);
+        let mut findings = array.findings.clone();
+        for found in findings.iter_mut().filter(|f| f.place == array.place()) {
+            found.place.clear();
+        }
+        self.note(&name, with_names(&findings, candidates, &parts));
+        // The findings say why.
+        if array.obstacle.is_some() {
+            return Ok(());
+        }
         let device = match array.open() {
             Ok(device) => device,
-            Err(error) => return self.unusable("storage.md.unusable", &name, error, ALL_DISKS),
+            Err(error) => {
+                let unusable = unusable("storage.md.unusable", &name, error, UNKNOWN_KIND)?;
+                self.tell(&parts, unusable);
+                return Ok(());
+            }
         };
         // As its members have them; one of 512 bytes can do with larger ones.
         let sector_size = sector_size(candidates, &parts);
@@ -319,13 +335,13 @@ impl Builder<'_> {
     fn groups(&mut self) -> Result<()> {
         let candidates = self.of_kind(FilesystemKind::Lvm2Member)?;
         let scan = lvm2::scan(&devices(&candidates));
-        self.note("LVM", &with_names(&scan.findings, &candidates));
+        self.note("LVM", with_names(&scan.findings, &candidates, &[]));
         for group in &scan.groups {
-            let findings = with_names(group.findings(), &candidates);
-            self.note(group.name(), &findings);
             let physical = group.physical_volumes();
             let members = physical.iter().filter_map(|volume| volume.candidate);
             let parts = self.take(members, &candidates);
+            let findings = with_names(group.findings(), &candidates, &parts);
+            self.note(group.name(), findings);
             let sector_size = sector_size(&candidates, &parts);
             for volume in group.logical_volumes() {
                 let is_nothing = matches!(
@@ -355,7 +371,11 @@ impl Builder<'_> {
         let name = format!("{}/{}", group.name(), volume.name());
         let device = match volume.open() {
             Ok(device) => device,
-            Err(error) => return self.unusable("storage.lvm.unusable", &name, error, ALL_DISKS),
+            Err(error) => {
+                let unusable = unusable("storage.lvm.unusable", &name, error, remedy_for(group))?;
+                self.tell(parts, unusable);
+                return Ok(());
+            }
         };
         let mapper = format!(
             "mapper/{}-{}",
@@ -416,26 +436,80 @@ impl Builder<'_> {
         self.stack.volumes.push(volume);
     }
 
-    fn note(&mut self, place: &str, findings: &[Finding]) {
-        let named = findings.iter().map(|found| Finding {
-            place: format!("{place}: {}", found.place),
-            ..found.clone()
+    /// Keeps findings, whose places are inside of `place` or empty.
+    fn note(&mut self, place: &str, findings: Vec<(VolumeId, Finding)>) {
+        let inside = findings.into_iter().map(|(about, mut found)| {
+            found.place = match found.place.as_str() {
+                "" => place.to_owned(),
+                inside => format!("{place}: {inside}"),
+            };
+            (about, found)
         });
-        self.stack.findings.extend(named);
+        self.stack.findings.extend(inside);
+    }
+
+    /// Keeps a finding about what is made of these.
+    fn tell(&mut self, parts: &[VolumeId], finding: Finding) {
+        let about = parts.first().map(|about| (*about, finding));
+        self.stack.findings.extend(about);
     }
 }
 
-/// Findings about candidates by their number, with what people call these.
-fn with_names(findings: &[Finding], candidates: &[Part]) -> Vec<Finding> {
-    let named = findings.iter().cloned().map(|mut found| {
+/// What to do about a volume that cannot be opened.
+fn remedy_for(group: &VolumeGroup) -> &'static str {
+    let physical = group.physical_volumes();
+    let is_complete = physical.iter().all(|volume| volume.candidate.is_some());
+    if is_complete { UNKNOWN_KIND } else { ALL_DISKS }
+}
+
+/// What is broken or not known is the guest's condition; a failing device is an error.
+fn unusable(code: &str, name: &str, error: disk::Error, remedy: &str) -> Result<Finding> {
+    match error {
+        disk::Error::Corrupt { .. }
+        | disk::Error::Unsupported { .. }
+        | disk::Error::Limit { .. } => {
+            Ok(finding(Level::Warning, code, name, error.to_string()).remedy(remedy))
+        }
+        source => Err(Error::guest(name)(source)),
+    }
+}
+
+/// Findings with what they are about: a candidate by its number, which gets the name that people know, or
+/// what is made of `parts`.
+fn with_names(
+    findings: &[Finding],
+    candidates: &[Part],
+    parts: &[VolumeId],
+) -> Vec<(VolumeId, Finding)> {
+    let candidate = candidates.first().map(|part| part.id);
+    let first = parts.first().copied().or(candidate);
+    let named = findings.iter().cloned().filter_map(|mut found| {
         let number = found.place.strip_prefix("device ");
         let part = number.and_then(|number| candidates.get(number.parse::<usize>().ok()?));
-        if let Some(part) = part {
-            found.place = part.id.to_string();
-        }
-        found
+        found.place = name_candidates(&found.place, candidates);
+        found.problem = name_candidates(&found.problem, candidates);
+        // There are none where there is no candidate.
+        Some((part.map(|part| part.id).or(first)?, found))
     });
     named.collect()
+}
+
+/// A text with the names of candidates in place of `device N`.
+fn name_candidates(text: &str, candidates: &[Part]) -> String {
+    const DEVICE: &str = "device ";
+    let mut pieces = text.split(DEVICE);
+    let mut named = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let behind = piece.trim_start_matches(|c: char| c.is_ascii_digit());
+        let number = piece
+            .strip_suffix(behind)
+            .and_then(|number| number.parse().ok());
+        match number.and_then(|number: usize| candidates.get(number)) {
+            Some(part) => named.extend([&*part.id.to_string(), behind]),
+            None => named.extend([DEVICE, piece]),
+        }
+    }
+    named
 }
 
 fn devices(parts: &[Part]) -> Vec<Arc<dyn WriteAt>> {
@@ -570,8 +644,24 @@ mod tests {
         assert_eq!(names(&disks), names(&disks));
         disks.remove(0);
         let stack = assemble(&disks, &Secrets::default()).expect("the disks can be read");
-        let codes: Vec<&str> = stack.findings.iter().map(|f| f.code.as_str()).collect();
+        let codes: Vec<&str> = stack
+            .findings
+            .iter()
+            .map(|(_, f)| f.code.as_str())
+            .collect();
         assert!(codes.contains(&"storage.lvm.unusable"), "{codes:?}");
+    }
+
+    #[test]
+    fn findings_name_devices_as_people_do() {
+        let candidates: Vec<Part> = disks().split_off(3);
+        let named = |text| name_candidates(text, &candidates);
+        assert_eq!(named("device 0"), "disk 3");
+        assert_eq!(
+            named("device 2 and device 1, device 9"),
+            "disk 5 and disk 4, device 9"
+        );
+        assert_eq!(named("a device of device"), "a device of device");
     }
 
     #[test]

@@ -34,6 +34,16 @@ impl Storage {
     fn note(&mut self, disk: DiskIndex, finding: Finding) {
         self.findings.push((disk, finding));
     }
+
+    /// The first of the disks that a volume lies on.
+    fn first_disk_of(&self, volume: VolumeId) -> DiskIndex {
+        let volumes = Volumes {
+            disks: &self.disks,
+            assembled: &self.assembled,
+        };
+        let disks = volumes.disks_of(volume);
+        disks.first().copied().unwrap_or(DiskIndex(0))
+    }
 }
 
 /// Opens every disk.
@@ -60,9 +70,7 @@ pub(crate) fn open(disks: &[GuestDisk]) -> Result<Storage> {
 fn open_assembled(parts: &[Part], secrets: &Secrets, storage: &mut Storage) -> Result<Vec<Part>> {
     let mut assembled = Vec::new();
     let stack = stack::assemble(parts, secrets)?;
-    for finding in stack.findings {
-        storage.note(DiskIndex(0), finding);
-    }
+    let before = storage.findings.len();
     for volume in stack.volumes {
         let mut facts = AssembledFacts {
             id: volume.part.id,
@@ -74,24 +82,21 @@ fn open_assembled(parts: &[Part], secrets: &Secrets, storage: &mut Storage) -> R
             content: None,
         };
         storage.assembled.push(facts.clone());
-        let volumes = Volumes {
-            disks: &storage.disks,
-            assembled: &storage.assembled,
-        };
         let place = Place {
             id: facts.id,
             name: facts.name.clone(),
-            disk: volumes
-                .disks_of(facts.id)
-                .first()
-                .copied()
-                .unwrap_or(DiskIndex(0)),
+            disk: storage.first_disk_of(facts.id),
         };
         facts.content = content(&place, &volume.part, storage)?;
         storage.assembled.pop();
         storage.assembled.push(facts);
         assembled.push(volume.part);
     }
+    // What is wrong with a volume stands before what is wrong with what is on it.
+    let findings = stack.findings.into_iter();
+    let findings = findings.map(|(about, found)| (storage.first_disk_of(about), found));
+    let findings: Vec<_> = findings.collect();
+    storage.findings.splice(before..before, findings);
     Ok(assembled)
 }
 

@@ -2,7 +2,7 @@
 //! Every phony guest by its name. What must hold for all is tested for each of these, and
 //! `runbooks/docs/supported.md` names them.
 
-use super::racks::{debian, others, red_hat, refused, storage, suse, ubuntu};
+use super::racks::{debian, disorder, others, red_hat, refused, storage, suse, ubuntu};
 use super::{PhonyGuest, generators, loaders, servers};
 use super::{enterprise_servers as enterprise, old_servers as old};
 use crate::guest::compression::Compression;
@@ -166,6 +166,29 @@ pub(crate) const RACKS: &[(&str, Make)] = &[
     ("xfs_on_32_bits", storage::xfs_on_32_bits),
     ("lilo_without_its_kernel", storage::lilo_without_its_kernel),
     ("rhel_8_without_room", storage::rhel_8_without_room),
+    ("data_in_disorder", disorder::data_in_disorder),
+    ("btrfs_in_disorder", disorder::btrfs_in_disorder),
+    (
+        "volume_group_with_an_older_disk",
+        disorder::volume_group_with_an_older_disk,
+    ),
+    (
+        "ubuntu_22_without_a_subvolume",
+        disorder::ubuntu_22_without_a_subvolume,
+    ),
+    ("lilo_by_uuid", disorder::lilo_by_uuid),
+    (
+        "fedora_with_a_broken_image",
+        disorder::fedora_with_a_broken_image,
+    ),
+    (
+        "centos_6_with_a_copied_file",
+        disorder::centos_6_with_a_copied_file,
+    ),
+    (
+        "lvm_that_rejects_its_disk",
+        disorder::lvm_that_rejects_its_disk,
+    ),
 ];
 
 /// All of them.

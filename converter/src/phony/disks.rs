@@ -88,6 +88,87 @@ pub(crate) fn group_disks() -> Vec<Vec<u8>> {
     disks.map(<[u8]>::to_vec).collect()
 }
 
+/// Makes the metadata of a physical volume older than that of the others of its group.
+pub(crate) fn with_older_metadata(disk: &mut [u8]) {
+    // The header of the metadata area: sum, magic, version, start and size; then where the text is, how long,
+    // and its sum (struct mda_header, raw_locn).
+    const AREA: usize = 4096;
+    let field = |disk: &[u8], at: usize| {
+        let bytes = disk[AREA + at..AREA + at + 8].try_into();
+        let number = u64::from_le_bytes(bytes.expect("eight bytes"));
+        usize::try_from(number).expect("the disk is in memory")
+    };
+    let start = AREA + field(disk, 40);
+    let text = start..start + field(disk, 48);
+    let number = find(&disk[text.clone()], b"seqno = ") + b"seqno = ".len();
+    disk[text.start + number] -= 1;
+    let sum = lvm_sum(&disk[text]);
+    disk[AREA + 56..AREA + 60].copy_from_slice(&sum.to_le_bytes());
+    let sum = lvm_sum(&disk[AREA + 4..AREA + SECTOR]);
+    disk[AREA..AREA + 4].copy_from_slice(&sum.to_le_bytes());
+}
+
+fn find(text: &[u8], words: &[u8]) -> usize {
+    let place = text.windows(words.len()).position(|part| part == words);
+    place.expect("it is there")
+}
+
+/// CRC-32 with LVM's first value, not inverted at the end (`calc_crc` in lib/misc/crc.c).
+fn lvm_sum(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0xf597_a6cf, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
+            (sum >> 1) ^ (0xedb8_8320 * (sum & 1))
+        })
+    })
+}
+
+/// A disk that a kernel wrote, of the `disk` package's tests. What was never written takes no memory.
+pub(crate) fn filesystem(name: &str) -> Vec<u8> {
+    const PIECE: usize = 64 << 10;
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../image-library/disk/fixtures"
+    );
+    let packed = std::fs::File::open(format!("{folder}/{name}.img.zst")).expect("a fixture");
+    let mut decoder = zstd::Decoder::new(packed).expect("the fixture is sound");
+    decoder.window_log_max(27).expect("128 MiB");
+    let mut bytes = vec![0; 128 << 20];
+    let (mut length, mut piece) = (0, vec![0; PIECE]);
+    loop {
+        let read = decoder.read(&mut piece).expect("the fixture is sound");
+        if read == 0 {
+            break;
+        }
+        if piece[..read] != [0; PIECE][..read] {
+            bytes[length..length + read].copy_from_slice(&piece[..read]);
+        }
+        length += read;
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// A superblock of ext4, and nothing behind it.
+pub(crate) fn superblock_only() -> Vec<u8> {
+    let mut bytes = vec![0; 1 << 20];
+    let mut put = |offset: usize, value: &[u8]| {
+        bytes[1024 + offset..][..value.len()].copy_from_slice(value);
+    };
+    put(0x00, &8_u32.to_le_bytes());
+    put(0x04, &1024_u32.to_le_bytes());
+    put(0x14, &1_u32.to_le_bytes());
+    for per_group in [0x20, 0x24] {
+        put(per_group, &8192_u32.to_le_bytes());
+    }
+    put(0x28, &8_u32.to_le_bytes());
+    put(0x58, &128_u16.to_le_bytes());
+    put(0x38, &[0x53, 0xef]);
+    put(0x4c, &1_u32.to_le_bytes());
+    put(0x5c, &0x04_u32.to_le_bytes());
+    put(0x60, &(0x04_u32 | 0x40).to_le_bytes());
+    bytes
+}
+
 /// A disk with a master boot record: type, first sector and sectors of each partition.
 pub(crate) fn mbr(partitions: &[(u8, u32, u32)]) -> Vec<u8> {
     let mut bytes = vec![0; SECTORS * SECTOR];

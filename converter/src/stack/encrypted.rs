@@ -7,8 +7,8 @@ use disk::filesystem::FilesystemKind;
 use disk::volume::luks::{Luks, Token};
 use disk::{Finding, Level, WriteAt};
 
-use super::{Assembled, Builder, Part};
-use crate::error::{Error, Result};
+use super::{Assembled, Builder, Part, unusable};
+use crate::error::Result;
 use crate::inspect::AssembledKind;
 use crate::inspect::findings::{WithRemedy, finding};
 use crate::inspect::{LUKS_LOCKED, LUKS_TOKEN};
@@ -24,33 +24,42 @@ impl Builder<'_> {
             let place = self.name(&part);
             match Luks::open(&part.device) {
                 Ok(luks) => self.add_encrypted(&luks, &part, &place)?,
-                Err(error) => self.unusable(UNUSABLE, &place, error, DAMAGED)?,
+                Err(error) => {
+                    let unusable = unusable(UNUSABLE, &place, error, DAMAGED)?;
+                    self.tell(&[part.id], unusable);
+                }
             }
         }
         Ok(())
     }
 
     fn add_encrypted(&mut self, luks: &Luks, part: &Part, place: &str) -> Result<()> {
-        let named = luks.findings.iter().map(|found| Finding {
-            place: place.to_owned(),
-            ..found.clone()
-        });
-        self.stack.findings.extend(named);
+        let mut tell = |found: Finding| self.stack.findings.push((part.id, found));
+        for found in &luks.findings {
+            let place = place.to_owned();
+            let found = found.clone();
+            tell(Finding { place, ..found });
+        }
         if let Some(obstacle) = &luks.obstacle {
             let found = finding(Level::Warning, UNUSABLE, place, obstacle.as_str());
-            self.stack.findings.push(found.remedy(NOT_KNOWN));
+            tell(found.remedy(NOT_KNOWN));
             return Ok(());
         }
         let device = match self.secrets.unlock(luks) {
             Ok(Some(device)) => device,
             Ok(None) => {
                 let given = self.secrets.count_for(luks.uuid.as_deref());
-                self.stack.findings.push(locked(luks, place, given));
+                tell(locked(luks, place, given));
                 return Ok(());
             }
-            Err(error) => return self.unusable(UNUSABLE, place, error, NOT_KNOWN),
+            Err(error) => {
+                tell(unusable(UNUSABLE, place, error, NOT_KNOWN)?);
+                return Ok(());
+            }
         };
-        self.stack.findings.extend(at_start(luks, place));
+        if let Some(found) = at_start(luks, place) {
+            tell(found);
+        }
         self.add_opened(luks, part, device)
     }
 
@@ -146,28 +155,6 @@ fn holder(token: &Token) -> Option<&'static str> {
         "systemd-pkcs11" => Some("a smart card"),
         kind if kind.starts_with("clevis") => Some("Clevis"),
         _ => None,
-    }
-}
-
-impl Builder<'_> {
-    /// What is broken or not known is the guest's condition; a failing device is an error.
-    pub(super) fn unusable(
-        &mut self,
-        code: &str,
-        name: &str,
-        error: disk::Error,
-        remedy: &str,
-    ) -> Result<()> {
-        match error {
-            disk::Error::Corrupt { .. }
-            | disk::Error::Unsupported { .. }
-            | disk::Error::Limit { .. } => {
-                let found = finding(Level::Warning, code, name, error.to_string()).remedy(remedy);
-                self.stack.findings.push(found);
-                Ok(())
-            }
-            source => Err(Error::guest(name)(source)),
-        }
     }
 }
 

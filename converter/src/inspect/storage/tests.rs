@@ -7,21 +7,13 @@ use rstest::rstest;
 
 use super::*;
 use crate::GuestVolumes;
-
-fn fixture(name: &str) -> Vec<u8> {
-    let folder = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../image-library/disk/fixtures"
-    );
-    let packed = std::fs::read(format!("{folder}/{name}.img.zst")).expect("a fixture");
-    zstd::decode_all(&*packed).expect("the fixture is sound")
-}
+use crate::phony::disks::{filesystem, superblock_only};
 
 fn disks(names: &[&str]) -> Vec<GuestDisk> {
     let disk = |(number, name): (u16, &&str)| GuestDisk {
         index: DiskIndex(number),
         name: None,
-        device: Arc::new(MemoryDevice::from(fixture(name))),
+        device: Arc::new(MemoryDevice::from(filesystem(name))),
         sector_size: SectorSize::B512,
         secrets: Secrets::default(),
     };
@@ -104,27 +96,6 @@ fn codes_on(bytes: Vec<u8>) -> Vec<String> {
         .into_iter()
         .map(|(_, finding)| finding.code)
         .collect()
-}
-
-/// A superblock of ext4, and nothing behind it.
-fn superblock_only() -> Vec<u8> {
-    let mut bytes = vec![0; 1 << 20];
-    let mut put = |offset: usize, value: &[u8]| {
-        bytes[1024 + offset..][..value.len()].copy_from_slice(value);
-    };
-    put(0x00, &8_u32.to_le_bytes());
-    put(0x04, &1024_u32.to_le_bytes());
-    put(0x14, &1_u32.to_le_bytes());
-    for per_group in [0x20, 0x24] {
-        put(per_group, &8192_u32.to_le_bytes());
-    }
-    put(0x28, &8_u32.to_le_bytes());
-    put(0x58, &128_u16.to_le_bytes());
-    put(0x38, &[0x53, 0xef]);
-    put(0x4c, &1_u32.to_le_bytes());
-    put(0x5c, &0x04_u32.to_le_bytes());
-    put(0x60, &(0x04_u32 | 0x40).to_le_bytes());
-    bytes
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! of the distributions show it. The texts are our own.
 
 pub(super) mod debian;
+pub(super) mod disorder;
 pub(super) mod others;
 pub(super) mod red_hat;
 pub(super) mod refused;

@@ -79,10 +79,8 @@ fn luks_on_arrays_of_every_level_is_opened_and_written() {
         assert_eq!(found, *text, "{name}");
 
         let locked = assemble(&disks, &Secrets::default()).expect("memory");
-        let found = locked
-            .findings
-            .iter()
-            .find(|found| found.code == LUKS_LOCKED);
+        let mut findings = locked.findings.iter().map(|(_, found)| found);
+        let found = findings.find(|found| found.code == LUKS_LOCKED);
         let found = found.expect("it is told");
         assert_eq!(
             found.place,
@@ -107,6 +105,10 @@ fn a_mirror_that_lacks_a_disk_still_opens() {
     let volume = of_kind(&opened, AssembledKind::Encrypted);
     let content = detect(&volume.part.device).expect("memory").expect("swap");
     assert_eq!(content.kind, FilesystemKind::Swap);
-    let codes: Vec<&str> = opened.findings.iter().map(|found| &*found.code).collect();
+    let codes: Vec<&str> = opened
+        .findings
+        .iter()
+        .map(|(_, found)| &*found.code)
+        .collect();
     assert!(codes.contains(&"storage.md.degraded"), "{codes:?}");
 }

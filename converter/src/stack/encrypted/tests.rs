@@ -170,7 +170,7 @@ fn what_no_secret_opens_is_told_and_the_rest_is_there() {
     for (secrets, why) in tries {
         let locked = stack(&disks, &secrets);
         assert_eq!(locked.volumes.len(), plain.volumes.len());
-        let mut findings = locked.findings.iter();
+        let mut findings = locked.findings.iter().map(|(_, found)| found);
         let found = findings.find(|found| found.code == LUKS_LOCKED);
         let found = found.expect("it is told");
         assert_eq!(found.place, "disk 9");
@@ -208,7 +208,7 @@ fn a_damaged_header_is_told() {
     for stack in [unknown, broken] {
         assert_eq!(stack.volumes.len(), 0);
         assert_eq!(
-            stack.findings[0].code, "storage.luks.unusable",
+            stack.findings[0].1.code, "storage.luks.unusable",
             "{:?}",
             stack.findings
         );

@@ -118,8 +118,11 @@ fn array(group: Vec<Candidate>) -> Option<Array> {
     };
     open::judge(&mut array);
     for twin in twins {
-        let problem = format!("the devices {twin:?} say that they are the same member");
-        array.note(Weight::Warning, "storage.md.duplicate", problem);
+        let [first, second] = twin;
+        let problem =
+            format!("device {first} and device {second} say that they are the same member");
+        let remedy = Some("give each disk once");
+        array.note(Weight::Warning, "storage.md.duplicate", problem, remedy);
     }
     array.note_members(&decides);
     Some(array)
@@ -193,13 +196,19 @@ impl Array {
         }
     }
 
-    pub(super) fn note(&mut self, level: Weight, code: &str, problem: String) {
+    pub(super) fn note(
+        &mut self,
+        level: Weight,
+        code: &str,
+        problem: String,
+        remedy: Option<&str>,
+    ) {
         self.findings.push(Finding {
             level,
             code: code.to_owned(),
             place: self.place(),
             problem,
-            remedy: None,
+            remedy: remedy.map(str::to_owned),
         });
     }
 
@@ -212,17 +221,18 @@ impl Array {
             .collect();
         for candidate in stale {
             let problem = format!("device {candidate} missed writes and is left out");
-            self.note(Weight::Warning, "storage.md.stale-member", problem);
+            let remedy = Some("add it again on the server: mdadm ARRAY --add DEVICE");
+            self.note(Weight::Warning, "storage.md.stale-member", problem, remedy);
         }
         if self.is_degraded() {
             let missing: Vec<u32> = (0..self.disks).filter(|role| !self.has(*role)).collect();
             let problem = format!("the members {missing:?} of {} are missing", self.disks);
-            self.note(Weight::Warning, "storage.md.degraded", problem);
+            self.note(Weight::Warning, "storage.md.degraded", problem, None);
         }
         let has_redundancy = !matches!(self.level, Level::Linear | Level::Raid0);
         if decides.dirty && has_redundancy {
             let problem = "the array was in use: its members may differ".to_owned();
-            self.note(Weight::Note, "storage.md.dirty", problem);
+            self.note(Weight::Note, "storage.md.dirty", problem, None);
         }
     }
 }

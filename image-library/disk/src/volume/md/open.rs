@@ -43,11 +43,10 @@ pub(super) fn judge(array: &mut Array) {
     };
     array.findings.retain(|finding| finding.code != UNUSABLE);
     if let Some(obstacle) = array.obstacle.clone() {
-        array.note(
-            Weight::Error,
-            UNUSABLE,
-            format!("cannot be read: {obstacle}"),
-        );
+        let problem = format!("cannot be read: {obstacle}");
+        let remedy = "take all disks of the server into the image";
+        let remedy = array.is_degraded().then_some(remedy);
+        array.note(Weight::Error, UNUSABLE, problem, remedy);
     }
 }
 
