@@ -19,8 +19,9 @@ pub(super) fn domain_xml(export: &Export<'_>, hardware: &Hardware) -> String {
     xml.open("domain", &[("type", "kvm")]);
     xml.text("name", &[], &vm.name);
     xml.text("uuid", &[], &text::machine_uuid(&vm.name).to_string());
-    let memory = text::mebibytes(vm.memory_bytes).to_string();
-    xml.text("memory", &[("unit", "MiB")], &memory);
+    // libvirt's own unit: some readers take any other one for it (virt-v2v 2.2).
+    let memory = text::mebibytes(vm.memory_bytes) * 1024;
+    xml.text("memory", &[("unit", "KiB")], &memory.to_string());
     xml.text("vcpu", &[], &vm.cpus.to_string());
     system(&mut xml, export, hardware);
     xml.open("features", &[]);

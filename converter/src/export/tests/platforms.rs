@@ -119,14 +119,15 @@ fn virt_v2v_reads_machines_of_libvirt_and_of_vmware() {
                 Firmware::Bios => "firmware: bios",
                 Firmware::Uefi => "firmware: uefi",
             };
-            let mut expected = vec![guest.vm.name.clone(), format!("vCPUs: {}", guest.vm.cpus)];
-            // Of libvirt's XML it takes no unit of memory, and firmware only as libvirt gives it back; of
-            // a VMX no address of a card that VMware has not made.
+            let mut expected = vec![
+                guest.vm.name.clone(),
+                format!("vCPUs: {}", guest.vm.cpus),
+                guest.vm.memory_bytes.to_string(),
+            ];
+            // Of libvirt's XML it takes firmware only as libvirt gives it back; of a VMX no address of a card
+            // that VMware has not made.
             match target {
-                Target::Vmx => {
-                    expected.push(guest.vm.memory_bytes.to_string());
-                    expected.push(firmware.to_owned());
-                }
+                Target::Vmx => expected.push(firmware.to_owned()),
                 _ => expected.extend(guest.vm.nics.iter().map(|nic| nic.mac.clone())),
             }
             for expected in expected {
