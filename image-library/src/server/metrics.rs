@@ -57,25 +57,34 @@ impl Metrics {
     pub(super) fn to_text(&self, uploads: usize) -> String {
         let mut text = String::new();
         let name = "relevo_library_requests_total";
-        begin(
-            &mut text,
-            name,
-            "counter",
-            "Answers by class of their status.",
-        );
-        for (class, count) in self.answers.iter().enumerate() {
-            line(
-                &mut text,
-                &format!("{name}{{status=\"{}xx\"}}", class + 1),
-                count.get(),
-            );
+        let help = "Answers by class of their status.";
+        begin(&mut text, name, "counter", help);
+        for (class, count) in (1..).zip(&self.answers) {
+            let name = format!("{name}{{status=\"{class}xx\"}}");
+            line(&mut text, &name, count.get());
         }
         let mut one = |kind, name: &str, help, value| {
             let name = format!("relevo_library_{name}");
             begin(&mut text, &name, kind, help);
             line(&mut text, &name, value);
         };
-        let counters = [
+        for (name, help, count) in self.counters() {
+            one("counter", name, help, count.get());
+        }
+        let (requests, connections) = (self.requests_under_way.get(), self.connections.get());
+        for (name, help, value) in [
+            ("requests_under_way", "Requests being answered.", requests),
+            ("connections", "Open connections.", connections),
+            ("uploads", "Uploads under way.", uploads as u64),
+        ] {
+            one("gauge", name, help, value);
+        }
+        text
+    }
+
+    /// What only grows: name, what it is, value.
+    fn counters(&self) -> [(&'static str, &'static str, &Count); 9] {
+        [
             (
                 "request_milliseconds_total",
                 "Time spent on requests.",
@@ -121,25 +130,7 @@ impl Metrics {
                 "Events that could not be written to the audit trail.",
                 &self.lost_audit_events,
             ),
-        ];
-        for (name, help, count) in counters {
-            one("counter", name, help, count.get());
-        }
-        let help = "Requests being answered.";
-        one(
-            "gauge",
-            "requests_under_way",
-            help,
-            self.requests_under_way.get(),
-        );
-        one(
-            "gauge",
-            "connections",
-            "Open connections.",
-            self.connections.get(),
-        );
-        one("gauge", "uploads", "Uploads under way.", uploads as u64);
-        text
+        ]
     }
 }
 

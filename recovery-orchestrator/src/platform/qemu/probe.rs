@@ -138,44 +138,10 @@ fn guest(
     if accelerator == Accelerator::Kvm && !Path::new("/dev/kvm").exists() {
         return Ok(Err("there is no /dev/kvm".to_owned()));
     }
-    let mut command = Command::new(binary);
-    command
-        .args([
-            "-accel",
-            accelerator.options(),
-            "-cpu",
-            accelerator.processor(),
-        ])
-        .args([
-            "-no-user-config",
-            "-nodefaults",
-            "-display",
-            "none",
-            "-machine",
-            "pc",
-            "-m",
-            "32",
-        ])
-        .args([
-            "-device",
-            "isa-debug-exit,iobase=0x501,iosize=4",
-            "-serial",
-            "stdio",
-            "-drive",
-        ])
-        .arg(format!(
-            "file={},format=raw,if=ide",
-            disk.display().to_string().replace(',', ",,")
-        ));
-    if sandbox {
-        command.args(["-sandbox", super::command::SANDBOX]);
-    }
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
     let start = Instant::now();
-    let mut child = command.spawn().map_err(Error::file("run", binary))?;
+    let mut child = guest_command(binary, disk, accelerator, sandbox)
+        .spawn()
+        .map_err(Error::file("run", binary))?;
     let status = loop {
         if let Some(status) = child.try_wait().map_err(Error::file("wait for", binary))? {
             break Some(status);
@@ -202,6 +168,28 @@ fn guest(
             limit.as_secs_f32()
         )),
     })
+}
+
+/// A machine with next to nothing, that ends QEMU when its disk's code runs.
+fn guest_command(binary: &Path, disk: &Path, accelerator: Accelerator, sandbox: bool) -> Command {
+    let mut command = Command::new(binary);
+    command
+        .args(["-accel", accelerator.options()])
+        .args(["-cpu", accelerator.processor()])
+        .args(["-no-user-config", "-nodefaults", "-display", "none"])
+        .args(["-machine", "pc", "-m", "32"])
+        .args(["-device", "isa-debug-exit,iobase=0x501,iosize=4"])
+        .args(["-serial", "stdio"]);
+    let disk = disk.display().to_string().replace(',', ",,");
+    command.args(["-drive", &format!("file={disk},format=raw,if=ide")]);
+    if sandbox {
+        command.args(["-sandbox", super::command::SANDBOX]);
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    command
 }
 
 fn last_line(bytes: &[u8]) -> String {
