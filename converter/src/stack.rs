@@ -11,16 +11,16 @@
 //!
 //! **Limits:** 8 layers, 4096 volumes.
 
+mod arrays;
 mod encrypted;
+mod groups;
 
 use std::sync::Arc;
 
 use disk::block::Slice;
 use disk::filesystem::{self, Filesystem, FilesystemKind};
-use disk::partition::{Partition, PartitionTable, Scheme, read_partition_table};
+use disk::partition::{Partition, PartitionTable, read_partition_table};
 use disk::volume::ReadOnly;
-use disk::volume::lvm2::{self, LogicalVolume, LogicalVolumeKind, VolumeGroup};
-use disk::volume::md::{self, Array};
 use disk::{Finding, Level, ReadAt, SectorSize, WriteAt};
 
 use crate::error::{Error, Result};
@@ -28,6 +28,8 @@ use crate::guest_disk::{GuestDisk, secrets_of};
 use crate::inspect::findings::{WithRemedy, finding};
 use crate::inspect::{AssembledKind, VolumeId};
 use crate::secrets::Secrets;
+
+pub(crate) use arrays::partition_node;
 
 const LAYERS_MAX: usize = 8;
 const VOLUMES_MAX: u16 = 4096;
@@ -246,153 +248,6 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Opens the arrays on what is free; whether there were any.
-    fn arrays(&mut self) -> Result<bool> {
-        let candidates = self.of_kind(FilesystemKind::MdMember)?;
-        let assembly = md::assemble(&devices(&candidates));
-        self.note("md", with_names(&assembly.findings, &candidates, &[]));
-        for array in &assembly.arrays {
-            self.add_array(array, &candidates)?;
-        }
-        // A damaged member becomes a part of nothing, and is told once.
-        self.take(0..candidates.len(), &candidates);
-        Ok(!assembly.arrays.is_empty())
-    }
-
-    fn add_array(&mut self, array: &Array, candidates: &[Part]) -> Result<()> {
-        let members = array.members.iter().map(|member| member.candidate);
-        let parts = self.take(members, candidates);
-        let nodes = array_nodes(array);
-        let name = nodes.first().cloned().unwrap_or_else(|| array.uuid.clone());
-        let mut findings = array.findings.clone();
-        for found in findings.iter_mut().filter(|f| f.place == array.place()) {
-            found.place.clear();
-        }
-        self.note(&name, with_names(&findings, candidates, &parts));
-        // The findings say why.
-        if array.obstacle.is_some() {
-            return Ok(());
-        }
-        let device = match array.open() {
-            Ok(device) => device,
-            Err(error) => {
-                let unusable = unusable("storage.md.unusable", &name, error, UNKNOWN_KIND)?;
-                self.tell(&parts, unusable);
-                return Ok(());
-            }
-        };
-        // As its members have them; one of 512 bytes can do with larger ones.
-        let sector_size = sector_size(candidates, &parts);
-        let volume = Assembled {
-            part: self.part(device, sector_size)?,
-            kind: AssembledKind::MdArray,
-            name,
-            nodes,
-            parts,
-        };
-        self.add_partitions(&volume)?;
-        self.add(volume);
-        Ok(())
-    }
-
-    /// Arrays may be partitioned, as disks are: `md0p1`.
-    fn add_partitions(&mut self, array: &Assembled) -> Result<()> {
-        let Part {
-            device,
-            sector_size,
-            ..
-        } = &array.part;
-        if filesystem::detect(device).is_ok_and(|found| found.is_some()) {
-            return Ok(());
-        }
-        let readable: Arc<dyn ReadAt> = Arc::clone(device) as _;
-        let table = match read_partition_table(&readable, *sector_size) {
-            Ok(table) if !matches!(table.scheme, Scheme::None) => table,
-            Ok(_) | Err(disk::Error::Corrupt { .. } | disk::Error::Unsupported { .. }) => {
-                return Ok(());
-            }
-            Err(error) => return Err(Error::guest(&array.name)(error)),
-        };
-        for entry in entries(&table) {
-            let Some(device) = slice_of(device, entry) else {
-                continue;
-            };
-            let number = entry.number.get();
-            let nodes = array.nodes.iter().map(|node| partition_node(node, number));
-            let volume = Assembled {
-                part: self.part(device, *sector_size)?,
-                kind: AssembledKind::Partition,
-                name: partition_node(&array.name, number),
-                nodes: nodes.collect(),
-                parts: vec![array.part.id],
-            };
-            self.add(volume);
-        }
-        Ok(())
-    }
-
-    /// Opens the logical volumes on what is free.
-    fn groups(&mut self) -> Result<()> {
-        let candidates = self.of_kind(FilesystemKind::Lvm2Member)?;
-        let scan = lvm2::scan(&devices(&candidates));
-        self.note("LVM", with_names(&scan.findings, &candidates, &[]));
-        for group in &scan.groups {
-            let physical = group.physical_volumes();
-            let members = physical.iter().filter_map(|volume| volume.candidate);
-            let parts = self.take(members, &candidates);
-            let findings = with_names(group.findings(), &candidates, &parts);
-            self.note(group.name(), findings);
-            let sector_size = sector_size(&candidates, &parts);
-            for volume in group.logical_volumes() {
-                let is_nothing = matches!(
-                    volume.kind(),
-                    LogicalVolumeKind::ThinPool | LogicalVolumeKind::Error
-                );
-                if volume.is_visible() && !is_nothing {
-                    self.add_logical(group, &volume, &parts, sector_size)?;
-                }
-            }
-        }
-        // A copy of a physical volume would be a group of its own in the next layer. One whose group is
-        // not known may belong to one that is yet to be found.
-        let numbers = 0..candidates.len();
-        let done = numbers.filter(|number| !scan.unassigned.contains(number));
-        self.take(done, &candidates);
-        Ok(())
-    }
-
-    fn add_logical(
-        &mut self,
-        group: &VolumeGroup,
-        volume: &LogicalVolume,
-        parts: &[VolumeId],
-        sector_size: SectorSize,
-    ) -> Result<()> {
-        let name = format!("{}/{}", group.name(), volume.name());
-        let device = match volume.open() {
-            Ok(device) => device,
-            Err(error) => {
-                let unusable = unusable("storage.lvm.unusable", &name, error, remedy_for(group))?;
-                self.tell(parts, unusable);
-                return Ok(());
-            }
-        };
-        let mapper = format!(
-            "mapper/{}-{}",
-            doubled(group.name()),
-            doubled(volume.name())
-        );
-        let volume = Assembled {
-            part: self.part(device, sector_size)?,
-            kind: AssembledKind::LogicalVolume,
-            nodes: vec![name.clone(), mapper],
-            name,
-            parts: parts.to_vec(),
-        };
-        self.add(volume);
-        Ok(())
-    }
-
     /// What is free and looks like that.
     fn of_kind(&self, kind: FilesystemKind) -> Result<Vec<Part>> {
         let mut found = Vec::new();
@@ -453,13 +308,6 @@ impl Builder<'_> {
         let about = parts.first().map(|about| (*about, finding));
         self.stack.findings.extend(about);
     }
-}
-
-/// What to do about a volume that cannot be opened.
-fn remedy_for(group: &VolumeGroup) -> &'static str {
-    let physical = group.physical_volumes();
-    let is_complete = physical.iter().all(|volume| volume.candidate.is_some());
-    if is_complete { UNKNOWN_KIND } else { ALL_DISKS }
 }
 
 /// What is broken or not known is the guest's condition; a failing device is an error.
@@ -525,46 +373,6 @@ fn sector_size(candidates: &[Part], parts: &[VolumeId]) -> SectorSize {
         }
     }
     size
-}
-
-/// `md0`, `md/0`, `md/root`, and udev's links; mdadm names arrays of other hosts otherwise, which is what
-/// `mdadm.conf` is for.
-fn array_nodes(array: &Array) -> Vec<String> {
-    let mut nodes = Vec::new();
-    let name = array.name.as_deref();
-    let short = name.map(|name| name.rsplit_once(':').map_or(name, |(_, short)| short));
-    if let Some(minor) = array.preferred_minor {
-        nodes.push(format!("md{minor}"));
-        nodes.push(format!("md/{minor}"));
-    }
-    if let Some(short) = short.filter(|short| !short.is_empty()) {
-        let is_number = short.bytes().all(|byte| byte.is_ascii_digit());
-        if is_number {
-            nodes.push(format!("md{short}"));
-        }
-        nodes.push(format!("md/{short}"));
-    }
-    if let Some(name) = name {
-        nodes.push(format!("disk/by-id/md-name-{name}"));
-    }
-    nodes.push(format!("disk/by-id/md-uuid-{}", array.mdadm_uuid()));
-    nodes
-}
-
-/// A partition's node: after a digit a `p`, in udev's links `-part`.
-pub(crate) fn partition_node(node: &str, number: u32) -> String {
-    if node.starts_with("disk/") {
-        format!("{node}-part{number}")
-    } else if node.ends_with(|last: char| last.is_ascii_digit()) {
-        format!("{node}p{number}")
-    } else {
-        format!("{node}{number}")
-    }
-}
-
-/// Device mapper's names have a hyphen between group and volume, so those inside are doubled.
-fn doubled(name: &str) -> String {
-    name.replace('-', "--")
 }
 
 #[cfg(test)]
@@ -662,16 +470,5 @@ mod tests {
             "disk 5 and disk 4, device 9"
         );
         assert_eq!(named("a device of device"), "a device of device");
-    }
-
-    #[test]
-    fn nodes_are_named_as_the_guest_does() {
-        assert_eq!(doubled("my-vg"), "my--vg");
-        assert_eq!(partition_node("md0", 1), "md0p1");
-        assert_eq!(partition_node("md/data", 1), "md/data1");
-        assert_eq!(
-            partition_node("disk/by-id/md-uuid-a", 2),
-            "disk/by-id/md-uuid-a-part2"
-        );
     }
 }
