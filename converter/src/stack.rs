@@ -26,7 +26,7 @@ use disk::{Finding, Level, ReadAt, SectorSize, WriteAt};
 use crate::error::{Error, Result};
 use crate::guest_disk::{GuestDisk, secrets_of};
 use crate::inspect::findings::{WithRemedy, finding};
-use crate::inspect::{AssembledKind, VolumeId};
+use crate::inspect::volume_facts::{AssembledKind, VolumeId};
 use crate::secrets::Secrets;
 
 pub(crate) use arrays::partition_node;

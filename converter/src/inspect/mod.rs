@@ -23,7 +23,7 @@ mod storage;
 mod subvolumes;
 mod system;
 pub(crate) mod tree;
-mod volume_facts;
+pub(crate) mod volume_facts;
 
 use std::collections::BTreeMap;
 

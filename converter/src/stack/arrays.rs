@@ -13,7 +13,7 @@ use super::{
     with_names,
 };
 use crate::error::{Error, Result};
-use crate::inspect::AssembledKind;
+use crate::inspect::volume_facts::AssembledKind;
 
 impl Builder<'_> {
     /// Opens the arrays on what is free; whether there were any.

@@ -9,9 +9,8 @@ use disk::{Finding, Level, WriteAt};
 
 use super::{Assembled, Builder, Part, unusable};
 use crate::error::Result;
-use crate::inspect::AssembledKind;
-use crate::inspect::findings::{WithRemedy, finding};
-use crate::inspect::{LUKS_LOCKED, LUKS_TOKEN};
+use crate::inspect::findings::{LUKS_LOCKED, LUKS_TOKEN, WithRemedy, finding};
+use crate::inspect::volume_facts::AssembledKind;
 
 const UNUSABLE: &str = "storage.luks.unusable";
 

@@ -9,7 +9,7 @@ use super::{
     ALL_DISKS, Assembled, Builder, UNKNOWN_KIND, devices, sector_size, unusable, with_names,
 };
 use crate::error::Result;
-use crate::inspect::{AssembledKind, VolumeId};
+use crate::inspect::volume_facts::{AssembledKind, VolumeId};
 
 impl Builder<'_> {
     /// Opens the logical volumes on what is free.
