@@ -13,6 +13,7 @@
 
 pub mod block;
 mod error;
+mod fields;
 pub mod filesystem;
 mod finding;
 mod monitor;

@@ -17,7 +17,6 @@
 use std::ops::Range;
 
 use super::super::extents::Extents;
-use super::super::superblock::Fields;
 use super::STRUCTURE;
 use super::chunk::Chunk;
 use super::key::{Key, kind, object};
@@ -26,6 +25,7 @@ use super::superblock::{LENGTH, OFFSETS};
 use super::tree::Tree;
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 /// No chunk begins before it.
 const RESERVED_BYTES: u64 = 1 << 20;

@@ -18,10 +18,10 @@
 //!
 //! Source: Linux, include/uapi/linux/btrfs_tree.h (`btrfs_header`), fs/btrfs/tree-checker.c.
 
-use super::super::superblock::Fields;
 use super::key::Key;
 use super::superblock::Superblock;
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 const STRUCTURE: &str = "btrfs tree block";
 const HEADER_BYTES: usize = 0x65;

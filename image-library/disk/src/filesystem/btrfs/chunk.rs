@@ -24,10 +24,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::super::superblock::Fields;
 use super::key::{Key, kind};
 use crate::block::array_at;
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 const STRUCTURE: &str = "btrfs chunk";
 const HEADER_BYTES: usize = 48;

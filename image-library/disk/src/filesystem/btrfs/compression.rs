@@ -18,8 +18,8 @@
 
 use std::io::Read;
 
-use super::super::superblock::Fields;
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 /// `BTRFS_MAX_UNCOMPRESSED`, and `BTRFS_MAX_COMPRESSED`.
 pub(super) const EXTENT_BYTES_MAX: u64 = 128 << 10;

@@ -17,13 +17,13 @@
 //! (`check_extent_data_item`).
 
 use super::super::path::too_large;
-use super::super::superblock::Fields;
 use super::compression::{Compression, EXTENT_BYTES_MAX};
 use super::inode::Inode;
 use super::key::{Key, kind};
 use super::tree::{Item, Tree};
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 const STRUCTURE: &str = "btrfs file extent";
 const INLINE_HEADER_BYTES: usize = 21;

@@ -15,11 +15,11 @@
 //!
 //! Source: Linux, include/uapi/linux/btrfs_tree.h (`btrfs_inode_item`, `btrfs_dir_item`).
 
-use super::super::superblock::Fields;
 use super::super::{FileType, Metadata};
 use super::key::{Key, kind, name_hash};
 use super::tree::{Item, Tree};
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 const STRUCTURE: &str = "btrfs inode";
 const ENTRY_STRUCTURE: &str = "btrfs directory entry";

@@ -9,7 +9,7 @@
 //!
 //! Source: Linux, include/uapi/linux/btrfs_tree.h (`btrfs_disk_key`).
 
-use super::super::superblock::Fields;
+use crate::fields::Fields;
 
 /// The kinds of items that are read here.
 pub(super) mod kind {

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::cache::{CachedDevice, check_bounds};
-use super::super::superblock::uuid;
 use super::SUPERBLOCK;
 use super::superblock::Superblock;
 use crate::block::{Extent, ReadAt};
 use crate::error::{Error, Result};
+use crate::fields::uuid;
 use crate::finding::{Finding, Level};
 
 /// One device of a filesystem.

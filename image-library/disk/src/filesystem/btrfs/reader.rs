@@ -10,7 +10,6 @@
 use std::sync::Arc;
 
 use super::super::path::{self, GuestPath};
-use super::super::superblock::{Fields, text};
 use super::super::{DirectoryEntry, FileType, Filesystem, Identity, Metadata};
 use super::inode::{self, Inode};
 use super::key::{Key, kind, object};
@@ -20,6 +19,7 @@ use super::tree::Tree;
 use super::volume::Volume;
 use super::{STRUCTURE, allocation, file};
 use crate::error::{Error, Result};
+use crate::fields::{Fields, text};
 
 /// A btrfs directory may be far larger; no guest directory that conversion lists is.
 const ENTRIES_MAX: usize = 1 << 20;

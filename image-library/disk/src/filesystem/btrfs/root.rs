@@ -10,12 +10,12 @@
 //!
 //! Source: Linux, include/uapi/linux/btrfs_tree.h (`btrfs_root_item`).
 
-use super::super::superblock::{Fields, uuid};
 use super::block::Pointer;
 use super::key::{Key, kind};
 use super::tree::Item;
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::fields::{Fields, uuid};
 
 const STRUCTURE: &str = "btrfs root item";
 /// Before Linux 3.6 the item ended here.

@@ -13,7 +13,6 @@
 use std::collections::BTreeMap;
 
 use super::super::path;
-use super::super::superblock::Fields;
 use super::STRUCTURE;
 use super::inode;
 use super::key::{Key, kind, object};
@@ -22,6 +21,7 @@ use super::root::{self, Root};
 use super::tree::Tree;
 use super::volume::Volume;
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 const PATH_BYTES_MAX: usize = 4096;
 const SUBVOLUMES_MAX: usize = 1 << 20;

@@ -17,13 +17,13 @@
 //! Source: Linux, include/uapi/linux/btrfs_tree.h (`btrfs_super_block`), fs/btrfs/disk-io.c
 //! (`btrfs_validate_super`).
 
-use super::super::superblock::{Fields, read_block, text, uuid};
 use super::super::{FilesystemKind, Identity};
 use super::SUPERBLOCK;
 use super::block::Pointer;
 use super::checksum::Checksum;
 use crate::block::{ReadAt, array_at};
 use crate::error::{Error, Result};
+use crate::fields::{Fields, read_block, text, uuid};
 
 /// Where the copies are.
 pub(super) const OFFSETS: [u64; 3] = [0x1_0000, 0x400_0000, 0x40_0000_0000];

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::super::superblock::{Fields, uuid};
 use super::block::{Block, Pointer};
 use super::chunk::{Chunk, ChunkMap, Stripe};
 use super::key::{Key, kind, object};
@@ -20,6 +19,7 @@ use super::tree::Tree;
 use super::{STRUCTURE, root};
 use crate::block::array_at;
 use crate::error::{Error, Result};
+use crate::fields::{Fields, uuid};
 use crate::finding::{Finding, Level};
 
 const BLOCKS_MAX: usize = 512;

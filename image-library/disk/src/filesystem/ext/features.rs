@@ -2,11 +2,11 @@
 //! What of an ext filesystem is not written, and the one mark that is set aside meanwhile.
 
 use super::super::staging::Staging;
-use super::super::superblock::Fields;
 use super::super::superblock::ext::{LENGTH, OFFSET, Superblock, feature};
 use super::STRUCTURE;
 use crate::block::{ReadAt, WriteAt};
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 /// Incompatible features that the library behind [`super::reader`] does not read, so that what was
 /// written could not be verified, or that the one here does not write.

@@ -12,10 +12,10 @@
 //! They follow the superblock in one table; with meta_bg, from a given group on, each block of
 //! descriptors stands at the start of the first group that it describes.
 
-use super::super::superblock::Fields;
 use super::super::superblock::ext::{Superblock, feature};
 use crate::block::ReadAt;
 use crate::error::Result;
+use crate::fields::Fields;
 
 const FLAG_INODES_UNINITIALISED: u16 = 0x1;
 pub(super) const FLAG_BLOCKS_UNINITIALISED: u16 = 0x2;

@@ -18,11 +18,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use fs_ext4::checksum::linux_crc32c;
 
-use super::super::superblock::Fields;
 use super::super::superblock::ext::Superblock;
 use super::group::{Group, read_all};
 use crate::block::ReadAt;
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 const STRUCTURE: &str = "ext journal";
 const MAGIC: u32 = 0xc03b_3998;

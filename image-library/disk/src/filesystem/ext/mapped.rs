@@ -20,9 +20,9 @@ use fs_ext4::block_io::BlockDevice;
 use fs_ext4::checksum::{Checksummer, group_desc_csum, linux_crc32c};
 use fs_ext4::superblock::Superblock as LibrarySuperblock;
 
-use super::super::superblock::Fields;
 use super::super::superblock::ext::{OFFSET, Superblock};
 use super::group::FLAG_BLOCKS_UNINITIALISED;
+use crate::fields::Fields;
 
 type Result<T> = std::result::Result<T, fs_ext4::Error>;
 

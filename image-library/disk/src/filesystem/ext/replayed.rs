@@ -8,11 +8,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::super::superblock::Fields;
 use super::super::superblock::ext::{LENGTH, OFFSET, Superblock, feature};
 use super::journal::{Replay, replay};
 use crate::block::ReadAt;
 use crate::error::Result;
+use crate::fields::Fields;
 
 /// A device whose blocks are taken from the journal where it has newer ones.
 pub(super) struct Replayed {

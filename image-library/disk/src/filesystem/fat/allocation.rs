@@ -44,7 +44,7 @@ fn entries_in(width: Width) -> u64 {
 }
 
 fn is_used(width: Width, cluster: u64, window: &[u8], at: usize) -> bool {
-    let fields = super::super::superblock::Fields(window);
+    let fields = crate::fields::Fields(window);
     let (entry, bad) = match width {
         Width::Bits12 if cluster.is_multiple_of(2) => (u32::from(fields.u16(at)) & 0xfff, 0xff7),
         Width::Bits12 => (u32::from(fields.u16(at)) >> 4, 0xff7),

@@ -8,9 +8,9 @@
 //! | 0x70 | 8 | total bytes, over all devices |
 //! | 0x12b | 256 | label |
 
-use super::{Fields, read_block, text, uuid};
 use crate::block::ReadAt;
 use crate::error::Result;
+use crate::fields::{Fields, read_block, text, uuid};
 use crate::filesystem::{FilesystemKind, Identity};
 
 const OFFSET: u64 = 0x10000;

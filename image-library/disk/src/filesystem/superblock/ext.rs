@@ -15,9 +15,9 @@
 //!
 //! Everything that a calculation divides by or allocates with is checked here, once.
 
-use super::{Fields, read_block, text, uuid};
 use crate::block::ReadAt;
 use crate::error::{Error, Result};
+use crate::fields::{Fields, read_block, text, uuid};
 use crate::filesystem::{FilesystemKind, Identity};
 
 pub(crate) const OFFSET: u64 = 1024;

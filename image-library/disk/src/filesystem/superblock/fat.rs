@@ -15,9 +15,9 @@
 //! FAT has no magic, so all of these must make sense. The count of clusters alone decides between
 //! FAT12, FAT16 and FAT32.
 
-use super::{Fields, read_block};
 use crate::block::ReadAt;
 use crate::error::Result;
+use crate::fields::{Fields, read_block};
 use crate::filesystem::{FilesystemKind, Identity};
 
 const ENTRY_BYTES: usize = 32;
@@ -163,5 +163,5 @@ fn label_in(directory: &[u8]) -> Option<String> {
                 && entry[11] != ATTRIBUTE_LONG_NAME
                 && entry[11] & 0x18 == ATTRIBUTE_VOLUME_LABEL
         })
-        .and_then(|entry| super::text(&entry[..11]))
+        .and_then(|entry| crate::fields::text(&entry[..11]))
 }

@@ -8,9 +8,9 @@
 //! | 24 | 48 | label (version 2) |
 //! | 168 | 40 | UUID as text |
 
-use super::{Fields, read_block, text};
 use crate::block::ReadAt;
 use crate::error::Result;
+use crate::fields::{Fields, read_block, text};
 use crate::filesystem::{FilesystemKind, Identity};
 
 pub(crate) fn detect(device: &dyn ReadAt) -> Result<Option<Identity>> {

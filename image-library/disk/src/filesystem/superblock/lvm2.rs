@@ -9,9 +9,9 @@
 //!
 //! The header begins with the UUID (32 characters) and the device's size in bytes.
 
-use super::{Fields, read_block};
 use crate::block::ReadAt;
 use crate::error::Result;
+use crate::fields::{Fields, read_block};
 use crate::filesystem::{FilesystemKind, Identity};
 
 const SECTOR_BYTES: usize = 512;

@@ -12,9 +12,9 @@
 //! byte order of the machine. Version 1 has the array's name at 32 and the used sectors at 80. A
 //! damaged superblock still makes a member; whether it is one of an array, `volume::md` decides.
 
-use super::{Fields, read_block, text, uuid};
 use crate::block::ReadAt;
 use crate::error::Result;
+use crate::fields::{Fields, read_block, text, uuid};
 use crate::filesystem::{FilesystemKind, Identity};
 use crate::volume::md::superblock::{MAGIC, version0_offset, version1_offsets};
 

@@ -9,15 +9,12 @@
 pub(crate) mod btrfs;
 pub(crate) mod ext;
 pub(crate) mod fat;
-mod field;
 pub(crate) mod luks;
 pub(crate) mod lvm2;
 pub(crate) mod md;
 pub(crate) mod ntfs;
 pub(crate) mod swap;
 pub(crate) mod xfs;
-
-pub(crate) use field::Fields;
 
 use super::Identity;
 use crate::block::ReadAt;
@@ -45,37 +42,6 @@ pub fn detect(device: &dyn ReadAt) -> Result<Option<Identity>> {
         }
     }
     Ok(None)
-}
-
-/// Reads `length` bytes at `offset`, or `None` where the device ends before.
-pub(crate) fn read_block(
-    device: &dyn ReadAt,
-    offset: u64,
-    length: usize,
-) -> Result<Option<Vec<u8>>> {
-    let fits = offset
-        .checked_add(length as u64)
-        .is_some_and(|end| end <= device.length_bytes());
-    if !fits {
-        return Ok(None);
-    }
-    let mut bytes = vec![0; length];
-    device.read_exact_at(offset, &mut bytes)?;
-    Ok(Some(bytes))
-}
-
-/// A fixed-length text field: up to the first NUL, without trailing spaces; `None` when empty.
-pub(crate) fn text(bytes: &[u8]) -> Option<String> {
-    let end = bytes.iter().position(|&byte| byte == 0);
-    let text = String::from_utf8_lossy(&bytes[..end.unwrap_or(bytes.len())]);
-    let text = text.trim_end();
-    (!text.is_empty()).then(|| text.to_owned())
-}
-
-/// Sixteen bytes as `blkid` prints a UUID; `None` when all are zero.
-pub(crate) fn uuid(bytes: &[u8]) -> Option<String> {
-    let uuid = uuid::Uuid::from_slice(bytes).ok()?;
-    (!uuid.is_nil()).then(|| uuid.hyphenated().to_string())
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@
 //!
 //! File record 3 is `$Volume`; its attribute 0x60 holds the name in UTF-16.
 
-use super::{Fields, read_block};
 use crate::block::ReadAt;
 use crate::error::Result;
+use crate::fields::{Fields, read_block};
 use crate::filesystem::{FilesystemKind, Identity};
 
 const VOLUME_RECORD: u64 = 3;

@@ -14,9 +14,9 @@
 
 use std::ops::Range;
 
-use super::{Fields, read_block, text, uuid};
 use crate::block::ReadAt;
 use crate::error::Result;
+use crate::fields::{Fields, read_block, text, uuid};
 use crate::filesystem::{FilesystemKind, Identity};
 
 const PAGE_SIZES_BYTES: [u64; 5] = [4096, 8192, 16384, 32768, 65536];

@@ -18,12 +18,14 @@
 
 use std::ops::Range;
 
-use super::{Fields, read_block, text, uuid};
 use crate::block::ReadAt;
 use crate::error::{Error, Result};
+use crate::fields::{Fields, read_block, text, uuid};
 use crate::filesystem::{FilesystemKind, Identity};
 
 pub(crate) const STRUCTURE: &str = "XFS superblock";
+/// The second flags of an inode: the counters of its extents are large ones (`XFS_DIFLAG2_NREXT64`).
+pub(crate) const BIG_COUNTS: u64 = 0x10;
 /// Where the checksum stands.
 const CHECKSUM_AT: usize = 224;
 /// No smaller group is ever made.
@@ -146,6 +148,14 @@ fn sector_size(bytes: &[u8]) -> Result<u64> {
 }
 
 impl Superblock {
+    /// Bytes before the records of a block in a tree of extents.
+    pub(crate) fn tree_header_length(&self) -> usize {
+        match self.has_checksums {
+            true => 72,
+            false => 24,
+        }
+    }
+
     /// Parses a sector; its checksum was compared, or it comes from the log.
     pub(crate) fn from_bytes(bytes: &[u8], device_bytes: u64) -> Result<Self> {
         let fields = Fields(bytes);

@@ -202,7 +202,7 @@ fn runs(leaf: &Block, superblock: &Superblock) -> Result<Vec<Range<u64>>> {
         return Err(Error::corrupt(TREE, leaf.offset, "more records than fit"));
     }
     let numbers = |record: &[u8]| {
-        let fields = super::super::superblock::Fields(record);
+        let fields = crate::fields::Fields(record);
         let start = u64::from(fields.u32_be(0));
         start..start + u64::from(fields.u32_be(4))
     };

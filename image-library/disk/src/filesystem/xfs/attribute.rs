@@ -12,13 +12,13 @@
 
 use std::ops::Deref;
 
-use super::super::superblock::Fields;
 use super::file::REMOTE_HEADER;
 use super::fork::{Fork, Format};
 use super::hash_tree::{HashTree, hash};
 use super::volume::{Block, Volume};
 use crate::block::ReadAt;
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 const STRUCTURE: &str = "XFS attributes";
 const VALUE_BYTES_MAX: usize = 64 << 10;

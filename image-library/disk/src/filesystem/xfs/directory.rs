@@ -17,7 +17,6 @@
 use std::ops::Deref;
 
 use super::super::path::directory_too_large;
-use super::super::superblock::Fields;
 use super::super::superblock::xfs::Superblock;
 use super::super::{DirectoryEntry, FileType};
 use super::fork::{Format, Mapping};
@@ -26,6 +25,7 @@ use super::inode::Inode;
 use super::volume::{Block, Volume};
 use crate::block::ReadAt;
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 const STRUCTURE: &str = "XFS directory";
 /// A directory may be far larger; no guest directory that conversion lists is.

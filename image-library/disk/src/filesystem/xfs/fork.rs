@@ -13,11 +13,10 @@
 
 use std::ops::{Deref, Range};
 
-use super::super::superblock::Fields;
-use super::super::superblock::xfs::Superblock;
 use super::volume::{Block, Volume};
 use crate::block::ReadAt;
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 const FORK: &str = "XFS inode fork";
 const TREE: &str = "XFS extent tree";
@@ -147,13 +146,6 @@ impl Fork {
     }
 }
 
-pub(super) fn tree_header_length(superblock: &Superblock) -> usize {
-    match superblock.has_checksums {
-        true => 72,
-        false => 24,
-    }
-}
-
 /// A walk over the extents, which stays out of what lies before and behind the range.
 struct Walk<'w, D> {
     volume: &'w Volume<D>,
@@ -213,7 +205,7 @@ impl<D: Deref<Target: ReadAt>> Walk<'_, D> {
             false => b"BMAP",
         };
         block.check(TREE, block.bytes.starts_with(magic), None, superblock)?;
-        let header = tree_header_length(superblock);
+        let header = superblock.tree_header_length();
         let (_, records) = block.bytes.split_at(header.min(block.bytes.len()));
         let count = usize::from(block.fields().u16_be(6));
         let room = records.len() / RECORD;

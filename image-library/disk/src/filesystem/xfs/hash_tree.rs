@@ -57,7 +57,7 @@ impl<D: Deref<Target: ReadAt>> HashTree<'_, D> {
         };
         for _ in 0..LEAVES_MAX {
             let records = self.records(&leaf)?;
-            let hash_of = |record: &[u8]| super::super::superblock::Fields(record).u32_be(0);
+            let hash_of = |record: &[u8]| crate::fields::Fields(record).u32_be(0);
             let mut records = records.chunks_exact(8).skip_while(|r| hash_of(r) < hash);
             for record in records.by_ref().take_while(|r| hash_of(r) == hash) {
                 if let Some(answer) = ask(&leaf, record)? {
@@ -91,7 +91,7 @@ impl<D: Deref<Target: ReadAt>> HashTree<'_, D> {
                 16
             };
             let records = self.records_behind(&block, header)?;
-            let fields = |record| super::super::superblock::Fields(record);
+            let fields = |record| crate::fields::Fields(record);
             let mut records = records.chunks_exact(8).map(fields);
             let Some(child) = records.find(|record| record.u32_be(0) >= hash) else {
                 return Ok(None);

@@ -13,19 +13,17 @@
 
 use std::ops::Deref;
 
-use super::super::superblock::Fields;
-use super::super::superblock::xfs::checksum;
+use super::super::superblock::xfs::{BIG_COUNTS, checksum};
 use super::super::{FileType, Metadata};
 use super::fork::{Fork, Format};
 use super::volume::Volume;
 use crate::block::ReadAt;
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 const STRUCTURE: &str = "XFS inode";
 const CHECKSUM_AT: usize = 100;
 const FLAG_REALTIME: u16 = 1;
-/// The counters of extents are large ones.
-pub(super) const FLAG2_BIG_COUNTS: u64 = 0x10;
 
 /// An inode that is in use.
 #[derive(Debug)]
@@ -121,7 +119,7 @@ fn forks(
             None => return Err(broken("its attributes begin behind its end")),
         },
     };
-    let (data_extents, attribute_extents) = match fields.u64_be(120) & FLAG2_BIG_COUNTS {
+    let (data_extents, attribute_extents) = match fields.u64_be(120) & BIG_COUNTS {
         // What stands at 120 in earlier versions is data.
         big if big != 0 && fields.u8(4) == 3 => (fields.u64_be(24), fields.u32_be(76).into()),
         _ => (fields.u32_be(76).into(), fields.u16_be(80).into()),

@@ -93,7 +93,7 @@ impl Xfs {
         };
         let value = attribute::security(&self.volume, fork, b"selinux")?;
         // The kernel keeps the NUL behind it.
-        Ok(value.and_then(|value| superblock::text(&value)))
+        Ok(value.and_then(|value| crate::fields::text(&value)))
     }
 
     /// The inode of a path; links on the way are not followed.

@@ -5,9 +5,9 @@
 //! at byte 8, tells the kind. Facts: Linux, `fs/xfs/libxfs/xfs_format.h`, `xfs_da_format.h`; which
 //! sequence numbers count in a replay: `fs/xfs/xfs_buf_item_recover.c`.
 
-use super::super::superblock::Fields;
 use super::super::superblock::xfs::{Superblock, checksum};
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 /// Where a kind of block keeps its proofs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 
 use std::ops::Deref;
 
-use super::super::superblock::Fields;
 use super::super::superblock::xfs::Superblock;
 use super::log::{Changes, Recovery, recover};
 use super::seal::Seal;
 use crate::block::ReadAt;
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 /// A device, what a replay of its log changes, and the geometry.
 #[derive(Debug)]

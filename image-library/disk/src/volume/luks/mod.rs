@@ -29,7 +29,7 @@ use zeroize::Zeroizing;
 
 use crate::block::WriteAt;
 use crate::error::{Error, Result};
-use crate::filesystem::superblock::read_block;
+use crate::fields::read_block;
 use crate::finding::Finding;
 
 use cipher::CipherSpec;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::block::WriteAt;
 use crate::error::Result;
-use crate::filesystem::superblock::{Fields, read_block, text};
+use crate::fields::{Fields, read_block, text};
 
 use super::cipher::CipherSpec;
 use super::derivation::Derivation;

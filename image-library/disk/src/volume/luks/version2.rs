@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use crate::block::WriteAt;
 use crate::error::Result;
-use crate::filesystem::superblock::{Fields, read_block, text};
+use crate::fields::{Fields, read_block, text};
 use crate::finding::{Finding, Level};
 
 use super::hash::Hash;

@@ -20,7 +20,7 @@ use std::ops::Range;
 
 use crate::block::ReadAt;
 use crate::error::{Error, Result};
-use crate::filesystem::superblock::{Fields, read_block};
+use crate::fields::{Fields, read_block};
 
 use super::checksum;
 

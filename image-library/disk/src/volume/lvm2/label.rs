@@ -22,8 +22,8 @@ use std::ops::Range;
 
 use crate::block::ReadAt;
 use crate::error::{Error, Result};
+use crate::fields::{Fields, read_block};
 use crate::filesystem::superblock::lvm2::dashed;
-use crate::filesystem::superblock::{Fields, read_block};
 
 use super::checksum;
 

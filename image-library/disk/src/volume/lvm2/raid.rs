@@ -23,7 +23,7 @@
 
 use crate::block::ReadAt;
 use crate::error::{Error, Result};
-use crate::filesystem::superblock::{Fields, read_block};
+use crate::fields::{Fields, read_block};
 use crate::volume::mapped::Algorithm;
 
 pub(super) const STRUCTURE: &str = "LVM2 RAID";

@@ -20,7 +20,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::block::{Extent, ReadAt, WriteAt, check_range};
 use crate::error::{Error, Result};
-use crate::filesystem::superblock::{Fields, read_block};
+use crate::fields::{Fields, read_block};
 
 const MAGIC: &[u8; 4] = b"SnAp";
 const HEADER_BYTES: usize = 16;

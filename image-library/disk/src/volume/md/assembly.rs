@@ -12,7 +12,7 @@ use crate::finding::{Finding, Level as Weight};
 
 use super::superblock::{Seat, Superblock, find};
 use super::{Array, Assembly, Level, Member, MemberState, open};
-use crate::filesystem::superblock::uuid;
+use crate::fields::uuid;
 
 /// What an array is opened from: for each member its device and what its superblock says.
 #[derive(Debug, Clone, Default)]

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::block::WriteAt;
 use crate::error::{Error, Result};
-use crate::filesystem::superblock::{Fields, read_block};
+use crate::fields::{Fields, read_block};
 
 use super::superblock::SECTOR_BYTES;
 

@@ -13,7 +13,7 @@ use std::fmt;
 
 use crate::block::{ReadAt, SectorSize};
 use crate::error::Result;
-use crate::filesystem::superblock::read_block;
+use crate::fields::read_block;
 use crate::finding::{Finding, Level};
 
 const DDF_MAGIC: &[u8] = &[0xde, 0x11, 0xde, 0x11];

@@ -23,7 +23,7 @@ use std::collections::HashMap;
 
 use crate::block::ReadAt;
 use crate::error::Result;
-use crate::filesystem::superblock::{Fields, read_block};
+use crate::fields::{Fields, read_block};
 
 use super::superblock::SECTOR_BYTES;
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::block::{Extent, ReadAt, WriteAt, array_at};
 use crate::error::{Error, Result};
-use crate::filesystem::superblock::read_block;
+use crate::fields::read_block;
 
 use super::superblock::{BadBlockLog, SECTOR_BYTES, Superblock, corrupt};
 

@@ -13,7 +13,7 @@
 
 use crate::block::ReadAt;
 use crate::error::{Error, Result};
-use crate::filesystem::superblock::read_block;
+use crate::fields::read_block;
 
 use super::{Metadata, version0, version1};
 

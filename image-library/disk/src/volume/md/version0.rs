@@ -15,7 +15,7 @@
 //! | 992 | this device |
 
 use crate::error::Result;
-use crate::filesystem::superblock::Fields;
+use crate::fields::Fields;
 
 use super::Metadata;
 use super::superblock::{MAGIC, Seat, Superblock, corrupt};

@@ -24,7 +24,7 @@
 
 use crate::block::array_at;
 use crate::error::Result;
-use crate::filesystem::superblock::{Fields, text};
+use crate::fields::{Fields, text};
 
 use super::Metadata;
 use super::superblock::{BadBlockLog, MAGIC, SECTOR_BYTES, Seat, Superblock, bytes_of, corrupt};

@@ -8,9 +8,9 @@
 //! | inode `0x123b` | what was logged at 4, inode at 16, device number at 24, address at 40, its byte in the buffer at 52; on 32-bit computers all behind 12 is four bytes earlier |
 //! | inodes `0x123f` | group at 4, block at 8, count at 12, size at 16, blocks at 20, generation at 24 |
 
-use super::super::super::superblock::Fields;
 use super::transaction::Item;
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 const CHUNK: usize = 128;
 /// The largest buffer that is ever logged: 64 KiB, in sectors.

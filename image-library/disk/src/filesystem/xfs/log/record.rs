@@ -14,11 +14,11 @@
 
 use std::ops::Range;
 
-use super::super::super::superblock::Fields;
 use super::super::super::superblock::xfs::crc32c;
 use super::STRUCTURE;
 use crate::block::ReadAt;
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 const SECTOR: usize = 512;
 const MAGIC: u32 = 0xfeed_babe;

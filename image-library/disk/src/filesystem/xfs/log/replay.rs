@@ -11,8 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::super::superblock::Fields;
-use super::super::super::superblock::xfs::Superblock;
+use super::super::super::superblock::xfs::{BIG_COUNTS, Superblock};
 use super::super::seal::Seal;
 use super::changes::Changes;
 use super::items::{Buffer, Inode, NewInodes, announced, kind};
@@ -20,6 +19,7 @@ use super::transaction::{Item, Transaction};
 use super::{LogState, Recovery, STRUCTURE, Unfinished};
 use crate::block::ReadAt;
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 /// Inodes are made by the chunk of 64, or by the block where that has room for more.
 const NEW_INODES_MAX: u32 = 256;
@@ -318,7 +318,7 @@ fn put_core(bytes: &mut [u8], core: &[u8]) -> Option<usize> {
         }
     }
     // Counts of extents, in one of two shapes.
-    match flags2 & super::super::inode::FLAG2_BIG_COUNTS {
+    match flags2 & BIG_COUNTS {
         0 => {
             swap(30, 2);
             swap(76, 4);
@@ -366,7 +366,7 @@ fn put_fork(room: &mut [u8], logged: &[u8], is_root: bool, superblock: &Superblo
         room.get_mut(..logged.len())?.copy_from_slice(logged);
         return Some(());
     }
-    let header = super::super::fork::tree_header_length(superblock);
+    let header = superblock.tree_header_length();
     let records_room = logged.len().checked_sub(header)? / 16;
     let records = usize::from(Fields(logged).u16_be(6));
     let keys = logged.get(header..header + records * 8)?;

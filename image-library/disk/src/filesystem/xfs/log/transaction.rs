@@ -13,10 +13,10 @@
 
 use std::collections::BTreeMap;
 
-use super::super::super::superblock::Fields;
 use super::STRUCTURE;
 use super::record::Record;
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 
 const OPERATION_LENGTH: usize = 12;
 const HEADER_LENGTH: usize = 16;

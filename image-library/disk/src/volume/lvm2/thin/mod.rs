@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use crate::block::{CachedDevice, WriteAt};
 use crate::error::{Error, Result};
-use crate::filesystem::superblock::{Fields, read_block};
+use crate::fields::{Fields, read_block};
 
 use super::checksum;
 use tree::Tree;

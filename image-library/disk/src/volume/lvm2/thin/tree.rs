@@ -17,7 +17,7 @@
 
 use crate::block::ReadAt;
 use crate::error::{Error, Result};
-use crate::filesystem::superblock::{Fields, read_block};
+use crate::fields::{Fields, read_block};
 
 use super::super::checksum;
 use super::BLOCK_BYTES;

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Numbers at fixed places in bytes that were read from a disk.
+//! Numbers and texts at fixed places in bytes that were read from a disk.
 //!
 //! Total: a field beyond the end reads as zeros, so a parser of a structure of known size needs no
 //! error for a length that it has already made sure of.
+
+use crate::block::ReadAt;
+use crate::error::Result;
 
 /// A structure's bytes, read by offset.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +54,37 @@ impl<'a> Fields<'a> {
     pub(crate) fn u64_be(self, offset: usize) -> u64 {
         u64::from_be_bytes(self.array(offset))
     }
+}
+
+/// Reads `length` bytes at `offset`, or `None` where the device ends before.
+pub(crate) fn read_block(
+    device: &dyn ReadAt,
+    offset: u64,
+    length: usize,
+) -> Result<Option<Vec<u8>>> {
+    let fits = offset
+        .checked_add(length as u64)
+        .is_some_and(|end| end <= device.length_bytes());
+    if !fits {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; length];
+    device.read_exact_at(offset, &mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// A fixed-length text field: up to the first NUL, without trailing spaces; `None` when empty.
+pub(crate) fn text(bytes: &[u8]) -> Option<String> {
+    let end = bytes.iter().position(|&byte| byte == 0);
+    let text = String::from_utf8_lossy(&bytes[..end.unwrap_or(bytes.len())]);
+    let text = text.trim_end();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// Sixteen bytes as `blkid` prints a UUID; `None` when all are zero.
+pub(crate) fn uuid(bytes: &[u8]) -> Option<String> {
+    let uuid = uuid::Uuid::from_slice(bytes).ok()?;
+    (!uuid.is_nil()).then(|| uuid.hyphenated().to_string())
 }
 
 #[cfg(test)]
