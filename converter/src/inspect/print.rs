@@ -13,12 +13,11 @@ impl fmt::Display for Inspection {
         self.write_disks(f)?;
         for mount in &self.mounts {
             let spec = mount.spec.as_deref().unwrap_or("not in fstab");
-            writeln!(
-                f,
-                "mount       {} on {} ({spec})",
-                self.volumes().name(mount.volume),
-                mount.mount_point
-            )?;
+            write!(f, "mount       {}", self.volumes().name(mount.volume))?;
+            if !mount.directory.is_empty() {
+                write!(f, " {}", mount.directory)?;
+            }
+            writeln!(f, " on {} ({spec})", mount.mount_point)?;
         }
         for kernel in &self.kernels {
             write_kernel(f, kernel)?;

@@ -134,6 +134,8 @@ mod tests {
             .map(|mount| (mount.mount_point.as_str(), mount.directory.as_str()))
             .collect();
         assert_eq!(mounts, [("/", "/@"), ("/home", "/@home")]);
+        let text = inspection.to_string();
+        assert!(text.contains("partition 1 /@home on /home ("), "{text}");
         let codes: Vec<&str> = inspection
             .findings
             .iter()
