@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 scripts/prepare-machine.sh bench
 tests/fixtures/build/server.sh sample >/dev/null
 tests/fixtures/build/booted.sh sample >/dev/null
+scripts/build-guest-writer.sh >/dev/null
 say "building in release mode, then measuring (an hour, then hours for a library of 10 TiB)"
 cargo bench --package e2e --bench conversion
 cargo bench --package e2e --bench recovery
