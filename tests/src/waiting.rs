@@ -27,29 +27,26 @@ const CONSOLE_LINES: usize = 40;
 ///
 /// # Panics
 /// When it does not happen within two minutes.
-pub fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !happened() {
-        assert!(
-            started.elapsed() < PATIENCE,
-            "within {PATIENCE:?} it did not happen: {what}"
-        );
-        thread::sleep(PAUSE);
-    }
+pub fn wait_until(what: &str, happened: impl FnMut() -> bool) {
+    wait(what, PATIENCE, PAUSE, happened);
 }
 
 /// Waits for something that takes as long as a guest's start, whoever looks after it.
 ///
 /// # Panics
 /// When it does not happen within eight minutes.
-pub fn wait_for_guest(what: &str, mut happened: impl FnMut() -> bool) {
+pub fn wait_for_guest(what: &str, happened: impl FnMut() -> bool) {
+    wait(what, GUEST_PATIENCE, GUEST_PAUSE, happened);
+}
+
+fn wait(what: &str, patience: Duration, pause: Duration, mut happened: impl FnMut() -> bool) {
     let started = Instant::now();
     while !happened() {
         assert!(
-            started.elapsed() < GUEST_PATIENCE,
-            "within {GUEST_PATIENCE:?} it did not happen: {what}"
+            started.elapsed() < patience,
+            "within {patience:?} it did not happen: {what}"
         );
-        thread::sleep(GUEST_PAUSE);
+        thread::sleep(pause);
     }
 }
 
