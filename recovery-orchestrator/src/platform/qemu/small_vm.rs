@@ -24,8 +24,8 @@ use disk::Monitor;
 use image_library::chain_text;
 use serde_json::json;
 
-use super::Qemu;
 use super::command::{SANDBOX, escaped, export_name};
+use super::{Accelerator, Qemu};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::interrupt::Interrupt;
@@ -41,6 +41,8 @@ const CONSOLE_TAIL_BYTES: u64 = 64 << 10;
 const QEMU_LOG_TAIL_BYTES: u64 = 4 << 10;
 const PROGRAM_BYTES_MAX: u64 = 64 << 20;
 const MIB: u64 = 1 << 20;
+/// A start makes 50 to 60 MiB of it. With 16 a start takes up to a twentieth longer, with 8 a sixth.
+const TRANSLATIONS_MIB: u64 = 16;
 const HINT: &str = "build it with scripts/build-guest-writer.sh, put it beside relevo or into \
                     ../libexec/relevo, or name it in RELEVO_GUEST_WRITER";
 
@@ -246,7 +248,7 @@ fn arguments(qemu: &Qemu, order: &WriterOrder, places: &Places) -> Vec<String> {
     let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
     add("-name", "relevo-writer".to_owned());
     add("-machine", "pc".to_owned());
-    add("-accel", accelerator.options().to_owned());
+    add("-accel", acceleration(accelerator));
     add("-cpu", accelerator.processor().to_owned());
     add("-m", memory);
     add("-display", "none".to_owned());
@@ -271,6 +273,15 @@ fn arguments(qemu: &Qemu, order: &WriterOrder, places: &Places) -> Vec<String> {
         }
     }
     arguments
+}
+
+/// Left to itself, QEMU keeps up to 1 GiB of translated code, most of which a start runs once.
+fn acceleration(accelerator: Accelerator) -> String {
+    let options = accelerator.options();
+    match accelerator {
+        Accelerator::Kvm => options.to_owned(),
+        Accelerator::Tcg => format!("{options},tb-size={TRANSLATIONS_MIB}"),
+    }
 }
 
 fn devices(controller: DiskController, index: usize, disk: &WriterDisk) -> Vec<String> {
