@@ -40,7 +40,7 @@ pub use garage::Garage;
 pub use grown::{DISK_SIZES, DiskSize, grown_disk};
 pub use library::{Library, differing_blocks};
 pub use nbd::NbdClient;
-pub use page_cache::{forget, read_into_memory};
+pub use page_cache::{forget, read_into_memory, warm_memory};
 pub use program::{Outcome, Program, Running};
 pub use relay::Relay;
 pub use runbook::Runbook;

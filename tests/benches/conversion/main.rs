@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use e2e::results::{Table, keep_section, promise};
-use e2e::{DISK_SIZES, DiskSize, Library, SampleServer, Usage, grown_disk, work_dir};
+use e2e::{DISK_SIZES, DiskSize, Library, SampleServer, Usage, grown_disk, warm_memory, work_dir};
 
 const ROUNDS: usize = 5;
 
@@ -27,6 +27,9 @@ const MEMORY_MAX_BYTES: u64 = 200 << 20;
 const FLAT_MAX: f64 = 1.25;
 /// So many times less than virt-v2v takes of the processors.
 const LESS_THAN_REFERENCE: f64 = 50.0;
+
+/// More than a conversion writes and takes.
+const WARM_BYTES: u64 = 1 << 30;
 
 /// What was measured of one disk.
 #[derive(Default)]
@@ -74,7 +77,10 @@ fn measure(disks: &[PathBuf], rounds: usize) -> (Vec<Row>, Result<Usage, String>
             let work = work_dir();
             let library = Library::create(work.path());
             library.import("x", disk);
-            let convert = |name: &str| convert(&library, &work.path().join(name));
+            let convert = |name: &str| {
+                warm_memory(work.path(), WARM_BYTES);
+                convert(&library, &work.path().join(name))
+            };
             samples.first.push(convert("first"));
             samples.again.push(convert("again"));
         }
@@ -164,7 +170,7 @@ fn section(rows: &[Row], reference: &Result<Usage, String>, rounds: usize) -> St
          everything else it starts, its memory as the sum of their shares; the appliance is built before.\n\
          Fairness: the appliance's processors are emulated here (`force_tcg`), which inflates it several\n\
          times over KVM, and it does more than we do, such as removing packages of other hypervisors and\n\
-         putting a guest agent in place.\n\
+         putting a guest agent in place. Both start with memory that was in use just before.\n\
          Promised: under {:.1} s of CPU and {} MiB, no disk {FLAT_MAX} times as much as the smallest, and\n\
          {LESS_THAN_REFERENCE} times less CPU than virt-v2v.\n\n{}",
         CPU_MAX.as_secs_f64(),
