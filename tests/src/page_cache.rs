@@ -2,7 +2,7 @@
 //! What is in memory before something is measured: the content of files, or what was in use just now.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, BufReader};
 use std::path::Path;
 use std::process::Command;
 
@@ -25,8 +25,12 @@ pub fn read_into_memory(file: &Path) {
 /// When the folder cannot be written to.
 pub fn warm_memory(folder: &Path, size_bytes: u64) {
     let path = folder.join("warm");
-    let mut file = File::create(&path).expect("the folder can be written to");
-    io::copy(&mut io::repeat(1).take(size_bytes), &mut file).expect("there is room");
+    let hole = File::create(&path).expect("the folder can be written to");
+    hole.set_len(size_bytes).expect("a hole takes no room");
+    // Large pieces are freed in large pieces, which are taken again first.
+    let hole = File::open(&path).expect("the file is ours");
+    let mut reader = BufReader::with_capacity(1 << 20, hole);
+    io::copy(&mut reader, &mut io::sink()).expect("the file can be read");
     fs::remove_file(path).expect("the file is ours");
 }
 

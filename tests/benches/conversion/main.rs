@@ -28,8 +28,8 @@ const FLAT_MAX: f64 = 1.25;
 /// So many times less than virt-v2v takes of the processors.
 const LESS_THAN_REFERENCE: f64 = 50.0;
 
-/// More than a conversion writes and takes.
-const WARM_BYTES: u64 = 1 << 30;
+/// Many times what a conversion writes and takes: not all of it is given to the next process.
+const WARM_BYTES: u64 = 4 << 30;
 
 /// What was measured of one disk.
 #[derive(Default)]
