@@ -2,7 +2,7 @@
 //! What is in memory before something is measured: the content of files, or what was in use just now.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader};
+use std::io;
 use std::path::Path;
 use std::process::Command;
 
@@ -15,7 +15,10 @@ pub fn read_into_memory(file: &Path) {
     io::copy(&mut file, &mut io::sink()).expect("the file can be read");
 }
 
-/// Uses so much memory for a file's content and frees it, so that what is measured next is given that.
+/// Many times what is measured: not all of it is given to the next process.
+const WARM_BYTES: u64 = 4 << 30;
+
+/// Uses memory for a file's content and frees it, so that what is measured next is given that.
 ///
 /// Where this computer is a virtual machine, its host may have taken back what was idle, and gives it
 /// again page by page, as CPU time of whoever touches it first: of who writes 387 MiB, 1.2 s more than
@@ -23,14 +26,11 @@ pub fn read_into_memory(file: &Path) {
 ///
 /// # Panics
 /// When the folder cannot be written to.
-pub fn warm_memory(folder: &Path, size_bytes: u64) {
+pub fn warm_memory(folder: &Path) {
     let path = folder.join("warm");
     let hole = File::create(&path).expect("the folder can be written to");
-    hole.set_len(size_bytes).expect("a hole takes no room");
-    // Large pieces are freed in large pieces, which are taken again first.
-    let hole = File::open(&path).expect("the file is ours");
-    let mut reader = BufReader::with_capacity(1 << 20, hole);
-    io::copy(&mut reader, &mut io::sink()).expect("the file can be read");
+    hole.set_len(WARM_BYTES).expect("a hole takes no room");
+    read_into_memory(&path);
     fs::remove_file(path).expect("the file is ours");
 }
 

@@ -4,7 +4,7 @@
 use e2e::results::{Table, promise};
 use e2e::{Library, SampleServer, Usage, warm_memory, work_dir};
 
-use crate::{WARM_BYTES, cells, reference};
+use crate::{cells, reference};
 
 /// The sample servers that are like that, and what there is to write to.
 const SERVERS: [(&str, &str); 3] = [
@@ -64,7 +64,7 @@ fn ours(server: &SampleServer, rounds: usize) -> Option<Usage> {
             let work = work_dir();
             let library = Library::create(work.path());
             library.import("x", &server.disk());
-            warm_memory(work.path(), WARM_BYTES);
+            warm_memory(work.path());
             let program = library
                 .relevo()
                 .args("convert x --to qcow2 -o")

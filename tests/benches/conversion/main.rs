@@ -28,9 +28,6 @@ const FLAT_MAX: f64 = 1.25;
 /// So many times less than virt-v2v takes of the processors.
 const LESS_THAN_REFERENCE: f64 = 50.0;
 
-/// Many times what a conversion writes and takes: not all of it is given to the next process.
-const WARM_BYTES: u64 = 4 << 30;
-
 /// What was measured of one disk.
 #[derive(Default)]
 struct Samples {
@@ -78,7 +75,7 @@ fn measure(disks: &[PathBuf], rounds: usize) -> (Vec<Row>, Result<Usage, String>
             let library = Library::create(work.path());
             library.import("x", disk);
             let convert = |name: &str| {
-                warm_memory(work.path(), WARM_BYTES);
+                warm_memory(work.path());
                 convert(&library, &work.path().join(name))
             };
             samples.first.push(convert("first"));

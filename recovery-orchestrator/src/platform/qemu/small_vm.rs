@@ -41,7 +41,8 @@ const CONSOLE_TAIL_BYTES: u64 = 64 << 10;
 const QEMU_LOG_TAIL_BYTES: u64 = 4 << 10;
 const PROGRAM_BYTES_MAX: u64 = 64 << 20;
 const MIB: u64 = 1 << 20;
-/// A start makes 50 to 60 MiB of it. With 16 a start takes up to a twentieth longer, with 8 a sixth.
+/// Room for translated code. A start makes 50 MiB; with 16 it takes up to a twentieth longer, with 8 a
+/// sixth.
 const TRANSLATIONS_MIB: u64 = 16;
 const HINT: &str = "build it with scripts/build-guest-writer.sh, put it beside relevo or into \
                     ../libexec/relevo, or name it in RELEVO_GUEST_WRITER";
