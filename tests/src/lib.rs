@@ -49,5 +49,5 @@ pub use spoken::Spoken;
 pub use toolbox::{
     cache_dir, can_mount, free_port, have_tool, one_machine_at_a_time, skip, work_dir,
 };
-pub use usage::Usage;
+pub use usage::{Usage, user_time};
 pub use waiting::{CleanUp, page, shows_page, wait_for_guest, wait_until};

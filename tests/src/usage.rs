@@ -60,13 +60,28 @@ impl Usage {
     }
 }
 
-/// utime, stime, cutime and cstime: the 14th to 17th field; the second may contain spaces.
+/// The user time of a process that runs, that of a guest on its processors included.
+///
+/// # Panics
+/// When it does not run.
+#[must_use]
+pub fn user_time(process: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("the process runs");
+    time_of(&stat, 1).expect("the kernel writes these fields")
+}
+
+/// utime, stime, cutime and cstime: the 14th to 17th field.
 fn cpu_time(stat: &str) -> Option<Duration> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    let ticks: u32 = fields
+    time_of(stat, 4)
+}
+
+/// The sum of the first of the four; the second field may contain spaces.
+fn time_of(stat: &str, fields: usize) -> Option<Duration> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let ticks: u32 = rest
         .split_whitespace()
         .skip(11)
-        .take(4)
+        .take(fields)
         .map(|field| field.parse().unwrap_or(0))
         .sum();
     Some(TICK * ticks)
@@ -87,6 +102,7 @@ mod tests {
     fn cpu_time_is_the_sum_of_four_fields_after_a_name_with_spaces() {
         let stat = "7 (a (b) c) S 1 7 7 0 -1 4194304 100 0 0 0 12 3 40 5 20 0 1 0 9 1 1";
         assert_eq!(cpu_time(stat), Some(Duration::from_millis(600)));
+        assert_eq!(time_of(stat, 1), Some(Duration::from_millis(120)));
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl Recipe {
     pub(crate) fn of(site: &Site) -> Self {
         let running = site.running_machine();
         let text = |key: &str| running[key].as_str().expect("it is a path").to_owned();
-        let process = running["process"]["pid"].as_u64().expect("it is a process");
+        let process = site.running_process();
         let line = fs::read(format!("/proc/{process}/cmdline")).expect("it runs");
         let line = String::from_utf8(line).expect("our paths are UTF-8");
         Self {
@@ -109,6 +109,10 @@ pub(crate) struct LocalMachine {
 }
 
 impl LocalMachine {
+    pub(crate) fn process(&self) -> u32 {
+        self.process.id()
+    }
+
     pub(crate) fn end(self) {
         self.process.kill();
     }

@@ -119,6 +119,13 @@ impl Site {
         }
     }
 
+    /// The QEMU of the machine that runs.
+    pub(crate) fn running_process(&self) -> u32 {
+        let process = self.running_machine()["process"]["pid"].as_u64();
+        let process = process.expect("it is a process");
+        u32::try_from(process).expect("the kernel's numbers are smaller")
+    }
+
     /// What is known of the machine that runs.
     pub(crate) fn running_machine(&self) -> Value {
         let places = files_called(&self.path("state/runs"), "running.json");
