@@ -227,9 +227,9 @@ impl Running {
         let started = Instant::now();
         let mut usage = Usage::default();
         let status = loop {
-            usage.look(self.child.0.id());
-            if let Some(status) = self.child.0.try_wait().expect("the child is ours") {
-                break status;
+            // It ends after a look at the earliest, so none of what it took is missed.
+            if usage.look(self.child.0.id()) {
+                break self.child.0.wait().expect("the child is ours");
             }
             if started.elapsed() > TIME_LIMIT {
                 let _ = self.child.0.kill();

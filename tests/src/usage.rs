@@ -48,16 +48,23 @@ impl Usage {
         }
     }
 
-    /// Looks at a process that may have ended, but was not yet waited for.
-    pub(crate) fn look(&mut self, process: u32) {
+    /// Looks at a process, and tells whether it had ended: then this was its whole CPU time, if it was
+    /// not waited for before.
+    pub(crate) fn look(&mut self, process: u32) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
         // A process that cannot be looked at keeps what was seen last.
-        if let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat")) {
-            self.cpu = cpu_time(&stat).unwrap_or(self.cpu);
-        }
+        self.cpu = cpu_time(&stat).unwrap_or(self.cpu);
         if let Ok(status) = fs::read_to_string(format!("/proc/{process}/status")) {
             self.memory_max_bytes = memory_max(&status).unwrap_or(self.memory_max_bytes);
         }
+        has_ended(&stat)
     }
+}
+
+/// The third field is the state: a zombie's is Z, and who was waited for has no fields.
+fn has_ended(stat: &str) -> bool {
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    matches!(fields.split_whitespace().next(), None | Some("Z" | "X"))
 }
 
 /// The user time of a process that runs, that of a guest on its processors included.
@@ -103,6 +110,13 @@ mod tests {
         let stat = "7 (a (b) c) S 1 7 7 0 -1 4194304 100 0 0 0 12 3 40 5 20 0 1 0 9 1 1";
         assert_eq!(cpu_time(stat), Some(Duration::from_millis(600)));
         assert_eq!(time_of(stat, 1), Some(Duration::from_millis(120)));
+    }
+
+    #[test]
+    fn a_zombie_has_ended_and_so_has_who_is_gone() {
+        assert!(!has_ended("7 (a) Z) S 1 7"));
+        assert!(has_ended("7 (a) S) Z 1 7"));
+        assert!(has_ended(""));
     }
 
     #[test]
