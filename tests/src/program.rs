@@ -227,9 +227,11 @@ impl Running {
         let started = Instant::now();
         let mut usage = Usage::default();
         let status = loop {
-            // It ends after a look at the earliest, so none of what it took is missed.
-            if usage.look(self.child.0.id()) {
-                break self.child.0.wait().expect("the child is ours");
+            // What a zombie took is final; who still ran when it was looked at is looked at again.
+            if usage.look(self.child.0.id())
+                && let Some(status) = self.child.0.try_wait().expect("the child is ours")
+            {
+                break status;
             }
             if started.elapsed() > TIME_LIMIT {
                 let _ = self.child.0.kill();
