@@ -20,12 +20,11 @@ const BLOCK_BYTES: u64 = 65536;
 pub struct CachedDevice {
     device: Arc<dyn ReadAt>,
     blocks: Mutex<Blocks>,
-    blocks_max: usize,
 }
 
-#[derive(Default)]
 struct Blocks {
     by_index: BTreeMap<u64, Block>,
+    count_max: usize,
     /// Counts accesses, to tell which block was used least recently.
     clock: u64,
 }
@@ -45,11 +44,22 @@ impl CachedDevice {
     /// Keeps up to `capacity_bytes` of a device, and at least one block.
     #[must_use]
     pub fn new(device: Arc<dyn ReadAt>, capacity_bytes: u64) -> Self {
-        let blocks = (capacity_bytes / BLOCK_BYTES).max(1);
         Self {
             device,
-            blocks: Mutex::default(),
-            blocks_max: usize::try_from(blocks).unwrap_or(usize::MAX),
+            blocks: Mutex::new(Blocks {
+                by_index: BTreeMap::new(),
+                count_max: count_of(capacity_bytes),
+                clock: 0,
+            }),
+        }
+    }
+
+    /// Keeps that much from now on, and no more of what was read so far.
+    pub fn resize(&self, capacity_bytes: u64) {
+        let mut blocks = self.lock();
+        blocks.count_max = count_of(capacity_bytes);
+        while blocks.by_index.len() > blocks.count_max {
+            blocks.drop_oldest();
         }
     }
 
@@ -83,7 +93,7 @@ impl CachedDevice {
         let mut bytes = vec![0; length as usize];
         self.device.read_exact_at(offset, &mut bytes)?;
         let bytes: Arc<[u8]> = bytes.into();
-        self.lock().put(index, Arc::clone(&bytes), self.blocks_max);
+        self.lock().put(index, Arc::clone(&bytes));
         Ok(bytes)
     }
 }
@@ -96,16 +106,26 @@ impl Blocks {
         Some(Arc::clone(&block.bytes))
     }
 
-    fn put(&mut self, index: u64, bytes: Arc<[u8]>, blocks_max: usize) {
-        if self.by_index.len() >= blocks_max {
-            let oldest = self.by_index.iter().min_by_key(|(_, block)| block.used);
-            if let Some((&oldest, _)) = oldest {
-                self.by_index.remove(&oldest);
-            }
+    fn put(&mut self, index: u64, bytes: Arc<[u8]>) {
+        if self.by_index.len() >= self.count_max {
+            self.drop_oldest();
         }
         let used = self.clock;
         self.by_index.insert(index, Block { bytes, used });
     }
+
+    fn drop_oldest(&mut self) {
+        let oldest = self.by_index.iter().min_by_key(|(_, block)| block.used);
+        if let Some((&oldest, _)) = oldest {
+            self.by_index.remove(&oldest);
+        }
+    }
+}
+
+/// How many blocks that is; one at least.
+fn count_of(capacity_bytes: u64) -> usize {
+    let count = (capacity_bytes / BLOCK_BYTES).max(1);
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 impl ReadAt for CachedDevice {
@@ -176,5 +196,24 @@ mod tests {
             258,
             "block 256 was kept, block 0 was not"
         );
+    }
+
+    #[test]
+    fn a_smaller_one_keeps_what_was_used_last() {
+        let (below, cache) = cached(65_536 * 8);
+        let read = |block: u64| {
+            cache
+                .read_exact_at(block * 65_536, &mut [0])
+                .expect("inside");
+            below.reads().request_count
+        };
+        for block in 0..8 {
+            read(block);
+        }
+        cache.resize(2 * 65_536);
+        assert_eq!(read(6), 8);
+        assert_eq!(read(7), 8);
+        assert_eq!(read(5), 9);
+        assert_eq!(read(6), 10, "5 took its place");
     }
 }

@@ -150,6 +150,22 @@ impl Overlay {
         Ok(length)
     }
 
+    /// Writes the changes into `target`, a device of the base's size; they stay in the overlay too.
+    ///
+    /// An error leaves a part of them there.
+    pub fn write_to(&self, target: &dyn WriteAt) -> Result<()> {
+        for (clusters, state) in self.read_changes().runs() {
+            let offset = clusters.start * CLUSTER_SIZE;
+            let end = (clusters.end * CLUSTER_SIZE).min(self.length_bytes());
+            match state {
+                State::Data(bytes) => target.write_all_at(offset, bytes)?,
+                State::Zero => target.write_zeroes_at(offset, end - offset)?,
+                State::Base => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Zeros over zeros of the base are left out: a disk that was discarded as a whole would cost a
     /// table entry for each of its clusters.
     fn write_zeros<W: Write + Seek>(

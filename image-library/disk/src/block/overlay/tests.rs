@@ -440,5 +440,8 @@ proptest! {
         let again = Overlay::from_qcow2(image, overlay.base().clone(), OverlayOptions::default())
             .expect("it was just written");
         assert!(read_all(&again) == expected);
+        let copy = MemoryDevice::from(vec![0; expected.len()]);
+        overlay.write_to(&copy).expect("memory");
+        assert!(read_all(&copy) == expected);
     }
 }
