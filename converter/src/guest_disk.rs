@@ -34,12 +34,15 @@ pub(crate) fn secrets_of(disks: &[GuestDisk]) -> Secrets {
 /// when the guest is inspected, when it is changed, and when the change is verified, each time by a
 /// reader of its own.
 const KEPT_BYTES: u64 = 64 << 20;
+/// And from the start of a machine on, which needs the memory.
+const KEPT_BYTES_LEAST: u64 = 4 << 20;
 
 /// The same disks, each block read once if possible, with a count of what is read of the image.
 #[derive(Debug)]
 pub struct MeteredDisks {
     disks: Vec<GuestDisk>,
     meters: Vec<Arc<Meter>>,
+    caches: Vec<Arc<CachedDevice>>,
 }
 
 impl MeteredDisks {
@@ -48,17 +51,26 @@ impl MeteredDisks {
     pub fn new(disks: &[GuestDisk]) -> Self {
         let meter = |disk: &GuestDisk| Arc::new(Meter::new(Arc::clone(&disk.device)));
         let meters: Vec<Arc<Meter>> = disks.iter().map(meter).collect();
-        let kept_bytes = KEPT_BYTES / disks.len().max(1) as u64;
-        let counted = disks.iter().zip(&meters).map(|(disk, meter)| {
+        let cache = |meter: &Arc<Meter>| {
             let device = Arc::clone(meter) as Arc<dyn ReadAt>;
-            GuestDisk {
-                device: Arc::new(CachedDevice::new(device, kept_bytes)),
-                ..disk.clone()
-            }
+            Arc::new(CachedDevice::new(device, share(KEPT_BYTES, disks)))
+        };
+        let caches: Vec<Arc<CachedDevice>> = meters.iter().map(cache).collect();
+        let counted = disks.iter().zip(&caches).map(|(disk, cache)| GuestDisk {
+            device: Arc::clone(cache) as Arc<dyn ReadAt>,
+            ..disk.clone()
         });
         Self {
             disks: counted.collect(),
             meters,
+            caches,
+        }
+    }
+
+    /// Keeps next to nothing from now on.
+    pub(crate) fn keep_least(&self) {
+        for cache in &self.caches {
+            cache.resize(share(KEPT_BYTES_LEAST, &self.disks));
         }
     }
 
@@ -74,4 +86,9 @@ impl MeteredDisks {
         let each = self.meters.iter().map(|meter| meter.reads());
         each.fold(Reads::default(), Reads::plus)
     }
+}
+
+/// What there is for each disk.
+fn share(bytes: u64, disks: &[GuestDisk]) -> u64 {
+    bytes / disks.len().max(1) as u64
 }

@@ -21,12 +21,13 @@ pub trait WriterMachine: Debug + Send + Sync {
     /// [`Error::WriterUnavailable`], with a hint, where there is none.
     fn program(&self) -> Result<Vec<u8>>;
 
-    /// Runs it until the machine ends.
+    /// Runs it until the machine ends. The order is given away, so that what the machine has taken
+    /// from it need not be kept beside the machine.
     ///
     /// # Errors
     ///
     /// [`Error::WriterUnavailable`] where no machine can be run, or it does not end in time.
-    fn run(&self, order: &WriterOrder, monitor: &dyn Monitor) -> Result<WriterOutput>;
+    fn run(&self, order: WriterOrder, monitor: &dyn Monitor) -> Result<WriterOutput>;
 }
 
 /// A machine that is to be run.
@@ -42,8 +43,13 @@ pub struct WriterOrder {
     pub controller: DiskController,
     /// Its disks, to be read and written.
     pub disks: Vec<WriterDisk>,
-    /// How much memory it needs, in bytes.
+    /// How much memory it has at first, in bytes.
     pub memory_bytes: u64,
+    /// How much it has in a second run, after a first whose work was not done: too little memory shows
+    /// in many ways. What the first one wrote is dropped.
+    pub memory_bytes_max: u64,
+    /// Whether a report says that the work is done.
+    pub is_done: fn(&[u8]) -> bool,
 }
 
 /// A disk of the machine. On PCI bus 0: of virtio and SATA each one has a controller of its own in
@@ -96,7 +102,7 @@ impl WriterMachine for NoMachine {
         })
     }
 
-    fn run(&self, _order: &WriterOrder, _monitor: &dyn Monitor) -> Result<WriterOutput> {
+    fn run(&self, _order: WriterOrder, _monitor: &dyn Monitor) -> Result<WriterOutput> {
         self.program().map(|_| WriterOutput::default())
     }
 }

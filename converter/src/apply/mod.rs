@@ -119,7 +119,7 @@ pub fn apply(
     }
     summary.files = write_edits(&plan.edits, &mut volumes, options)?;
     if let Some(small_vm) = small_vm.filter(|_| !waiting.is_empty()) {
-        small_vm::write(&waiting, small_vm, &volumes, options, work)?;
+        small_vm::write(&waiting, small_vm, &mut volumes, options, work)?;
     }
     for (id, filesystem) in std::mem::take(&mut volumes.writable) {
         filesystem.finish().map_err(Error::guest(id.to_string()))?;

@@ -6,6 +6,7 @@
 //! every file again afterwards. Here only its complaints are passed on, and the log of what it wrote
 //! must be empty.
 
+use std::mem;
 use std::sync::Arc;
 
 use disk::ReadAt as _;
@@ -30,15 +31,27 @@ const SLOTS: u8 = 24;
 const IDE_ADDRESS: &str = "0000:00:01.1";
 const IDE_DISKS: u8 = 4;
 const MODULE_BYTES_MAX: u64 = 64 << 20;
-/// Kernel, modules, and what they need to replay a log.
-const MEMORY_BYTES: u64 = 512 << 20;
+/// What is enough for every kernel, and to replay any log.
+const MEMORY_BYTES_MAX: u64 = 512 << 20;
 /// The initramfs is there packed and unpacked, and what is unpacked gets half of the memory at most.
-const INITRAMFS_TIMES: u64 = 4;
-/// Nothing of the guest is started, so nothing needs its policies. A kernel in trouble ends the
-/// machine. One that moves itself to a random place touches 16 MiB more, and gains nothing here: it
-/// comes from where the filesystems come from.
-const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 selinux=0 nokaslr rdinit=/init";
+const INITRAMFS_TIMES_MAX: u64 = 4;
+/// What filesystems and their drivers work with. Of three kernels and servers, one needs about 16 MiB,
+/// the others less.
+const WORK_BYTES: u64 = 22 << 20;
+/// In a kernel's header (Documentation/arch/x86/boot.rst): the magic, the version of the protocol, and
+/// since version 2.10 the memory that the kernel needs until it knows its own.
+const HEADER_MAGIC: usize = 0x202;
+const PROTOCOL: usize = 0x206;
+const PROTOCOL_WITH_SIZE: u16 = 0x20a;
+const INIT_SIZE: usize = 0x260;
+/// Nothing of the guest is started, so nothing needs its policies, and a program that is ours and alone
+/// is not kept from reading what the kernel has: a tenth less CPU. A kernel in trouble ends the machine.
+/// One that moves itself to a random place touches 16 MiB more, and gains nothing here: it comes from
+/// where the filesystems come from.
+const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic selinux=0 nokaslr \
+                            mitigations=off rdinit=/init";
 const REPORT_BYTES_MAX: usize = 4 << 20;
+const ARCHIVE: &str = "the small virtual machine's initramfs";
 const CONSOLE_LINES: usize = 12;
 
 /// A filesystem with what is to be done in it.
@@ -51,11 +64,11 @@ pub(super) struct Waiting {
     pub(super) operations: Operations,
 }
 
-/// Does it.
+/// Does it. All that is read is read before, and then closed: the machine needs the memory.
 pub(super) fn write(
     waiting: &[Waiting],
     plan: &SmallVm,
-    volumes: &Volumes,
+    volumes: &mut Volumes,
     options: &ApplyOptions,
     work: Work<'_>,
 ) -> Result<()> {
@@ -64,15 +77,22 @@ pub(super) fn write(
     let disks = disks(waiting, plan.controller)?;
     let (order, archive) = order(waiting, plan, volumes, options)?;
     let initramfs = initramfs(&order, archive, work)?;
-    let memory_bytes = MEMORY_BYTES + INITRAMFS_TIMES * initramfs.len() as u64;
+    let packed =
+        compression::compress(&initramfs, plan.initramfs).map_err(Error::guest(ARCHIVE))?;
+    let kernel = volumes.read(&plan.kernel, FILE_BYTES_MAX)?;
+    let memory = Memory::new(&kernel, initramfs.len(), packed.len());
+    drop(initramfs);
+    volumes.close(waiting.iter().map(|filesystem| filesystem.id));
     let output = work.machine.run(
-        &WriterOrder {
-            kernel: volumes.read(&plan.kernel, FILE_BYTES_MAX)?,
-            initramfs,
+        WriterOrder {
+            kernel,
+            initramfs: packed,
             command_line: COMMAND_LINE.to_owned(),
             controller: plan.controller,
             disks,
-            memory_bytes,
+            memory_bytes: memory.first_bytes,
+            memory_bytes_max: memory.most_bytes,
+            is_done,
         },
         work.monitor,
     )?;
@@ -81,6 +101,33 @@ pub(super) fn write(
         check_log(filesystem)?;
     }
     Ok(())
+}
+
+/// How much memory a machine gets.
+struct Memory {
+    first_bytes: u64,
+    most_bytes: u64,
+}
+
+impl Memory {
+    fn new(kernel: &[u8], unpacked: usize, packed: usize) -> Self {
+        let (unpacked, packed) = (unpacked as u64, packed as u64);
+        let most_bytes = MEMORY_BYTES_MAX + INITRAMFS_TIMES_MAX * unpacked;
+        // What is unpacked is mostly modules, of which the kernel makes another copy.
+        let least_bytes = init_bytes(kernel).map(|init| init + packed + 2 * unpacked + WORK_BYTES);
+        Self {
+            first_bytes: least_bytes.map_or(most_bytes, |least| least.min(most_bytes)),
+            most_bytes,
+        }
+    }
+}
+
+/// What a kernel's header asks for.
+fn init_bytes(kernel: &[u8]) -> Option<u64> {
+    let is_told = kernel.get(HEADER_MAGIC..PROTOCOL)? == b"HdrS"
+        && u16::from_le_bytes(*kernel.get(PROTOCOL..)?.first_chunk()?) >= PROTOCOL_WITH_SIZE;
+    let bytes = u32::from_le_bytes(*kernel.get(INIT_SIZE..)?.first_chunk()?);
+    is_told.then_some(u64::from(bytes))
 }
 
 fn check_log(filesystem: &Waiting) -> Result<()> {
@@ -160,12 +207,12 @@ fn order(
             .mounts
             .push(mount_of(filesystem, disk, plan.controller));
         disk += filesystem.parts.len();
-        for operation in lock(&filesystem.operations).iter() {
+        for operation in mem::take(&mut *lock(&filesystem.operations)) {
             let number = order.operations.len();
             let action = archive.action(&operation.action, number)?;
             order.operations.push(guest_writer::Operation {
                 mount,
-                path: operation.path.clone(),
+                path: operation.path,
                 action,
             });
         }
@@ -262,7 +309,7 @@ fn initramfs(order: &Order, files: Archive, work: Work<'_>) -> Result<Vec<u8>> {
     })?;
     // Directories first: the kernel makes none for a file.
     let mut whole = cpio::Writer::new(0);
-    let failed = |source| Error::guest("the small virtual machine's initramfs")(source);
+    let failed = |source| Error::guest(ARCHIVE)(source);
     for directory in ["modules", "content", "sys", "mnt"] {
         whole.directory(directory, 0o755).map_err(failed)?;
     }
@@ -273,22 +320,28 @@ fn initramfs(order: &Order, files: Archive, work: Work<'_>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What the program said.
+fn reports(said: &[u8]) -> impl Iterator<Item = Report> {
+    let said = said.get(..REPORT_BYTES_MAX).unwrap_or(said);
+    // A line that is none of ours is the kernel's, or torn.
+    said.split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+}
+
+fn is_done(said: &[u8]) -> bool {
+    reports(said).any(|report| report == Report::Finished)
+}
+
 /// What the program has to say, if it is not that all is done.
 fn judge(output: &WriterOutput, order: &Order, waiting: &[Waiting]) -> Result<()> {
-    let said = output
-        .report
-        .get(..REPORT_BYTES_MAX)
-        .unwrap_or(&output.report);
+    if is_done(&output.report) {
+        return Ok(());
+    }
     let mut problems = Vec::new();
     let mut place = String::new();
-    for line in said.split(|byte| *byte == b'\n') {
-        // A line that is none of ours is the kernel's, or torn.
-        let Ok(report) = serde_json::from_slice::<Report>(line) else {
-            continue;
-        };
+    for report in reports(&output.report) {
         match report {
-            Report::Finished => return Ok(()),
-            Report::Started | Report::Mounted { .. } | Report::Done { .. } => {}
+            Report::Started | Report::Mounted { .. } | Report::Done { .. } | Report::Finished => {}
             Report::Module { path, problem } => problems.push(format!("{path}: {problem}")),
             Report::MountFailed { mount, problem } => {
                 let kind = order

@@ -47,6 +47,15 @@ impl Volumes {
             })
     }
 
+    /// Closes those that are only read, and `written`: what they keep in memory is in the way of a
+    /// machine that writes them, and old afterwards.
+    pub(super) fn close(&mut self, written: impl Iterator<Item = VolumeId>) {
+        self.readable.clear();
+        for id in written {
+            self.writable.remove(&id);
+        }
+    }
+
     pub(super) fn exists(&self, place: &FilePlace, path: &str) -> Result<bool> {
         match self.reader(place)?.metadata(path) {
             Ok(_) => Ok(true),

@@ -11,6 +11,7 @@ use disk::{Finding, Level};
 use guest_writer::KERNEL_MIN;
 use serde::{Deserialize, Serialize};
 
+use crate::guest::compression::Compression;
 use crate::inspect::findings::{WithRemedy, finding};
 use crate::inspect::{FilePlace, Inspection, Kernel, VolumeId};
 use crate::plan::Edit;
@@ -23,6 +24,8 @@ pub struct SmallVm {
     pub version: String,
     /// The kernel.
     pub kernel: FilePlace,
+    /// How its initramfs is packed: as the kernel's own is, which it can unpack.
+    pub initramfs: Compression,
     /// What its disks hang on.
     pub controller: DiskController,
     /// The modules that it loads, in this order.
@@ -170,9 +173,14 @@ fn small_vm(kernel: &Kernel, volumes: Vec<WrittenVolume>) -> Option<SmallVm> {
         name: module.name.clone(),
         file: module.file.clone(),
     });
+    let own = kernel.initramfs.as_ref();
+    let initramfs = own.map(|initramfs| initramfs.compression);
     Some(SmallVm {
         version: kernel.version.clone(),
         kernel: kernel.image.clone(),
+        initramfs: initramfs
+            .filter(|form| form.can_compress())
+            .unwrap_or(Compression::None),
         controller: writing.controller?,
         modules: modules.collect(),
         volumes,

@@ -15,7 +15,9 @@ use disk::{Finding, Level, Monitor, ReadAt};
 use image_library::machine::MachineDescription;
 use image_library::{DiskIndex, Image, ImageReader};
 
-use crate::apply::{Applied, AppliedSummary, ApplyOptions, Work, apply};
+use crate::apply::{
+    Applied, AppliedSummary, ApplyOptions, Work, WriterMachine, WriterOrder, WriterOutput, apply,
+};
 use crate::error::{Error, Result};
 use crate::guest_disk::{GuestDisk, MeteredDisks};
 use crate::inspect::{Inspection, inspect};
@@ -134,7 +136,15 @@ pub fn convert_disks(
         });
     }
     monitor.stage("Applying the plan");
-    let applied = apply(&plan, disks, apply_options, work)?;
+    let machine = Sparing {
+        machine: work.machine,
+        disks: &metered,
+    };
+    let spared = Work {
+        machine: &machine,
+        ..work
+    };
+    let applied = apply(&plan, disks, apply_options, spared)?;
     for finding in &applied.summary.findings {
         monitor.finding(finding);
     }
@@ -150,6 +160,24 @@ pub fn convert_disks(
         applied: Some(applied),
         reads: metered.reads(),
     })
+}
+
+/// A machine for which room is made before it runs.
+#[derive(Debug)]
+struct Sparing<'a> {
+    machine: &'a dyn WriterMachine,
+    disks: &'a MeteredDisks,
+}
+
+impl WriterMachine for Sparing<'_> {
+    fn program(&self) -> Result<Vec<u8>> {
+        self.machine.program()
+    }
+
+    fn run(&self, order: WriterOrder, monitor: &dyn Monitor) -> Result<WriterOutput> {
+        self.disks.keep_least();
+        self.machine.run(order, monitor)
+    }
 }
 
 /// The disks with what was changed.

@@ -46,12 +46,22 @@ pub(crate) fn is_first_process() -> bool {
 
 /// Mounts sysfs and opens the port.
 pub(crate) fn set_up() -> io::Result<Port> {
-    for directory in ["/sys", "/mnt"] {
+    for directory in ["/sys", "/proc", "/mnt"] {
         fs::create_dir_all(directory)?;
     }
     rustix::mount::mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None::<&CStr>)?;
     make_node(PORT, FileType::CharacterDevice, PORT_NUMBER)?;
     Ok(Port(OpenOptions::new().write(true).open(PORT)?))
+}
+
+/// Has the kernel end the machine when there is no memory left, where it would look for something to
+/// do without for ever. It is a help, not a condition.
+pub(crate) fn panic_without_memory() {
+    let no_data = None::<&CStr>;
+    let mounted = rustix::mount::mount("proc", "/proc", "proc", MountFlags::empty(), no_data);
+    if mounted.is_ok() {
+        let _ = fs::write("/proc/sys/vm/panic_on_oom", "1");
+    }
 }
 
 pub(crate) fn set_clock(unix_seconds: i64) -> io::Result<()> {

@@ -47,9 +47,14 @@ fn read_order() -> io::Result<Order> {
 /// Whether all is done.
 fn work(order: &Order, port: &mut Port) -> io::Result<bool> {
     port.say(&Report::Started);
+    machine::panic_without_memory();
     machine::set_clock(order.now_unix_seconds)?;
     for path in &order.modules {
-        if let Err(error) = machine::load_module(&fs::read(Path::new("/").join(path))?) {
+        let file = Path::new("/").join(path);
+        let module = fs::read(&file)?;
+        // Its memory is wanted, and there is only memory.
+        fs::remove_file(&file)?;
+        if let Err(error) = machine::load_module(&module) {
             port.say(&Report::Module {
                 path: path.clone(),
                 problem: error.to_string(),

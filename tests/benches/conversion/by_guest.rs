@@ -4,7 +4,7 @@
 use e2e::results::{Table, promise};
 use e2e::{Library, SampleServer, Usage, warm_memory, work_dir};
 
-use crate::{cells, reference};
+use crate::{MEMORY_MAX_BYTES, cells, reference};
 
 /// The sample servers that are like that, and what there is to write to.
 const SERVERS: [(&str, &str); 3] = [
@@ -15,8 +15,6 @@ const SERVERS: [(&str, &str); 3] = [
 
 /// So many times less than virt-v2v takes of the processors.
 const LESS_THAN_REFERENCE: f64 = 10.0;
-/// Most memory, with that of the small virtual machine: decision 0010.
-const MEMORY_MAX_BYTES: u64 = 350 << 20;
 
 /// The section's part, with what was measured now.
 pub(crate) fn part(rounds: usize) -> String {

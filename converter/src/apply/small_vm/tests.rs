@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use disk::block::MemoryDevice;
 use disk::filesystem::WritableFilesystem as _;
@@ -27,6 +28,7 @@ struct Fake {
     report: Vec<u8>,
     console: Vec<u8>,
     ordered: Mutex<Vec<Ordered>>,
+    judged: AtomicBool,
 }
 
 impl WriterMachine for Fake {
@@ -34,10 +36,16 @@ impl WriterMachine for Fake {
         Ok(b"program".to_vec())
     }
 
-    fn run(&self, order: &WriterOrder, _monitor: &dyn Monitor) -> Result<WriterOutput> {
+    fn run(&self, order: WriterOrder, _monitor: &dyn Monitor) -> Result<WriterOutput> {
         assert_eq!(order.kernel, b"kernel");
-        assert!(order.memory_bytes > 4 * order.initramfs.len() as u64);
-        let mut reader = cpio::Reader::new(order.initramfs.as_slice());
+        // That kernel does not tell how much it takes.
+        assert_eq!(order.memory_bytes, order.memory_bytes_max);
+        self.judged
+            .store((order.is_done)(&self.report), Ordering::Relaxed);
+        let form = Compression::detect(&order.initramfs);
+        assert_eq!(form, Compression::Gzip);
+        let (initramfs, _) = compression::decompress(&order.initramfs, form, 1 << 20).unwrap();
+        let mut reader = cpio::Reader::new(initramfs.as_slice());
         let mut files = BTreeMap::new();
         while reader.find_archive().unwrap() {
             while let Some(entry) = reader.next_entry().unwrap() {
@@ -47,7 +55,7 @@ impl WriterMachine for Fake {
         self.ordered
             .lock()
             .unwrap()
-            .push((order.command_line.clone(), files));
+            .push((order.command_line, files));
         Ok(WriterOutput {
             report: self.report.clone(),
             console: self.console.clone(),
@@ -89,6 +97,7 @@ fn run(machine: &Fake) -> Result<()> {
     let plan = SmallVm {
         version: "6.1".to_owned(),
         kernel: place("/vmlinuz"),
+        initramfs: Compression::Gzip,
         controller: DiskController::VirtioBlk,
         modules: vec![LoadedModule {
             name: "xfs".to_owned(),
@@ -113,7 +122,7 @@ fn run(machine: &Fake) -> Result<()> {
         machine,
         monitor: &Silent,
     };
-    write(&[waiting], &plan, &volumes, &options, work)
+    write(&[waiting], &plan, &mut volumes, &options, work)
 }
 
 fn lines(reports: &[Report]) -> Vec<u8> {
@@ -130,6 +139,7 @@ fn the_machine_gets_the_order_with_its_modules_and_contents() {
         ..Fake::default()
     };
     run(&machine).unwrap();
+    assert!(machine.judged.load(Ordering::Relaxed));
     let ordered = machine.ordered.lock().unwrap();
     let (command_line, files) = &ordered[0];
     assert!(command_line.contains("console=ttyS0"));
@@ -184,6 +194,7 @@ fn whatever_the_machine_says_but_that_it_finished_is_an_error() {
             ..Fake::default()
         };
         let error = run(&machine).unwrap_err();
+        assert!(!machine.judged.load(Ordering::Relaxed));
         let text = error.to_string();
         assert!(text.contains(problem) && text.contains(place), "{text}");
         assert!(
@@ -209,4 +220,28 @@ fn a_log_that_the_kernel_will_replay_is_told() {
     assert_eq!(opened.unwrap().id, VOLUME);
     assert_eq!(findings[0].code, "filesystem.log-replayed");
     assert!(volumes.free_bytes[&VOLUME] > 0);
+}
+
+/// A kernel whose header is of a version of the boot protocol, and asks for memory.
+fn kernel(protocol: u16, init_bytes: u32) -> Vec<u8> {
+    let mut kernel = vec![0; 0x1000];
+    kernel[0x202..0x206].copy_from_slice(b"HdrS");
+    kernel[0x206..0x208].copy_from_slice(&protocol.to_le_bytes());
+    kernel[0x260..0x264].copy_from_slice(&init_bytes.to_le_bytes());
+    kernel
+}
+
+#[test]
+fn the_machine_has_what_its_kernel_asks_for_and_much_where_that_is_not_known() {
+    let mebibytes = |kernel: &[u8]| {
+        let memory = Memory::new(kernel, 6 << 20, 2 << 20);
+        assert_eq!(memory.most_bytes, (512 + 4 * 6) << 20);
+        memory.first_bytes >> 20
+    };
+    let modern = kernel(0x20f, 60 << 20);
+    assert_eq!(mebibytes(&modern), 60 + 2 + 2 * 6 + 22);
+    assert_eq!(mebibytes(&kernel(0x209, 60 << 20)), 536, "Linux 2.6.30");
+    assert_eq!(mebibytes(&kernel(0x20f, u32::MAX)), 536, "no kernel");
+    assert_eq!(mebibytes(&modern[..0x262]), 536, "a torn file");
+    assert_eq!(mebibytes(b"MZ"), 536);
 }

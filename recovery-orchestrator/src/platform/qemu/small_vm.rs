@@ -7,20 +7,25 @@
 //! ```
 //!
 //! It has no network, no screen and no monitor, and dies with this program. It ends itself by a
-//! restart, which is its end here.
+//! restart, which is its end here. What it writes is kept apart until it has done all of its work: a
+//! machine that had too little memory is run again with more.
 //!
-//! **Limits:** ten minutes; 4 MiB of reports and 16 MiB of console, which a broken kernel may write.
+//! **Limits:** three minutes with little memory, ten with more; 4 MiB of reports and 16 MiB of console,
+//! which a broken kernel may write.
 
 use std::fmt;
 use std::fs;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use converter::apply::{WriterDisk, WriterMachine, WriterOrder, WriterOutput};
 use converter::vm::DiskController;
-use disk::Monitor;
+use disk::block::{Overlay, OverlayOptions};
+use disk::{Monitor, ReadAt, WriteAt};
 use image_library::chain_text;
 use serde_json::json;
 
@@ -34,6 +39,8 @@ use crate::process::{Lifetime, spawn};
 
 /// Emulation on a busy computer takes a minute.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// A machine with too little memory may never come to an end.
+const FIRST_PATIENCE: Duration = Duration::from_secs(180);
 const TICK: Duration = Duration::from_millis(20);
 const REPORT_BYTES_MAX: u64 = 4 << 20;
 const CONSOLE_BYTES_MAX: u64 = 16 << 20;
@@ -41,9 +48,8 @@ const CONSOLE_TAIL_BYTES: u64 = 64 << 10;
 const QEMU_LOG_TAIL_BYTES: u64 = 4 << 10;
 const PROGRAM_BYTES_MAX: u64 = 64 << 20;
 const MIB: u64 = 1 << 20;
-/// Room for translated code. A start makes 50 MiB; with 16 it takes up to a twentieth longer, with 8 a
-/// sixth.
-const TRANSLATIONS_MIB: u64 = 16;
+/// Room for translated code. A start makes 50 MiB; with 8 it takes a twentieth longer than with 16.
+const TRANSLATIONS_MIB: u64 = 8;
 const HINT: &str = "build it with scripts/build-guest-writer.sh, put it beside relevo or into \
                     ../libexec/relevo, or name it in RELEVO_GUEST_WRITER";
 
@@ -78,13 +84,14 @@ impl WriterMachine for SmallVm {
         })
     }
 
-    fn run(&self, order: &WriterOrder, _monitor: &dyn Monitor) -> converter::Result<WriterOutput> {
+    fn run(&self, order: WriterOrder, monitor: &dyn Monitor) -> converter::Result<WriterOutput> {
         let outcome = || -> Result<WriterOutput> {
             let directory = tempfile::Builder::new()
                 .prefix("relevo-writer-")
                 .tempdir_in(&self.temporary)
                 .map_err(Error::file("create a directory in", &self.temporary))?;
-            run(&(self.open)()?, order, directory.path(), &self.interrupt)
+            let qemu = (self.open)()?;
+            Prepared::new(&qemu, order, directory.path(), &self.interrupt)?.run(monitor)
         };
         outcome().map_err(|error| match error {
             Error::Interrupted => converter::Error::Interrupted,
@@ -145,54 +152,125 @@ struct Places {
     log: PathBuf,
 }
 
-fn run(
-    qemu: &Qemu,
-    order: &WriterOrder,
-    directory: &Path,
-    interrupt: &Interrupt,
-) -> Result<WriterOutput> {
-    let place = |name: &str| directory.join(name);
-    let places = Places {
-        kernel: place("kernel"),
-        initramfs: place("initramfs"),
-        socket: place("nbd"),
-        console: place("console.log"),
-        report: place("report"),
-        log: place("qemu.log"),
-    };
-    file::write(&places.kernel, &order.kernel)?;
-    file::write(&places.initramfs, &order.initramfs)?;
-    // Ends after the machine, which is dropped before it.
-    let _server = Server::start(&places.socket, exports(&order.disks))?;
-    let mut machine = Process(spawn(
-        &qemu.binary,
-        &arguments(qemu, order, &places),
-        None,
-        &places.log,
-        Lifetime::WithCommand,
-    )?);
-    machine.wait(&places, interrupt)?;
-    Ok(WriterOutput {
-        report: file::read_tail(&places.report, REPORT_BYTES_MAX)?,
-        console: file::read_tail(&places.console, CONSOLE_TAIL_BYTES)?,
-    })
+/// A machine before it runs.
+struct Prepared<'a> {
+    qemu: &'a Qemu,
+    order: WriterOrder,
+    places: Places,
+    interrupt: &'a Interrupt,
 }
 
-fn exports(disks: &[WriterDisk]) -> Vec<Export> {
-    let export = |(index, disk): (usize, &WriterDisk)| Export {
+impl<'a> Prepared<'a> {
+    fn new(
+        qemu: &'a Qemu,
+        mut order: WriterOrder,
+        directory: &Path,
+        interrupt: &'a Interrupt,
+    ) -> Result<Self> {
+        let place = |name: &str| directory.join(name);
+        let places = Places {
+            kernel: place("kernel"),
+            initramfs: place("initramfs"),
+            socket: place("nbd"),
+            console: place("console.log"),
+            report: place("report"),
+            log: place("qemu.log"),
+        };
+        // Beside the machine, which reads them from the files, they are only in the way.
+        file::write(&places.kernel, &mem::take(&mut order.kernel))?;
+        file::write(&places.initramfs, &mem::take(&mut order.initramfs))?;
+        Ok(Self {
+            qemu,
+            order,
+            places,
+            interrupt,
+        })
+    }
+
+    /// With little memory, and where that does not do, with much.
+    fn run(&self, monitor: &dyn Monitor) -> Result<WriterOutput> {
+        let order = &self.order;
+        if order.memory_bytes < order.memory_bytes_max {
+            let problem = match self.attempt(order.memory_bytes, FIRST_PATIENCE) {
+                Ok(attempt) if self.has_done(&attempt) => return self.keep(attempt),
+                Ok(_) => "its work was not done".to_owned(),
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) => chain_text(&error),
+            };
+            tracing::info!(problem, "the small virtual machine gets more memory");
+            monitor.stage("Writing once more, in a virtual machine with more memory");
+        }
+        let attempt = self.attempt(order.memory_bytes_max, PATIENCE)?;
+        if self.has_done(&attempt) {
+            self.keep(attempt)
+        } else {
+            Ok(attempt.output)
+        }
+    }
+
+    /// One run, which leaves the disks as they are.
+    fn attempt(&self, memory_bytes: u64, patience: Duration) -> Result<Attempt> {
+        let Self { qemu, order, .. } = self;
+        let places = &self.places;
+        let written: Vec<Arc<Overlay>> = order.disks.iter().map(overlay).collect();
+        // Ends after the machine, which is dropped before it.
+        let _server = Server::start(&places.socket, exports(&order.disks, &written))?;
+        let mut machine = Process(spawn(
+            &qemu.binary,
+            &arguments(qemu, order, memory_bytes, places),
+            None,
+            &places.log,
+            Lifetime::WithCommand,
+        )?);
+        machine.wait(places, patience, self.interrupt)?;
+        let output = WriterOutput {
+            report: file::read_tail(&places.report, REPORT_BYTES_MAX)?,
+            console: file::read_tail(&places.console, CONSOLE_TAIL_BYTES)?,
+        };
+        Ok(Attempt { output, written })
+    }
+
+    fn has_done(&self, attempt: &Attempt) -> bool {
+        (self.order.is_done)(&attempt.output.report)
+    }
+
+    /// Moves to the disks what was written.
+    fn keep(&self, attempt: Attempt) -> Result<WriterOutput> {
+        for (overlay, disk) in attempt.written.into_iter().zip(&self.order.disks) {
+            let kept = overlay.write_to(&*disk.device);
+            kept.map_err(|error| failed(chain_text(&error)))?;
+        }
+        Ok(attempt.output)
+    }
+}
+
+/// What came of a run.
+struct Attempt {
+    output: WriterOutput,
+    /// What it wrote on each disk.
+    written: Vec<Arc<Overlay>>,
+}
+
+fn overlay(disk: &WriterDisk) -> Arc<Overlay> {
+    let below = Arc::clone(&disk.device) as Arc<dyn ReadAt>;
+    Arc::new(Overlay::new(below, OverlayOptions::default()))
+}
+
+fn exports(disks: &[WriterDisk], written: &[Arc<Overlay>]) -> Vec<Export> {
+    let export = |(index, (disk, overlay)): (usize, (&WriterDisk, &Arc<Overlay>))| Export {
         name: export_name(index),
-        access: Access::Writable(disk.device.clone()),
+        access: Access::Writable(Arc::clone(overlay) as Arc<dyn WriteAt>),
         block_size_bytes: disk.sector_size.bytes(),
     };
-    disks.iter().enumerate().map(export).collect()
+    disks.iter().zip(written).enumerate().map(export).collect()
 }
 
 /// A process that ends when it is dropped.
 struct Process(Child);
 
 impl Process {
-    fn wait(&mut self, places: &Places, interrupt: &Interrupt) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
+    fn wait(&mut self, places: &Places, patience: Duration, interrupt: &Interrupt) -> Result<()> {
+        let end = Instant::now() + patience;
         loop {
             let status = self.0.try_wait().map_err(Error::file("wait for", "QEMU"))?;
             match status {
@@ -206,7 +284,7 @@ impl Process {
             }
             interrupt.check()?;
             if Instant::now() > end {
-                let minutes = PATIENCE.as_secs() / 60;
+                let minutes = patience.as_secs() / 60;
                 return Err(failed(format!("it did not end within {minutes} minutes")));
             }
             for (path, most) in [
@@ -240,9 +318,9 @@ fn failed(problem: String) -> Error {
 }
 
 /// The small mainboard, started from outside of its disks, whose controllers are where the order says.
-fn arguments(qemu: &Qemu, order: &WriterOrder, places: &Places) -> Vec<String> {
+fn arguments(qemu: &Qemu, order: &WriterOrder, memory_bytes: u64, places: &Places) -> Vec<String> {
     let accelerator = qemu.host.accelerator;
-    let memory = format!("{}M", order.memory_bytes.div_ceil(MIB));
+    let memory = format!("{}M", memory_bytes.div_ceil(MIB));
     let mut arguments: Vec<String> = ["-no-user-config", "-nodefaults", "-no-reboot"]
         .map(str::to_owned)
         .to_vec();

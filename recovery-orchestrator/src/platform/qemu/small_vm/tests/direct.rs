@@ -9,7 +9,7 @@ use converter::apply::{WriterDisk, WriterMachine, WriterOrder};
 use converter::vm::DiskController;
 use disk::block::{OpenOptions, Overlay, OverlayOptions, copy_to_raw, open_disk};
 use disk::filesystem::{self, Filesystem};
-use disk::{ReadAt, SectorSize, Silent, WriteAt};
+use disk::{ReadAt, Recorder, SectorSize, Silent, WriteAt};
 use guest_writer::{Action, Attributes, Device, Mount, ORDER, Operation, Report};
 use tempfile::TempDir;
 
@@ -18,12 +18,16 @@ use super::NOW;
 use super::images::make;
 use super::toolbox::{is_built_in, kernel, lock, module, small_vm, tool, unpacked};
 
+const MEMORY_BYTES_MAX: u64 = 512 << 20;
+
 /// A machine with what is to be done in it.
 struct Direct {
     machine: SmallVm,
     archive: TempDir,
     order: guest_writer::Order,
     kernel: PathBuf,
+    memory_bytes: u64,
+    monitor: Recorder,
 }
 
 impl Direct {
@@ -55,6 +59,8 @@ impl Direct {
             archive,
             order,
             kernel,
+            memory_bytes: MEMORY_BYTES_MAX,
+            monitor: Recorder::default(),
         })
     }
 
@@ -97,7 +103,7 @@ impl Direct {
         let output = self
             .machine
             .run(
-                &WriterOrder {
+                WriterOrder {
                     kernel: fs::read(&self.kernel).unwrap(),
                     initramfs: fs::read(&target).unwrap(),
                     command_line: "console=ttyS0 loglevel=5 panic=-1".to_owned(),
@@ -107,9 +113,11 @@ impl Direct {
                         sector_size: SectorSize::B512,
                         slot: 5,
                     }],
-                    memory_bytes: 512 << 20,
+                    memory_bytes: self.memory_bytes,
+                    memory_bytes_max: MEMORY_BYTES_MAX,
+                    is_done,
                 },
-                &Silent,
+                &self.monitor,
             )
             .unwrap();
         fs::remove_file(target).unwrap();
@@ -133,6 +141,11 @@ const XFS_MODULES: [&str; 8] = [
 
 fn xfs_modules() -> Vec<&'static str> {
     XFS_MODULES.into_iter().chain(["fs/xfs/xfs"]).collect()
+}
+
+fn is_done(said: &[u8]) -> bool {
+    said.split(|byte| *byte == b'\n')
+        .any(|line| matches!(serde_json::from_slice(line), Ok(Report::Finished)))
 }
 
 /// An overlay, the fixture below it, and its reader.
@@ -305,4 +318,70 @@ fn a_log_is_replayed_and_damage_is_told_with_the_kernels_words() {
         "{reports:?}"
     );
     assert!(console.contains("XFS"), "{console}");
+}
+
+/// A filesystem with the file `/big`, in which `first` stands.
+fn with_big(directory: &Path) -> Option<Arc<Overlay>> {
+    let root = directory.join("tree");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("big"), "first").unwrap();
+    let file = directory.join("root.raw");
+    make("xfs", &root, &file)?;
+    let opened = open_disk(&file, &OpenOptions::default()).unwrap();
+    Some(overlay(opened.device))
+}
+
+#[test]
+fn a_machine_with_too_little_memory_is_run_again_with_more() {
+    let Some(mut direct) = Direct::new(&xfs_modules()) else {
+        return;
+    };
+    let _lock = lock();
+    let directory = TempDir::new().unwrap();
+    let Some(overlay) = with_big(directory.path()) else {
+        return;
+    };
+    direct.mount("xfs", &*overlay);
+    let content = direct.content(b" and second");
+    direct.push("/big", Action::Append { content });
+    // The kernel has room, and what is unpacked for it has not.
+    direct.memory_bytes = 128 << 20;
+    fs::write(direct.archive.path().join("ballast"), vec![1; 96 << 20]).unwrap();
+    let Some((reports, console)) = direct.run(Arc::clone(&overlay) as _) else {
+        return;
+    };
+    assert_eq!(reports.last(), Some(&Report::Finished), "{console}");
+    assert_eq!(direct.monitor.stages().len(), 1, "it was run once more");
+    let text = reader(&overlay).read("/big", 99).unwrap();
+    assert_eq!(text, b"first and second");
+}
+
+#[test]
+fn what_a_machine_wrote_that_did_not_do_all_is_dropped() {
+    let Some(mut direct) = Direct::new(&xfs_modules()) else {
+        return;
+    };
+    let _lock = lock();
+    let directory = TempDir::new().unwrap();
+    let Some(overlay) = with_big(directory.path()) else {
+        return;
+    };
+    direct.mount("xfs", &*overlay);
+    let content = direct.content(b" and second");
+    direct.push("/big", Action::Append { content });
+    direct.push("/nothing", Action::Remove);
+    direct.memory_bytes = MEMORY_BYTES_MAX / 2;
+    let Some((reports, console)) = direct.run(Arc::clone(&overlay) as _) else {
+        return;
+    };
+    assert!(
+        reports.contains(&Report::Done { operation: 0 }),
+        "{reports:?}: {console}"
+    );
+    assert!(matches!(
+        reports.last(),
+        Some(Report::Failed { operation: 1, .. })
+    ));
+    assert_eq!(direct.monitor.stages().len(), 1, "more memory was tried");
+    assert_eq!(overlay.changed_bytes(), 0);
 }
