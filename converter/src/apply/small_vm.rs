@@ -17,6 +17,7 @@ use super::deferred::{self, Operations, lock};
 use super::{ApplyOptions, FILE_BYTES_MAX, Volumes};
 use crate::apply::machine::{Work, WriterDisk, WriterOrder, WriterOutput};
 use crate::error::{Error, Result};
+use crate::guest::boot_header::BootHeader;
 use crate::guest::compression::{self, Compression};
 use crate::guest::cpio;
 use crate::inspect::VolumeId;
@@ -38,12 +39,6 @@ const INITRAMFS_TIMES_MAX: u64 = 4;
 /// What filesystems and their drivers work with. Of three kernels and servers, one needs about 16 MiB,
 /// the others less.
 const WORK_BYTES: u64 = 22 << 20;
-/// In a kernel's header (Documentation/arch/x86/boot.rst): the magic, the version of the protocol, and
-/// since version 2.10 the memory that the kernel needs until it knows its own.
-const HEADER_MAGIC: usize = 0x202;
-const PROTOCOL: usize = 0x206;
-const PROTOCOL_WITH_SIZE: u16 = 0x20a;
-const INIT_SIZE: usize = 0x260;
 /// Nothing of the guest is started, so nothing needs its policies, and a program that is ours and alone
 /// is not kept from reading what the kernel has: a tenth less CPU. A kernel in trouble ends the machine.
 /// One that moves itself to a random place touches 16 MiB more, and gains nothing here: it comes from
@@ -114,20 +109,14 @@ impl Memory {
         let (unpacked, packed) = (unpacked as u64, packed as u64);
         let most_bytes = MEMORY_BYTES_MAX + INITRAMFS_TIMES_MAX * unpacked;
         // What is unpacked is mostly modules, of which the kernel makes another copy.
-        let least_bytes = init_bytes(kernel).map(|init| init + packed + 2 * unpacked + WORK_BYTES);
+        let init_bytes = BootHeader::read(kernel).and_then(|header| header.init_size_bytes());
+        let least_bytes =
+            init_bytes.map(|init| u64::from(init) + packed + 2 * unpacked + WORK_BYTES);
         Self {
             first_bytes: least_bytes.map_or(most_bytes, |least| least.min(most_bytes)),
             most_bytes,
         }
     }
-}
-
-/// What a kernel's header asks for.
-fn init_bytes(kernel: &[u8]) -> Option<u64> {
-    let is_told = kernel.get(HEADER_MAGIC..PROTOCOL)? == b"HdrS"
-        && u16::from_le_bytes(*kernel.get(PROTOCOL..)?.first_chunk()?) >= PROTOCOL_WITH_SIZE;
-    let bytes = u32::from_le_bytes(*kernel.get(INIT_SIZE..)?.first_chunk()?);
-    is_told.then_some(u64::from(bytes))
 }
 
 fn check_log(filesystem: &Waiting) -> Result<()> {

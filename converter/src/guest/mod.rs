@@ -5,6 +5,7 @@
 pub mod bls;
 pub mod boot_configuration;
 pub mod boot_csv;
+pub mod boot_header;
 pub mod boot_sector;
 pub mod compression;
 pub mod cpio;

@@ -2,8 +2,7 @@
 //! A kernel that the platform loads itself, because no boot loader on the machine's disks can.
 //!
 //! The files are the guest's own as they are after the conversion, so the initramfs has the drivers. A
-//! kernel is told by the header of the boot protocol of Linux on x86: `HdrS` at byte 0x202
-//! (`Documentation/arch/x86/boot.rst`).
+//! kernel is told by its [header](BootHeader).
 //!
 //! A hypervisor tries other loaders (Multiboot, PVH) on a file without it. Those are for nothing that a
 //! guest of ours starts, and would read what somebody else may have made up.
@@ -17,6 +16,7 @@ use disk::volume::ReadOnly;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::guest::boot_header::BootHeader;
 use crate::guest_disk::{GuestDisk, secrets_of};
 use crate::inspect::{FilePlace, VolumeId};
 use crate::stack::{Devices, Part};
@@ -30,8 +30,6 @@ const KERNEL_BYTES_MAX: u64 = 64 << 20;
 const INITRAMFS_BYTES_MAX: u64 = 512 << 20;
 /// `COMMAND_LINE_SIZE` of Linux on x86 is 2048 with the zero at the end; older kernels have less.
 const COMMAND_LINE_BYTES_MAX: usize = 2047;
-const HEADER: usize = 0x202;
-const HEADER_MAGIC: &[u8] = b"HdrS";
 
 /// A kernel that a platform loads itself, from files of the guest as they are after the conversion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,7 +87,7 @@ impl DirectBoot {
             read.map_err(Error::guest(&place.guest_path))
         };
         let kernel = read(&self.kernel, KERNEL_BYTES_MAX)?;
-        if !is_kernel(&kernel) {
+        if BootHeader::read(&kernel).is_none() {
             return Err(Error::File {
                 place: self.kernel.guest_path.clone(),
                 problem: "it has not the header of a Linux kernel for PCs".to_owned(),
@@ -121,11 +119,6 @@ pub fn check_command_line(line: &str) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-fn is_kernel(bytes: &[u8]) -> bool {
-    let header = bytes.get(HEADER..);
-    header.is_some_and(|header| header.starts_with(HEADER_MAGIC))
 }
 
 #[cfg(test)]
@@ -163,21 +156,5 @@ mod tests {
             let found = found.unwrap_or_default();
             assert!(found.contains(problem.unwrap_or_default()), "{found}");
         }
-    }
-
-    #[test]
-    fn only_what_has_the_header_is_a_kernel() {
-        let mut bytes = vec![0; 0x400];
-        bytes[0x202..0x206].copy_from_slice(b"HdrS");
-        assert!(is_kernel(&bytes));
-        for length in 0..bytes.len() {
-            assert_eq!(is_kernel(&bytes[..length]), length >= 0x206, "{length}");
-        }
-        for place in 0x202..0x206 {
-            let mut other = bytes.clone();
-            other[place] ^= 1;
-            assert!(!is_kernel(&other), "{place}");
-        }
-        assert!(!is_kernel(b"\x7fELF"));
     }
 }

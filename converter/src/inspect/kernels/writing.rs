@@ -8,6 +8,7 @@
 use disk::filesystem::FilesystemKind;
 
 use crate::error::Result;
+use crate::guest::boot_header::BootHeader;
 use crate::guest::compression::{self, Compression};
 use crate::guest::kmod::{ModuleIndex, ModuleName, Presence};
 use crate::inspect::inspection::{FilePlace, ModuleFacts, WritingFacts};
@@ -38,11 +39,6 @@ const MODULE_BYTES_MAX: u64 = 64 << 20;
 const IMAGE_BYTES_MAX: u64 = 256 << 20;
 /// `EI_CLASS` and `e_machine` of an ELF file.
 const ELF_X86_64: (u8, [u8; 2]) = (2, [62, 0]);
-/// Where `xloadflags` and the protocol's version are in a kernel's image, and the bit that says
-/// 64 bits (Documentation/arch/x86/boot.rst; from version 2.12 on).
-const XLOADFLAGS: usize = 0x236;
-const PROTOCOL: usize = 0x206;
-const PROTOCOL_WITH_FLAGS: u16 = 0x020c;
 
 /// `None` where the guest has no filesystem that only its kernel writes.
 pub(super) fn facts(
@@ -136,7 +132,7 @@ fn is_64_bit(tree: &GuestTree, modules: &[ModuleFacts], image: &FilePlace) -> Re
         return Ok(elf_is_64_bit(&bytes));
     }
     let bytes = tree.read_place(image, IMAGE_BYTES_MAX)?;
-    Ok(image_is_64_bit(&bytes))
+    Ok(BootHeader::read(&bytes).and_then(|header| header.is_64_bit()))
 }
 
 fn elf_is_64_bit(bytes: &[u8]) -> Option<bool> {
@@ -144,20 +140,12 @@ fn elf_is_64_bit(bytes: &[u8]) -> Option<bool> {
     Some((class, *bytes.get(18..)?.first_chunk()?) == ELF_X86_64)
 }
 
-fn image_is_64_bit(bytes: &[u8]) -> Option<bool> {
-    let version = u16::from_le_bytes(*bytes.get(PROTOCOL..)?.first_chunk()?);
-    if bytes.get(0x202..PROTOCOL)? != b"HdrS" || version < PROTOCOL_WITH_FLAGS {
-        return None;
-    }
-    Some(*bytes.get(XLOADFLAGS)? & 1 != 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_kernels_bits_are_in_its_modules_and_in_its_image() {
+    fn a_modules_header_tells_its_bits() {
         let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
         elf.resize(18, 0);
         elf.extend([62, 0]);
@@ -166,16 +154,5 @@ mod tests {
         assert_eq!(elf_is_64_bit(&elf), Some(false));
         assert_eq!(elf_is_64_bit(b"\x7fELF\x02"), None);
         assert_eq!(elf_is_64_bit(b"text"), None);
-
-        let mut image = vec![0; 0x300];
-        image[0x202..0x206].copy_from_slice(b"HdrS");
-        image[0x206] = 0x0f;
-        image[0x207] = 0x02;
-        assert_eq!(image_is_64_bit(&image), Some(false));
-        image[XLOADFLAGS] = 1;
-        assert_eq!(image_is_64_bit(&image), Some(true));
-        image[0x206] = 0x0a;
-        assert_eq!(image_is_64_bit(&image), None);
-        assert_eq!(image_is_64_bit(&image[..0x210]), None);
     }
 }
