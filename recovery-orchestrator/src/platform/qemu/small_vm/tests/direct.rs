@@ -320,30 +320,29 @@ fn a_log_is_replayed_and_damage_is_told_with_the_kernels_words() {
     assert!(console.contains("XFS"), "{console}");
 }
 
-/// A filesystem with the file `/big`, in which `first` stands.
-fn with_big(directory: &Path) -> Option<Arc<Overlay>> {
+/// A machine that is to append ` and second` to a file in which `first` stands, and its disk.
+fn appending(directory: &Path) -> Option<(Direct, Arc<Overlay>)> {
+    let mut direct = Direct::new(&xfs_modules())?;
     let root = directory.join("tree");
     fs::create_dir(&root).unwrap();
     fs::write(root.join("big"), "first").unwrap();
     let file = directory.join("root.raw");
     make("xfs", &root, &file)?;
     let opened = open_disk(&file, &OpenOptions::default()).unwrap();
-    Some(overlay(opened.device))
+    let overlay = overlay(opened.device);
+    direct.mount("xfs", &*overlay);
+    let content = direct.content(b" and second");
+    direct.push("/big", Action::Append { content });
+    Some((direct, overlay))
 }
 
 #[test]
 fn a_machine_with_too_little_memory_is_run_again_with_more() {
-    let Some(mut direct) = Direct::new(&xfs_modules()) else {
-        return;
-    };
     let _lock = lock();
     let directory = TempDir::new().unwrap();
-    let Some(overlay) = with_big(directory.path()) else {
+    let Some((mut direct, overlay)) = appending(directory.path()) else {
         return;
     };
-    direct.mount("xfs", &*overlay);
-    let content = direct.content(b" and second");
-    direct.push("/big", Action::Append { content });
     // The kernel has room, and what is unpacked for it has not.
     direct.memory_bytes = 128 << 20;
     fs::write(direct.archive.path().join("ballast"), vec![1; 96 << 20]).unwrap();
@@ -358,17 +357,11 @@ fn a_machine_with_too_little_memory_is_run_again_with_more() {
 
 #[test]
 fn what_a_machine_wrote_that_did_not_do_all_is_dropped() {
-    let Some(mut direct) = Direct::new(&xfs_modules()) else {
-        return;
-    };
     let _lock = lock();
     let directory = TempDir::new().unwrap();
-    let Some(overlay) = with_big(directory.path()) else {
+    let Some((mut direct, overlay)) = appending(directory.path()) else {
         return;
     };
-    direct.mount("xfs", &*overlay);
-    let content = direct.content(b" and second");
-    direct.push("/big", Action::Append { content });
     direct.push("/nothing", Action::Remove);
     direct.memory_bytes = MEMORY_BYTES_MAX / 2;
     let Some((reports, console)) = direct.run(Arc::clone(&overlay) as _) else {
