@@ -3,14 +3,19 @@
 //!
 //! | at | what | since version |
 //! |---|---|---|
+//! | 0x1f1 | how many sectors of 512 bytes its 16-bit code has behind the first, 8 bits; 0 means 4 | |
 //! | 0x202 | the magic, `HdrS` | 2.00 |
 //! | 0x206 | the version of the boot protocol, 16 bits | 2.00 |
 //! | 0x20e | where its release stands as text, less 0x200; 16 bits | 2.00 |
 //! | 0x236 | flags, of which the first says 64 bits; 16 bits | 2.12 |
+//! | 0x248, 0x24c | where the packed kernel is in the code behind these sectors, and its length; 32 bits | 2.08 |
 //! | 0x260 | the memory that it needs until it knows its own; 32 bits | 2.10 |
 //!
 //! Source: `Documentation/arch/x86/boot.rst` of Linux, "The Real-Mode Kernel Header".
 
+const SETUP_SECTORS_AT: usize = 0x1f1;
+const SETUP_SECTORS_OF_OLD: u8 = 4;
+const SECTOR_BYTES: usize = 512;
 const MAGIC: &[u8] = b"HdrS";
 const MAGIC_AT: usize = 0x202;
 const PROTOCOL_AT: usize = 0x206;
@@ -19,6 +24,9 @@ const RELEASE_BASE: usize = 0x200;
 const FLAGS_AT: usize = 0x236;
 const FLAGS_SINCE: u16 = 0x020c;
 const FLAG_64_BIT: u8 = 1;
+const PAYLOAD_AT: usize = 0x248;
+const PAYLOAD_LENGTH_AT: usize = 0x24c;
+const PAYLOAD_SINCE: u16 = 0x0208;
 const INIT_SIZE_AT: usize = 0x260;
 const INIT_SIZE_SINCE: u16 = 0x020a;
 const RELEASE_LENGTH_MAX: usize = 64;
@@ -61,6 +69,22 @@ impl<'a> BootHeader<'a> {
     pub fn init_size_bytes(&self) -> Option<u32> {
         self.since(INIT_SIZE_SINCE, INIT_SIZE_AT)
             .map(u32::from_le_bytes)
+    }
+
+    /// The kernel proper, packed; `None` where it is too old to say, or is not all there.
+    #[must_use]
+    pub fn payload(&self) -> Option<&'a [u8]> {
+        let [sectors] = match self.at(SETUP_SECTORS_AT)? {
+            [0] => [SETUP_SECTORS_OF_OLD],
+            sectors => sectors,
+        };
+        let word = |at| Some(u32::from_le_bytes(self.since(PAYLOAD_SINCE, at)?));
+        let start = usize::try_from(word(PAYLOAD_AT)?).ok()?;
+        let length = usize::try_from(word(PAYLOAD_LENGTH_AT)?).ok()?;
+        let code = self
+            .image
+            .get((usize::from(sectors) + 1) * SECTOR_BYTES..)?;
+        code.get(start..)?.get(..length)
     }
 
     fn since<const N: usize>(&self, version: u16, at: usize) -> Option<[u8; N]> {
@@ -113,6 +137,36 @@ mod tests {
         assert_eq!(release(&image), None);
         image[0x20e..0x210].copy_from_slice(&[0xff, 0xff]);
         assert_eq!(release(&image), None);
+    }
+
+    #[test]
+    fn it_tells_where_the_kernel_proper_is() {
+        let mut modern = image(0x20f);
+        modern[0x1f1] = 1;
+        modern[0x248] = 3;
+        modern[0x24c] = 4;
+        modern.extend_from_slice(b"...packed");
+        let payload = |image: &[u8]| {
+            let header = BootHeader::read(image).expect("it has the magic");
+            header.payload().map(<[u8]>::to_vec)
+        };
+        assert_eq!(payload(&modern).as_deref(), Some(b"pack".as_slice()));
+        assert_eq!(payload(&modern[..0x406]), None);
+        modern[0x24f] = 0xff;
+        assert_eq!(payload(&modern), None);
+        modern[0x24f] = 0;
+        modern[0x206..0x208].copy_from_slice(&0x207_u16.to_le_bytes());
+        assert_eq!(payload(&modern), None);
+    }
+
+    #[test]
+    fn no_number_of_sectors_means_four() {
+        let mut old = image(0x208);
+        old.resize(5 * 512, 0);
+        old[0x24c] = 4;
+        old.extend_from_slice(b"pack");
+        let header = BootHeader::read(&old).expect("it has the magic");
+        assert_eq!(header.payload(), Some(b"pack".as_slice()));
     }
 
     #[test]

@@ -32,3 +32,4 @@ pub mod syslinux;
 mod table;
 pub mod uki;
 pub mod version_order;
+pub mod vmlinux;

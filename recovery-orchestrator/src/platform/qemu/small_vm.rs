@@ -6,12 +6,17 @@
 //!                                               `-> first serial port: console, second: reports
 //! ```
 //!
+//! The kernel is unpacked here where it can be started so, which takes less of the processors and of
+//! memory than its own loader in an emulated processor; a second run takes the loader.
+//!
 //! It has no network, no screen and no monitor, and dies with this program. It ends itself by a
 //! restart, which is its end here. What it writes is kept apart until it has done all of its work: a
 //! machine that had too little memory is run again with more.
 //!
 //! **Limits:** three minutes with little memory, ten with more; 4 MiB of reports and 16 MiB of console,
 //! which a broken kernel may write.
+
+mod unpacked;
 
 use std::fmt;
 use std::fs;
@@ -36,6 +41,7 @@ use crate::file;
 use crate::interrupt::Interrupt;
 use crate::nbd::{Access, Export, Server};
 use crate::process::{Lifetime, spawn};
+use unpacked::Unpacked;
 
 /// Emulation on a busy computer takes a minute.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -157,6 +163,8 @@ struct Prepared<'a> {
     qemu: &'a Qemu,
     order: WriterOrder,
     places: Places,
+    /// With little memory, its kernel unpacked; `None` where that cannot be.
+    unpacked: Option<Unpacked>,
     interrupt: &'a Interrupt,
 }
 
@@ -177,21 +185,33 @@ impl<'a> Prepared<'a> {
             log: place("qemu.log"),
         };
         // Beside the machine, which reads them from the files, they are only in the way.
-        file::write(&places.kernel, &mem::take(&mut order.kernel))?;
+        let kernel = mem::take(&mut order.kernel);
+        file::write(&places.kernel, &kernel)?;
         file::write(&places.initramfs, &mem::take(&mut order.initramfs))?;
+        let unpacked = if order.memory_bytes < order.memory_bytes_max {
+            unpacked(&kernel, order.memory_bytes, directory)
+        } else {
+            None
+        };
         Ok(Self {
             qemu,
             order,
             places,
+            unpacked,
             interrupt,
         })
     }
 
-    /// With little memory, and where that does not do, with much.
+    /// With little memory, and where that does not do, with much, and as plainly as it goes.
     fn run(&self, monitor: &dyn Monitor) -> Result<WriterOutput> {
         let order = &self.order;
         if order.memory_bytes < order.memory_bytes_max {
-            let problem = match self.attempt(order.memory_bytes, FIRST_PATIENCE) {
+            let first = Start {
+                memory_bytes: order.memory_bytes,
+                unpacked: self.unpacked.as_ref(),
+                patience: FIRST_PATIENCE,
+            };
+            let problem = match self.attempt(&first) {
                 Ok(attempt) if self.has_done(&attempt) => return self.keep(attempt),
                 Ok(_) => "its work was not done".to_owned(),
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
@@ -200,7 +220,11 @@ impl<'a> Prepared<'a> {
             tracing::info!(problem, "the small virtual machine gets more memory");
             monitor.stage("Writing once more, in a virtual machine with more memory");
         }
-        let attempt = self.attempt(order.memory_bytes_max, PATIENCE)?;
+        let attempt = self.attempt(&Start {
+            memory_bytes: order.memory_bytes_max,
+            unpacked: None,
+            patience: PATIENCE,
+        })?;
         if self.has_done(&attempt) {
             self.keep(attempt)
         } else {
@@ -209,7 +233,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// One run, which leaves the disks as they are.
-    fn attempt(&self, memory_bytes: u64, patience: Duration) -> Result<Attempt> {
+    fn attempt(&self, start: &Start<'_>) -> Result<Attempt> {
         let Self { qemu, order, .. } = self;
         let places = &self.places;
         let written: Vec<Arc<Overlay>> = order.disks.iter().map(overlay).collect();
@@ -217,12 +241,12 @@ impl<'a> Prepared<'a> {
         let _server = Server::start(&places.socket, exports(&order.disks, &written))?;
         let mut machine = Process(spawn(
             &qemu.binary,
-            &arguments(qemu, order, memory_bytes, places),
+            &arguments(qemu, order, start, places),
             None,
             &places.log,
             Lifetime::WithCommand,
         )?);
-        machine.wait(places, patience, self.interrupt)?;
+        machine.wait(places, start.patience, self.interrupt)?;
         let output = WriterOutput {
             report: file::read_tail(&places.report, REPORT_BYTES_MAX)?,
             console: file::read_tail(&places.console, CONSOLE_TAIL_BYTES)?,
@@ -244,11 +268,31 @@ impl<'a> Prepared<'a> {
     }
 }
 
+/// How a machine is started.
+struct Start<'a> {
+    memory_bytes: u64,
+    /// With this memory, where the kernel is already; otherwise the kernel's own loader brings it there.
+    unpacked: Option<&'a Unpacked>,
+    patience: Duration,
+}
+
 /// What came of a run.
 struct Attempt {
     output: WriterOutput,
     /// What it wrote on each disk.
     written: Vec<Arc<Overlay>>,
+}
+
+/// `None` where the kernel's own loader is the only way.
+fn unpacked(kernel: &[u8], memory_bytes: u64, directory: &Path) -> Option<Unpacked> {
+    match Unpacked::new(kernel, memory_bytes, directory) {
+        Ok(unpacked) => Some(unpacked),
+        Err(problem) => {
+            let problem = chain_text(&problem);
+            tracing::info!(problem, "the kernel is started by its own loader");
+            None
+        }
+    }
 }
 
 fn overlay(disk: &WriterDisk) -> Arc<Overlay> {
@@ -318,15 +362,24 @@ fn failed(problem: String) -> Error {
 }
 
 /// The small mainboard, started from outside of its disks, whose controllers are where the order says.
-fn arguments(qemu: &Qemu, order: &WriterOrder, memory_bytes: u64, places: &Places) -> Vec<String> {
+fn arguments(qemu: &Qemu, order: &WriterOrder, start: &Start<'_>, places: &Places) -> Vec<String> {
     let accelerator = qemu.host.accelerator;
-    let memory = format!("{}M", memory_bytes.div_ceil(MIB));
+    let memory = format!("{}M", start.memory_bytes.div_ceil(MIB));
+    let kernel = start
+        .unpacked
+        .map_or(&places.kernel, |unpacked| &unpacked.entry);
     let mut arguments: Vec<String> = ["-no-user-config", "-nodefaults", "-no-reboot"]
         .map(str::to_owned)
         .to_vec();
     let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
     add("-name", "relevo-writer".to_owned());
-    add("-machine", "pc".to_owned());
+    match start.unpacked {
+        Some(unpacked) => {
+            add("-object", unpacked.memory_object());
+            add("-machine", "pc,memory-backend=memory".to_owned());
+        }
+        None => add("-machine", "pc".to_owned()),
+    }
     add("-accel", acceleration(accelerator));
     add("-cpu", accelerator.processor().to_owned());
     add("-m", memory);
@@ -334,7 +387,7 @@ fn arguments(qemu: &Qemu, order: &WriterOrder, memory_bytes: u64, places: &Place
     if qemu.host.sandbox {
         add("-sandbox", SANDBOX.to_owned());
     }
-    add("-kernel", places.kernel.display().to_string());
+    add("-kernel", kernel.display().to_string());
     add("-initrd", places.initramfs.display().to_string());
     add("-append", order.command_line.clone());
     for (id, path) in [("console", &places.console), ("report", &places.report)] {

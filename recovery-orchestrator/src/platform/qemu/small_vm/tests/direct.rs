@@ -378,3 +378,42 @@ fn what_a_machine_wrote_that_did_not_do_all_is_dropped() {
     assert_eq!(direct.monitor.stages().len(), 1, "more memory was tried");
     assert_eq!(overlay.changed_bytes(), 0);
 }
+
+/// Whether a machine whose kernel was changed appends in its first run, with little memory.
+fn appends_at_once(change: impl Fn(&mut [u8])) -> Option<bool> {
+    let _lock = lock();
+    let directory = TempDir::new().unwrap();
+    let (mut direct, overlay) = appending(directory.path())?;
+    let mut kernel = fs::read(&direct.kernel).unwrap();
+    change(&mut kernel);
+    direct.kernel = directory.path().join("changed");
+    fs::write(&direct.kernel, kernel).unwrap();
+    direct.memory_bytes = MEMORY_BYTES_MAX / 2;
+    let (reports, _) = direct.run(Arc::clone(&overlay) as _)?;
+    let is_at_once = direct.monitor.stages().is_empty();
+    let is_done = reports.last() == Some(&Report::Finished);
+    is_done.then(|| {
+        let text = reader(&overlay).read("/big", 99).unwrap();
+        assert_eq!(text, b"first and second");
+    });
+    Some(is_at_once && is_done)
+}
+
+#[test]
+fn a_kernel_is_unpacked_here_and_its_own_loader_does_not_run() {
+    let without_loader = |kernel: &mut [u8]| {
+        let code = (usize::from(kernel[0x1f1]) + 1) * 512;
+        kernel[code..code + 64].fill(0xf4);
+    };
+    if let Some(is_done) = appends_at_once(without_loader) {
+        assert!(is_done);
+    }
+}
+
+#[test]
+fn a_kernel_that_is_not_unpacked_here_is_started_by_its_own_loader() {
+    let with_loader_only = |kernel: &mut [u8]| kernel[0x248..0x250].fill(0);
+    if let Some(is_done) = appends_at_once(with_loader_only) {
+        assert!(is_done);
+    }
+}
