@@ -43,7 +43,7 @@ const WORK_BYTES: u64 = 22 << 20;
 /// is not kept from reading what the kernel has: a tenth less CPU. A kernel in trouble ends the machine.
 /// One that moves itself to a random place touches 16 MiB more, and gains nothing here: it comes from
 /// where the filesystems come from. Nor does it try out its ciphers, which takes a sixth of its CPU:
-/// what it writes is verified by other code.
+/// what it writes is read again by other code.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic selinux=0 nokaslr \
                             mitigations=off cryptomgr.notests rdinit=/init";
 const REPORT_BYTES_MAX: usize = 4 << 20;

@@ -97,6 +97,19 @@ impl<'a> BootHeader<'a> {
     }
 }
 
+/// The first two numbers of a kernel's version or release; 0 for one that is missing.
+#[must_use]
+pub fn major_minor(version: &str) -> (u64, u64) {
+    let mut numbers = version.split(['.', '-']).map(|part| {
+        let end = part
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(part.len());
+        part.get(..end).and_then(|digits| digits.parse().ok())
+    });
+    let mut next = || numbers.next().flatten().unwrap_or(0);
+    (next(), next())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,5 +196,19 @@ mod tests {
         assert_eq!(told(&modern[..0x263]), (None, Some(true)));
         assert_eq!(told(&image(0x20b)), (Some(0), None));
         assert_eq!(told(&image(0x209)), (None, None));
+    }
+
+    #[test]
+    fn releases_are_read_from_versions_of_every_distribution() {
+        for (version, expected) in [
+            ("6.1.0-28-amd64", (6, 1)),
+            ("3.10.0-1160.el7.x86_64", (3, 10)),
+            ("2.6.32-754.el6.x86_64", (2, 6)),
+            ("3.0-default", (3, 0)),
+            ("5.14rc1", (5, 14)),
+            ("", (0, 0)),
+        ] {
+            assert_eq!(major_minor(version), expected, "{version}");
+        }
     }
 }

@@ -16,17 +16,19 @@
 //! | note | length of the name, length of the text, type; 32 bits each; name and text, padded to 4 |
 //!
 //! Sources: the System V ABI's ELF-64; `XEN_ELFNOTE_PHYS32_ENTRY` in `xen/interface/elfnote.h` and the
-//! PVH entry in `arch/x86/platform/pvh/head.S` of Linux, which has it since 4.11 where it was built with
-//! `CONFIG_PVH`. Limits: 512 MiB unpacked, 16 program headers within the first 4 KiB, 64 KiB of notes.
+//! PVH entry in `arch/x86/platform/pvh/head.S` of Linux, which has it for others than Xen since 5.0 where it
+//! was built with `CONFIG_PVH`. Limits: 512 MiB unpacked, 16 program headers within the first 4 KiB, 64 KiB of notes.
 
 use std::io::{self, Read};
 use std::ops::Range;
 
 use disk::{Error, Result, WriteAt};
 
-use super::boot_header::BootHeader;
+use super::boot_header::{BootHeader, major_minor};
 use super::compression::{Compression, Decoder};
 
+/// Linux 4.11 to 4.20 have the note too, and start so under Xen only.
+const SINCE: (u64, u64) = (5, 0);
 const UNPACKED_BYTES_MAX: u64 = 512 << 20;
 const HEAD_BYTES: usize = 4 << 10;
 const HEADER_BYTES: usize = 56;
@@ -51,8 +53,12 @@ const XEN_PHYS32_ENTRY: u32 = 18;
 /// [`Error::Unsupported`] where the image holds no such kernel, [`Error::Corrupt`] where it is
 /// damaged or has no room in this memory, and what `memory` says when it is written.
 pub fn unpack(image: &[u8], memory: &dyn WriteAt) -> Result<u32> {
-    let payload = BootHeader::read(image)
-        .and_then(|header| header.payload())
+    let header = BootHeader::read(image).ok_or_else(|| unsupported("an image without a header"))?;
+    if major_minor(header.release().unwrap_or_default()) < SINCE {
+        return Err(unsupported("a kernel older than Linux 5.0"));
+    }
+    let payload = header
+        .payload()
         .ok_or_else(|| unsupported("an image that does not say where its kernel is"))?;
     let mut unpacked = Decoder::new(payload, Compression::detect(payload))?;
     let mut block = vec![0; BLOCK_BYTES];

@@ -11,6 +11,7 @@ use disk::{Finding, Level};
 use guest_writer::KERNEL_MIN;
 use serde::{Deserialize, Serialize};
 
+use crate::guest::boot_header::major_minor;
 use crate::guest::compression::Compression;
 use crate::inspect::findings::{WithRemedy, finding};
 use crate::inspect::{FilePlace, Inspection, Kernel, VolumeId};
@@ -143,7 +144,7 @@ fn obstacle(kernel: &Kernel, inspection: &Inspection, needs: &[WrittenVolume]) -
     if !is_64_bit {
         return Some(Obstacle::Bits);
     }
-    if release(&kernel.version) < KERNEL_MIN {
+    if major_minor(&kernel.version) < KERNEL_MIN {
         return Some(Obstacle::Age);
     }
     if writing.controller.is_none() {
@@ -153,18 +154,6 @@ fn obstacle(kernel: &Kernel, inspection: &Inspection, needs: &[WrittenVolume]) -
     kinds
         .find(|kind| !writing.filesystems.contains(kind))
         .map(Obstacle::Filesystem)
-}
-
-/// The first two numbers of a version.
-fn release(version: &str) -> (u64, u64) {
-    let mut numbers = version.split(['.', '-']).map(|part| {
-        let end = part
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(part.len());
-        part.get(..end).and_then(|digits| digits.parse().ok())
-    });
-    let mut next = || numbers.next().flatten().unwrap_or(0);
-    (next(), next())
 }
 
 fn small_vm(kernel: &Kernel, volumes: Vec<WrittenVolume>) -> Option<SmallVm> {

@@ -86,6 +86,8 @@ fn image(program: &[u8], compression: Compression) -> Vec<u8> {
     let mut image = vec![0; 1024];
     image[0x1f1] = 1;
     image[0x202..0x208].copy_from_slice(b"HdrS\x0f\x02");
+    image[0x20e] = 0x80;
+    image[0x280..0x28e].copy_from_slice(b"6.1.0-50-amd64");
     image[0x24c..0x250].copy_from_slice(&(packed.len() as u32 + 4).to_le_bytes());
     image.extend(packed);
     image.extend((program.len() as u32).to_le_bytes());
@@ -174,8 +176,13 @@ fn what_cannot_be_started_is_refused_with_the_reason() {
         let told = refused(&sample);
         assert!(told.contains(reason), "{told}");
     }
-    let told = unpacked(b"not a kernel").unwrap_err().to_string();
-    assert!(told.contains("does not say where"), "{told}");
+    let told = |image: &[u8]| unpacked(image).unwrap_err().to_string();
+    assert!(told(b"not a kernel").contains("without a header"));
+    let mut image = image(&default().program(), Compression::Zstd);
+    image[0x206] = 7;
+    assert!(told(&image).contains("does not say where"));
+    image[0x280..0x286].copy_from_slice(b"4.19.0");
+    assert!(told(&image).contains("older than Linux 5.0"));
 }
 
 #[test]
@@ -186,7 +193,7 @@ fn a_damaged_image_is_an_error_wherever_it_is_damaged() {
     for length in (0..whole.len() - 4).rev().step_by(997) {
         let mut cut = whole.clone();
         cut.truncate(length);
-        if length > 0x250 {
+        if length > 0x290 {
             let left = (length.saturating_sub(1024) as u32).to_le_bytes();
             cut[0x24c..0x250].copy_from_slice(&left);
         }
