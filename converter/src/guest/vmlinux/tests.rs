@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! Programs made for the tests, whole, changed and cut.
+
 use disk::ReadAt as _;
 use disk::block::MemoryDevice;
 
