@@ -19,6 +19,7 @@ pub mod initramfs;
 pub mod kernel_cmdline;
 pub mod kmod;
 pub mod lilo;
+mod little_endian;
 pub mod loader_conf;
 pub mod lvm_conf;
 pub mod mdadm_conf;

@@ -14,6 +14,8 @@
 
 use std::ops::Range;
 
+use super::little_endian::{u16_at, u32_at};
+
 const SECTIONS_MAX: usize = 96;
 const SECTION_BYTES: usize = 40;
 
@@ -89,16 +91,6 @@ fn is_signed(optional: &[u8]) -> bool {
         _ => return false,
     };
     u32_at(optional, directories + 4 * 8 + 4).is_some_and(|size| size > 0)
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    let bytes = bytes.get(offset..)?.first_chunk()?;
-    Some(u16::from_le_bytes(*bytes))
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    let bytes = bytes.get(offset..)?.first_chunk()?;
-    Some(u32::from_le_bytes(*bytes))
 }
 
 /// An image with these sections, for tests.

@@ -19,13 +19,14 @@
 //! PVH entry in `arch/x86/platform/pvh/head.S` of Linux, which has it for others than Xen since 5.0 where it
 //! was built with `CONFIG_PVH`. Limits: 512 MiB unpacked, 16 program headers within the first 4 KiB, 64 KiB of notes.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::ops::Range;
 
 use disk::{Error, Result, WriteAt};
 
 use super::boot_header::{BootHeader, major_minor};
 use super::compression::{Compression, Decoder};
+use super::little_endian::{u16_at, u32_at, u64_at};
 
 /// Linux 4.11 to 4.20 have the note too, and start so under Xen only.
 const SINCE: (u64, u64) = (5, 0);
@@ -34,7 +35,7 @@ const HEAD_BYTES: usize = 4 << 10;
 const HEADER_BYTES: usize = 56;
 const HEADERS_MAX: usize = 16;
 const NOTES_BYTES_MAX: u64 = 64 << 10;
-const BLOCK_BYTES: usize = 64 << 10;
+const BLOCK_BYTES: u64 = 64 << 10;
 /// Below it are the firmware and what it tells the kernel.
 const LOWEST_ADDRESS: u64 = 1 << 20;
 
@@ -61,30 +62,29 @@ pub fn unpack(image: &[u8], memory: &dyn WriteAt) -> Result<u32> {
         .payload()
         .ok_or_else(|| unsupported("an image that does not say where its kernel is"))?;
     let mut unpacked = Decoder::new(payload, Compression::detect(payload))?;
-    let mut block = vec![0; BLOCK_BYTES];
-    let mut length = fill(&mut unpacked, &mut block)?;
-    let program = Program::read(&block[..length])?;
+    let mut block = next_block(&mut unpacked, BLOCK_BYTES)?;
+    let program = Program::read(&block)?;
     program.check(memory.length_bytes())?;
     let mut notes = vec![0; program.notes.length()];
     let mut at = 0;
-    while length > 0 && at < program.end() {
-        let block_now = &block[..length];
+    while !block.is_empty() && at < program.end() {
         for segment in &program.segments {
-            if let Some((within, bytes)) = segment.place.part_of(at, block_now)
+            if let Some((within, bytes)) = segment.place.part_of(at, &block)
                 && bytes.iter().any(|byte| *byte != 0)
             {
                 memory.write_all_at(segment.address + within, bytes)?;
             }
         }
-        if let Some((within, bytes)) = program.notes.part_of(at, block_now) {
-            // Notes are few: their places were checked to fit.
+        if let Some((within, bytes)) = program.notes.part_of(at, &block) {
             let within = within as usize;
             notes[within..within + bytes.len()].copy_from_slice(bytes);
         }
-        at += length as u64;
+        at += block.len() as u64;
         // Not further: behind some packed kernels stands their length, which is no part of the stream.
-        let left = program.end().saturating_sub(at).min(BLOCK_BYTES as u64);
-        length = fill(&mut unpacked, &mut block[..left as usize])?;
+        block = next_block(
+            &mut unpacked,
+            program.end().saturating_sub(at).min(BLOCK_BYTES),
+        )?;
     }
     if at < program.end() {
         return Err(corrupt(at, "it ends before its last segment does"));
@@ -92,18 +92,12 @@ pub fn unpack(image: &[u8], memory: &dyn WriteAt) -> Result<u32> {
     program.entry(&notes)
 }
 
-/// Fills `block` but at the end of the source; gives how much there was.
-fn fill(source: &mut impl Read, block: &mut [u8]) -> Result<usize> {
-    let mut length = 0;
-    while let Some(rest) = block.get_mut(length..).filter(|rest| !rest.is_empty()) {
-        match source.read(rest) {
-            Ok(0) => break,
-            Ok(more) => length += more,
-            Err(problem) if problem.kind() == io::ErrorKind::Interrupted => {}
-            Err(problem) => return Err(corrupt(0, problem.to_string())),
-        }
-    }
-    Ok(length)
+/// The next `length` bytes; fewer at the end of the source.
+fn next_block(source: &mut impl Read, length: u64) -> Result<Vec<u8>> {
+    let mut block = Vec::new();
+    let read = source.take(length).read_to_end(&mut block);
+    read.map_err(|problem| corrupt(0, problem.to_string()))?;
+    Ok(block)
 }
 
 /// A range of bytes of the program's file.
@@ -253,18 +247,6 @@ fn unsupported(feature: &str) -> Error {
 
 fn corrupt(offset: u64, problem: impl Into<String>) -> Error {
     Error::corrupt("kernel", offset, problem)
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
 #[cfg(test)]
