@@ -29,7 +29,7 @@ catalogue: ## memory of every operation on a library as of 1 TiB (RELEVO_TIB=n f
 lint: ## formatting, clippy, documentation, licences and advisories
 	@scripts/lint.sh
 
-bench: ## measure (hours; BENCH_MEMORY=none: more than one), print the tables and keep them in tests/benches/RESULTS.md
+bench: ## measure (hours; BENCH_MEMORY=none: more than an hour), print the tables and keep them in tests/benches/RESULTS.md
 	@scripts/bench.sh
 
 coverage: ## lines covered by the fast tests

@@ -41,7 +41,7 @@ pub use grown::{DISK_SIZES, DiskSize, grown_disk};
 pub use library::{Library, differing_blocks};
 pub use nbd::NbdClient;
 pub use page_cache::{forget, read_into_memory, warm_memory};
-pub use program::{Outcome, Program, Running};
+pub use program::{Outcome, Program, Running, Signal, signal};
 pub use relay::Relay;
 pub use runbook::Runbook;
 pub use server::{PROJECT_DIR, SampleServer};

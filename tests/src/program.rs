@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
+
 use crate::server::PROJECT_DIR;
 use crate::usage::Usage;
 
@@ -253,10 +256,14 @@ impl Running {
 
 /// Ctrl-C for one process.
 pub(crate) fn ask_to_end(id: u32) {
-    let sent = Command::new("kill")
-        .args(["-INT", &id.to_string()])
-        .status();
-    assert!(sent.is_ok_and(|status| status.success()), "kill can be run");
+    assert!(signal(Signal::INT, id), "process {id} is not there");
+}
+
+/// Sends a signal to a process; whether it was there.
+#[must_use]
+pub fn signal(which: Signal, process: u32) -> bool {
+    let process = i32::try_from(process).ok().and_then(Pid::from_raw);
+    process.is_some_and(|process| kill_process(process, which).is_ok())
 }
 
 fn collect(pipe: Option<impl Read + Send + 'static>) -> Collecting {

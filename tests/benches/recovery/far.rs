@@ -14,7 +14,7 @@ pub(crate) const DELAYS: [Duration; 4] = [
 ];
 
 /// A way to a library.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Way {
     Directory,
     Served(Duration),
@@ -38,7 +38,7 @@ impl Way {
             return Opened {
                 library,
                 url: None,
-                _serving: None,
+                serving: None,
             };
         };
         let (serving, url) = library.serve();
@@ -47,7 +47,7 @@ impl Way {
         Opened {
             library,
             url: Some(format!("https://127.0.0.1:{}", relay.port())),
-            _serving: Some(serving),
+            serving: Some(serving),
         }
     }
 }
@@ -56,10 +56,15 @@ impl Way {
 pub(crate) struct Opened<'a> {
     library: &'a Library,
     url: Option<String>,
-    _serving: Option<Running>,
+    serving: Option<Running>,
 }
 
 impl Opened<'_> {
+    /// The process of the library's server, if there is one.
+    pub(crate) fn server(&self) -> Option<u32> {
+        self.serving.as_ref().map(Running::id)
+    }
+
     pub(crate) fn relevo(&self) -> Program {
         match &self.url {
             Some(url) => self.library.relevo_with(url),

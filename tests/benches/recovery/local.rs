@@ -50,19 +50,29 @@ impl Recipe {
         forwards.next_back().expect("every machine has a forward")
     }
 
-    /// The machine with this disk; its other files go into a folder.
+    /// The machine with this disk, until its processors run; its other files go into a folder.
     pub(crate) fn start(&self, disk: &Path, folder: &Path) -> LocalMachine {
+        let mut standing = self.stand(disk, folder);
+        let began = Instant::now();
+        let running = standing.qmp.execute("cont");
+        LocalMachine {
+            took: standing.took + (running - began),
+            process: standing.process,
+        }
+    }
+
+    /// The same, but its processors do not run yet.
+    pub(crate) fn stand(&self, disk: &Path, folder: &Path) -> StandingMachine {
         fs::create_dir_all(folder).expect("the folder is ours");
         let _ = fs::remove_file(folder.join("qmp"));
         let began = Instant::now();
         let arguments = self.arguments(disk, folder);
         let program = Program::tool("qemu-system-x86_64");
         let process = arguments.iter().fold(program, Program::arg).start();
-        let mut qmp = Qmp::connect(&folder.join("qmp"));
-        let running = qmp.execute("cont");
-        LocalMachine {
-            took: running - began,
-            running,
+        let qmp = Qmp::connect(&folder.join("qmp"));
+        StandingMachine {
+            took: began.elapsed(),
+            qmp,
             process,
         }
     }
@@ -103,19 +113,21 @@ fn local_node(node: &str, disk: &Path) -> Option<String> {
 pub(crate) struct LocalMachine {
     /// From the start of QEMU until the processors ran.
     pub(crate) took: Duration,
-    /// When they did.
-    pub(crate) running: Instant,
     process: Running,
 }
 
 impl LocalMachine {
-    pub(crate) fn process(&self) -> u32 {
-        self.process.id()
-    }
-
     pub(crate) fn end(self) {
         self.process.kill();
     }
+}
+
+/// The same before its processors run for the first time.
+pub(crate) struct StandingMachine {
+    /// From the start of QEMU until its monitor answered.
+    pub(crate) took: Duration,
+    pub(crate) qmp: Qmp,
+    pub(crate) process: Running,
 }
 
 /// Copies the converted disk out of the library; gives it, and what that took.

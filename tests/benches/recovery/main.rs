@@ -23,6 +23,7 @@ mod qmp;
 mod replay;
 mod site;
 mod start;
+mod turns;
 
 use std::time::Duration;
 

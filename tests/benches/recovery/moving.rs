@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -80,8 +80,7 @@ fn moved(site: &Site, sentence: &str) -> Move {
     site.chill();
     let directory = site.path("disks");
     let machine = site.boot(site.library.relevo(), Some(&directory));
-    let monitor = site.running_machine()["sockets"].clone();
-    let monitor = PathBuf::from(monitor.as_str().expect("it is a path")).join("qmp");
+    let monitor = site.monitor();
     let Booted {
         command,
         port,

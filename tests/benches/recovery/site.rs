@@ -18,10 +18,11 @@ use tempfile::TempDir;
 /// How long a command may take until its machine runs; a computer tries QEMU out first.
 const START_PATIENCE: Duration = Duration::from_secs(120);
 /// How long a guest may take until its page is there; processors may be emulated.
-const PAGE_PATIENCE: Duration = Duration::from_secs(8 * 60);
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+pub(crate) const PAGE_PATIENCE: Duration = Duration::from_secs(8 * 60);
+/// How often the page is asked for.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// A guest that is up answers sooner; one that is not would be waited for in vain.
-const ANSWER_PATIENCE: Duration = Duration::from_millis(500);
+pub(crate) const ANSWER_PATIENCE: Duration = Duration::from_millis(500);
 /// The side file of an image in which a boot keeps what was read.
 const TRACE: &str = "boot-trace-v1.json";
 /// How every machine is started.
@@ -124,6 +125,26 @@ impl Site {
         let process = self.running_machine()["process"]["pid"].as_u64();
         let process = process.expect("it is a process");
         u32::try_from(process).expect("the kernel's numbers are smaller")
+    }
+
+    /// Who serves the disk of the machine that runs.
+    pub(crate) fn keeper_process(&self) -> u32 {
+        let runs = self
+            .library
+            .relevo()
+            .args("cleanup --all --dry-run --json")
+            .succeeds()
+            .json();
+        let process = runs[0]["keepers"][0][1]["pid"].as_u64();
+        let process = process.expect("the machine has a keeper");
+        u32::try_from(process).expect("the kernel's numbers are smaller")
+    }
+
+    /// The monitor of the machine that runs. It has room for one client, which is the command that
+    /// booted the machine, until it has ended.
+    pub(crate) fn monitor(&self) -> PathBuf {
+        let sockets = self.running_machine()["sockets"].clone();
+        PathBuf::from(sockets.as_str().expect("it is a path")).join("qmp")
     }
 
     /// What is known of the machine that runs.

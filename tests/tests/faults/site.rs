@@ -3,12 +3,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 
 use e2e::{
-    Library, Outcome, Program, Running, have_tool, one_machine_at_a_time, overwrite, wait_until,
-    work_dir,
+    Library, Outcome, Program, Running, Signal, have_tool, one_machine_at_a_time, overwrite,
+    signal, wait_until, work_dir,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -186,11 +185,12 @@ impl Machine {
     }
 
     /// The number of the process that the journal names last of this kind.
-    pub(crate) fn process(&self, event: &str) -> Option<u64> {
+    pub(crate) fn process(&self, event: &str) -> Option<u32> {
         let journal = self.journal();
         let entries = journal.lines().map(serde_json::from_str::<Value>);
         let mut named = entries.flatten().filter(|entry| entry["event"] == event);
-        named.next_back()?["process"]["pid"].as_u64()
+        let number = named.next_back()?["process"]["pid"].as_u64()?;
+        u32::try_from(number).ok()
     }
 
     /// Who the guest is: the number that it gave itself.
@@ -219,7 +219,7 @@ impl Machine {
     }
 
     /// Whether a process was started for it: it is named in its arguments.
-    fn is_ours(&self, process: u64) -> bool {
+    fn is_ours(&self, process: u32) -> bool {
         let arguments = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&arguments).contains(&self.run)
     }
@@ -232,15 +232,13 @@ impl Machine {
     /// Ends the keeper at once.
     pub(crate) fn kill_keeper(&self) {
         let keeper = self.process("keeper-started").expect("it has one");
-        signal("-KILL", keeper);
+        assert!(signal(Signal::KILL, keeper), "it has ended");
         wait_until("the keeper is gone", || !is_alive(keeper));
     }
 
     /// Ends it in order.
     pub(crate) fn end(mut self) -> Outcome {
-        let command = self.command.take().expect("it has one");
-        signal("-INT", u64::from(command.id()));
-        command.wait()
+        self.command.take().expect("it has one").interrupt()
     }
 }
 
@@ -250,20 +248,15 @@ impl Drop for Machine {
         for event in ["machine-started", "keeper-started"] {
             let process = self.process(event).filter(|process| self.is_ours(*process));
             if let Some(process) = process {
-                signal("-KILL", process);
+                // It may have ended meanwhile.
+                let _ = signal(Signal::KILL, process);
             }
         }
     }
 }
 
-fn signal(which: &str, process: u64) {
-    let process = process.to_string();
-    let sent = Command::new("kill").args([which, &process]).status();
-    assert!(sent.is_ok_and(|status| status.success()));
-}
-
 /// Whether a process runs; one that nobody has waited for does not.
-pub(crate) fn is_alive(process: u64) -> bool {
+pub(crate) fn is_alive(process: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
     state.is_some_and(|state| !state.starts_with(['Z', 'X']))

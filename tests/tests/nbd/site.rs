@@ -6,7 +6,6 @@ use std::net::TcpStream;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use e2e::{Library, Outcome, Program, Running, noise, raw_disk, wait_until, work_dir};
 use tempfile::TempDir;
@@ -99,13 +98,7 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn end(self) -> Outcome {
-        let id = self.running.id().to_string();
-        let status = Command::new("kill")
-            .args(["-INT", &id])
-            .status()
-            .expect("kill can be run");
-        assert!(status.success());
-        self.running.wait()
+        self.running.interrupt()
     }
 }
 
