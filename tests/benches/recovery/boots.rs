@@ -86,6 +86,8 @@ impl Place {
         let opened = self.way.open(&self.site.library);
         self.site.forget_trace();
         for start in [Start::Cold(self.way), Start::Again(self.way)] {
+            let is_known = self.site.has_trace();
+            assert_eq!(is_known, start == Start::Again(self.way), "the trace");
             let pair = self.pair(&opened, sentence);
             say(&format!(
                 "{}: {} s, beside {} s from a local file: {:.3}, at one speed {:.3}",
@@ -173,7 +175,8 @@ fn text(samples: &Samples, rounds: usize) -> String {
          same command line but for the disk.\n\n\
          The two start at the same time and take turns, a second each: how fast a computer's processors are\n\
          changes by a third while this runs, and so it does for both. Whose turn is over stands still, with its\n\
-         clocks and with who serves its disk, and the other's turns are not counted. Where processors are\n\
+         clocks and with who serves its disk, and the other's turns are not counted. `relevo boot` has been\n\
+         killed by then, for its place at the monitor; its machine goes on. Where processors are\n\
          emulated they hide what the disk takes; the section above does not. *Of local*: the time from\n\
          running processors to the page, each compared with the one beside it, and the least and the most of\n\
          these. *At one speed*: the same for each second of QEMU's user time in it: who waits for a disk takes\n\

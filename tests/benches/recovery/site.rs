@@ -20,9 +20,9 @@ const START_PATIENCE: Duration = Duration::from_secs(120);
 /// How long a guest may take until its page is there; processors may be emulated.
 pub(crate) const PAGE_PATIENCE: Duration = Duration::from_secs(8 * 60);
 /// How often the page is asked for.
-pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// A guest that is up answers sooner; one that is not would be waited for in vain.
-pub(crate) const ANSWER_PATIENCE: Duration = Duration::from_millis(500);
+const ANSWER_PATIENCE: Duration = Duration::from_millis(500);
 /// The side file of an image in which a boot keeps what was read.
 const TRACE: &str = "boot-trace-v1.json";
 /// How every machine is started.
@@ -93,6 +93,11 @@ impl Site {
         for trace in files_called(self.library.folder(), TRACE) {
             fs::remove_file(trace).expect("the library is ours");
         }
+    }
+
+    /// Whether what an earlier start has read is known.
+    pub(crate) fn has_trace(&self) -> bool {
+        !files_called(self.library.folder(), TRACE).is_empty()
     }
 
     /// Boots the server with a `relevo` that knows its library, until its processors run.
@@ -186,14 +191,21 @@ impl Booted {
 
 /// Waits for the web page that a guest shows on a forwarded port; gives when it was there.
 pub(crate) fn wait_for_page(port: u16, sentence: &str) -> Instant {
-    let end = Instant::now() + PAGE_PATIENCE;
-    loop {
-        if page(port, ANSWER_PATIENCE).is_some_and(|page| page.contains(sentence)) {
-            return Instant::now();
+    page_within(PAGE_PATIENCE, port, sentence).expect("the page comes")
+}
+
+/// The same for so long; `None` when it did not come.
+pub(crate) fn page_within(patience: Duration, port: u16, sentence: &str) -> Option<Instant> {
+    let end = Instant::now() + patience;
+    let left = || end.saturating_duration_since(Instant::now());
+    while !left().is_zero() {
+        let shown = page(port, ANSWER_PATIENCE.min(left()));
+        if shown.is_some_and(|page| page.contains(sentence)) {
+            return Some(Instant::now());
         }
-        assert!(Instant::now() < end, "the page did not come");
-        thread::sleep(LOOK_INTERVAL);
+        thread::sleep(LOOK_INTERVAL.min(left()));
     }
+    None
 }
 
 /// Waits for a file to be there.

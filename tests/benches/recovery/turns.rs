@@ -6,15 +6,14 @@
 //! who serves its disk has been stopped too, so that nothing is fetched ahead meanwhile.
 
 use std::fs::File;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use e2e::{Running, Signal, page, signal, user_time};
+use e2e::{Running, Signal, signal, user_time};
 
 use super::far::Opened;
 use super::local::StandingMachine;
 use super::qmp::Qmp;
-use super::site::{ANSWER_PATIENCE, Booted, LOOK_INTERVAL, PAGE_PATIENCE, Site};
+use super::site::{Booted, PAGE_PATIENCE, Site, page_within};
 
 /// Short beside what changes the speed of a computer's processors, long beside what a change of turns
 /// takes (a few ms, which count as the machine's own).
@@ -103,19 +102,12 @@ impl Turning {
     /// Runs until the page is there or the turn is over.
     fn turn(&mut self, sentence: &str) {
         let began = self.running.take().unwrap_or_else(|| self.go_on());
-        let left = || TURN.saturating_sub(began.elapsed());
-        while !left().is_zero() {
-            let shown = page(self.port, ANSWER_PATIENCE.min(left()));
-            if shown.is_some_and(|page| page.contains(sentence)) {
-                self.ran += began.elapsed();
-                self.has_shown_page = true;
-                self.stand_still();
-                return;
-            }
-            thread::sleep(LOOK_INTERVAL.min(left()));
-        }
+        let left = TURN.saturating_sub(began.elapsed());
+        let shown = page_within(left, self.port, sentence);
         self.stand_still();
-        self.ran += began.elapsed();
+        // Without a page the machine runs until it stands still.
+        self.ran += shown.unwrap_or_else(Instant::now) - began;
+        self.has_shown_page = shown.is_some();
         assert!(self.ran < PAGE_PATIENCE, "the page did not come");
     }
 
